@@ -1,4 +1,8 @@
 //! The queues of what comes from the gateways: reports of their links, and results of tasks.
+//! Gateways take turns, so that a burst of one delays no other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound::{Excluded, Unbounded};
 
 use tokio::sync::mpsc;
 
@@ -8,11 +12,13 @@ use super::provision_tasks::TaskResult;
 use crate::fleet::GatewayIndex;
 use crate::gsdk::{LinkReport, LinkReportSender};
 
-/// Reports that may wait for the loop. Beyond that, the link of a gateway that reports more ends
-/// and is made again, which reads its list.
-const REPORTS_MAX: usize = 1_000_000;
+/// Reports that may wait in the queue, and as many sorted by gateway. Beyond that, the link of a
+/// gateway that reports more ends and is made again, which reads its list.
+const REPORTS_MAX: usize = 500_000;
 /// Reports handled in one iteration: enough that a burst pays for few wake-ups.
 const REPORTS_TAKEN_MAX: usize = 1_024;
+/// Reports of a gateway before the next one has its turn.
+const TURN_MAX: usize = 64;
 /// Results that may wait for the loop. A full queue makes only the tasks wait.
 const RESULTS_MAX: usize = 64;
 
@@ -29,6 +35,7 @@ pub(crate) enum GatewayInput {
 #[derive(Debug)]
 pub(crate) struct GatewayInputs {
     reports: Channel<(GatewayIndex, LinkReport)>,
+    waiting: WaitingReports,
     results: Channel<TaskResult>,
     details: Channel<DetailsRead>,
 }
@@ -39,6 +46,7 @@ impl GatewayInputs {
     pub(crate) fn new() -> Self {
         Self {
             reports: mpsc::channel(REPORTS_MAX),
+            waiting: WaitingReports::default(),
             results: mpsc::channel(RESULTS_MAX),
             details: mpsc::channel(RESULTS_MAX),
         }
@@ -58,12 +66,95 @@ impl GatewayInputs {
 
     /// Waits for reports of links or the result of a task. Cancel safe.
     pub(crate) async fn next(&mut self) -> GatewayInput {
-        let mut reports = Vec::new();
+        let (waits, mut new) = (self.waiting.len > 0, Vec::new());
         tokio::select! {
-            _ = self.reports.1.recv_many(&mut reports, REPORTS_TAKEN_MAX) => {}
+            _ = self.reports.1.recv_many(&mut new, REPORTS_TAKEN_MAX), if !waits => {}
+            () = std::future::ready(()), if waits => {}
             Some(result) = self.results.1.recv() => return GatewayInput::Provisioned(result),
             Some(read) = self.details.1.recv() => return GatewayInput::Details(read),
         }
-        GatewayInput::Reports(reports)
+        if !waits && new.len() < REPORTS_TAKEN_MAX {
+            return GatewayInput::Reports(new);
+        }
+        new.into_iter().for_each(|report| self.waiting.push(report));
+        while self.waiting.len < REPORTS_MAX
+            && let Ok(report) = self.reports.1.try_recv()
+        {
+            self.waiting.push(report);
+        }
+        GatewayInput::Reports(self.waiting.take(REPORTS_TAKEN_MAX))
+    }
+}
+
+/// Reports of a burst, which are too many for one iteration.
+#[derive(Debug, Default)]
+struct WaitingReports {
+    by_gateway: BTreeMap<GatewayIndex, VecDeque<LinkReport>>,
+    /// Of all gateways.
+    len: usize,
+    /// Whose turn was the last one.
+    last: Option<GatewayIndex>,
+}
+
+impl WaitingReports {
+    fn push(&mut self, (gateway, report): (GatewayIndex, LinkReport)) {
+        self.by_gateway.entry(gateway).or_default().push_back(report);
+        self.len += 1;
+    }
+
+    /// The next reports, at most so many.
+    fn take(&mut self, max: usize) -> Vec<(GatewayIndex, LinkReport)> {
+        let mut taken = Vec::with_capacity(max.min(self.len));
+        while taken.len() < max
+            && let Some(gateway) = self.next_gateway()
+            && let Some(reports) = self.by_gateway.get_mut(&gateway)
+        {
+            let count = TURN_MAX.min(max - taken.len()).min(reports.len());
+            taken.extend(reports.drain(..count).map(|report| (gateway, report)));
+            if reports.is_empty() {
+                self.by_gateway.remove(&gateway);
+            }
+            self.len -= count;
+            self.last = Some(gateway);
+        }
+        taken
+    }
+
+    fn next_gateway(&self) -> Option<GatewayIndex> {
+        let after = self.last.map_or(Unbounded, Excluded);
+        let mut later = self.by_gateway.range((after, Unbounded));
+        later.next().or_else(|| self.by_gateway.first_key_value()).map(|(gateway, _)| *gateway)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn gateways_take_turns_in_a_burst_and_each_keeps_its_order() {
+        let mut inputs = GatewayInputs::new();
+        let report = |gateway, listed| (GatewayIndex(gateway), LinkReport::Listed(listed));
+        let is_first = |number: usize| number == 0;
+        for number in 0..2 * REPORTS_TAKEN_MAX {
+            inputs.reports().try_send(report(0, is_first(number))).unwrap();
+        }
+        for number in 0..10 {
+            inputs.reports().try_send(report(7, is_first(number))).unwrap();
+        }
+        let mut all = Vec::new();
+        while all.len() < 2 * REPORTS_TAKEN_MAX + 10 {
+            let GatewayInput::Reports(reports) = inputs.next().await else { panic!("no reports") };
+            assert!(reports.len() <= REPORTS_TAKEN_MAX);
+            all.extend(reports);
+        }
+        let of = |gateway| all.iter().filter(move |(at, _)| *at == GatewayIndex(gateway));
+        for gateway in [0, 7] {
+            let listed = of(gateway).map(|(_, report)| matches!(report, LinkReport::Listed(true)));
+            assert!(listed.enumerate().all(|(number, listed)| listed == is_first(number)));
+        }
+        assert_eq!((of(0).count(), of(7).count()), (2 * REPORTS_TAKEN_MAX, 10));
+        let last = all.iter().rposition(|(at, _)| *at == GatewayIndex(7)).unwrap();
+        assert!(last < TURN_MAX + 10, "the quiet one waits for one turn of the other: {last}");
     }
 }
