@@ -26,7 +26,6 @@ pub const GATEWAY_NAME_LEN_MAX: usize = 32;
 
 /// A device's ID as printed on it and used on the wire. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(into = "u32")]
 pub struct DeviceId(u32);
 
 impl DeviceId {
@@ -72,12 +71,6 @@ impl Visitor<'_> for DeviceIdVisitor {
     fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<DeviceId, E> {
         let id = u32::try_from(number).ok().and_then(DeviceId::new);
         id.ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
-    }
-}
-
-impl From<DeviceId> for u32 {
-    fn from(id: DeviceId) -> Self {
-        id.0
     }
 }
 
@@ -179,12 +172,6 @@ impl TryFrom<String> for GatewayName {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse()
-    }
-}
-
-impl From<GatewayName> for String {
-    fn from(name: GatewayName) -> Self {
-        name.as_str().to_owned()
     }
 }
 

@@ -38,9 +38,9 @@ pub enum PeriodError {
     #[error("from is {from}, to is {to}: the period ends before it begins; exchange them")]
     EndsBeforeItBegins {
         /// Its beginning.
-        from: String,
+        from: Moment,
         /// Its end.
-        to: String,
+        to: Moment,
     },
 }
 
@@ -69,7 +69,8 @@ pub fn time_zone(name: &str) -> Result<TimeZone, ZoneError> {
 }
 
 /// Which end of the period a text is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "lowercase")]
 enum Edge {
     From,
     To,
@@ -90,7 +91,7 @@ impl Period {
         let read = |edge: Edge, text: &str| {
             let text = text.trim();
             edge.parse(text, zone, now).ok_or_else(|| PeriodError::Form {
-                key: edge.key(),
+                key: edge.into(),
                 text: text.chars().take(QUOTE_MAX).collect(),
             })
         };
@@ -100,23 +101,13 @@ impl Period {
             None => to.unwrap_or(now).plus(-LENGTH_DEFAULT_MS),
         };
         match to {
-            Some(to) if to < from => {
-                let (from, to) = (display(from), display(to));
-                Err(PeriodError::EndsBeforeItBegins { from, to })
-            }
+            Some(to) if to < from => Err(PeriodError::EndsBeforeItBegins { from, to }),
             to => Ok(Self { from, to }),
         }
     }
 }
 
 impl Edge {
-    const fn key(self) -> &'static str {
-        match self {
-            Self::From => "from",
-            Self::To => "to",
-        }
-    }
-
     fn parse(self, text: &str, zone: &TimeZone, now: Moment) -> Option<Moment> {
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             return text.parse().ok().map(Moment::from_millis);
@@ -148,7 +139,7 @@ impl Edge {
 }
 
 /// An age in milliseconds; a day has 24 hours.
-fn age(text: &str) -> Option<i64> {
+pub(crate) fn age(text: &str) -> Option<i64> {
     let span: Span = text.parse().ok()?;
     let length = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     i64::try_from(length.as_millis()).ok().filter(|millis| *millis >= 0)
@@ -162,11 +153,6 @@ fn instant(text: &str) -> Option<Moment> {
     };
     let timestamp: Timestamp = plus.parse().ok()?;
     Some(Moment::from_millis(timestamp.as_millisecond()))
-}
-
-fn display(moment: Moment) -> String {
-    Timestamp::from_millisecond(moment.millis())
-        .map_or_else(|_| moment.millis().to_string(), |timestamp| timestamp.to_string())
 }
 
 #[cfg(test)]

@@ -3,15 +3,6 @@
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::Subject;
 
-/// What a retained topic is about: a gateway, or one of its devices.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Owner {
-    /// Which gateway.
-    pub gateway: GatewayName,
-    /// Which device; `None`: the gateway itself.
-    pub device_id: Option<DeviceId>,
-}
-
 /// The topics of one bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topics {
@@ -95,14 +86,14 @@ impl Topics {
 
     /// The gateway or device of a retained topic; `None` for any other topic.
     #[must_use]
-    pub fn owner(&self, topic: &str) -> Option<Owner> {
+    pub fn owner(&self, topic: &str) -> Option<Subject> {
         let inside = topic.strip_prefix(&self.base)?.strip_prefix('/')?;
         let (gateway, rest) = inside.split_once('/')?;
-        let device_id = match rest {
-            "info" | "state" => None,
-            _ => Some(rest.strip_suffix("/state")?.parse().ok()?),
-        };
-        Some(Owner { gateway: gateway.parse().ok()?, device_id })
+        let gateway = gateway.parse().ok()?;
+        Some(match rest {
+            "info" | "state" => Subject::Gateway(gateway),
+            _ => Subject::Device(gateway, rest.strip_suffix("/state")?.parse().ok()?),
+        })
     }
 
     /// The filters of the requests to these gateways and to the bridge itself.
@@ -186,9 +177,9 @@ mod tests {
         for other in ["site/gsdk/lobby/state", "site/gsdkx/lobby/request/a", "x/lobby/request/a"] {
             assert_eq!(topics.request(other), None);
         }
-        let owner = topics.owner("site/gsdk/lobby/7/state").unwrap();
-        assert_eq!((&owner.gateway, owner.device_id), (&lobby, Some(device_id)));
-        assert_eq!(topics.owner("site/gsdk/lobby/info").unwrap().device_id, None);
+        let device = Subject::Device(lobby.clone(), device_id);
+        assert_eq!(topics.owner("site/gsdk/lobby/7/state"), Some(device));
+        assert_eq!(topics.owner("site/gsdk/lobby/info"), Some(Subject::Gateway(lobby.clone())));
         let others = ["lobby/x/state", "lobby/0/state", "bridge_2/info", "lobby/7/8/state"];
         assert!(others.iter().all(|it| topics.owner(&format!("site/gsdk/{it}")).is_none()));
         assert_eq!(topics.response("lobby", "connect"), "site/gsdk/lobby/response/connect");

@@ -126,11 +126,7 @@ impl FromStr for After {
     fn from_str(text: &str) -> Result<Self, AfterError> {
         let read = || {
             let (place, start) = text.split_once('@')?;
-            let (gateway, device_id) = match place.split_once('/') {
-                Some((gateway, id)) => (gateway, Some(id.parse().ok()?)),
-                None => (place, None),
-            };
-            let place = RowKey { gateway: gateway.parse().ok()?, device_id };
+            let place = RowKey::parse(place)?;
             Some(Self { place, start: Moment::from_millis(start.parse().ok()?) })
         };
         read().ok_or_else(|| AfterError(text.chars().take(QUOTED_MAX).collect()))

@@ -51,7 +51,10 @@ pub(crate) fn known_gateways(
         let Key::Discovered(master, gateway_id) = key else { continue };
         let discovers = config.masters.get(master).is_some_and(|master| master.discover);
         let (Some(StoredGateway { name, .. }), true) = (decode(value), discovers) else { continue };
-        let gateway = GatewayConfig::discovered(master.clone(), gateway_id.clone());
+        let gateway = GatewayConfig::undescribed(Reach::Master {
+            master: master.clone(),
+            gateway_id: gateway_id.clone(),
+        });
         if known.iter().any(|(_, other)| is_same(other, &gateway)) {
             continue;
         }
@@ -123,7 +126,10 @@ impl DiscoveredGateways {
             devices: Arc::default(),
         };
         tracing::info!(%master, gateway = %name, gateway_id, "gateway discovered");
-        let config = GatewayConfig::discovered(master.clone(), gateway_id.to_owned());
+        let config = GatewayConfig::undescribed(Reach::Master {
+            master: master.clone(),
+            gateway_id: gateway_id.to_owned(),
+        });
         let settings = settings(&config, self.forget_after);
         let gateway = state.fleet.add_gateway(state.clock.steady(), settings, &[]);
         state.fleet.set_wall_offset(state.clock.wall_offset_ms());

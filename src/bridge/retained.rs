@@ -17,9 +17,9 @@ use super::state::State;
 use crate::commands::{Failure, Outcome};
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::{Message, Publisher};
-use crate::payload::Directory;
+use crate::payload::{Directory, Subject};
 use crate::store::Key;
-use crate::topics::{Owner, Topics};
+use crate::topics::Topics;
 
 /// Devices remembered of a gateway at most; more are not those of one gateway.
 const FOUND_MAX: usize = 100_000;
@@ -104,8 +104,12 @@ impl StaleTopics {
         if !self.is_wanted || !message.retain {
             return;
         }
-        let Some(Owner { gateway, device_id }) = topics.owner(&message.topic) else { return };
-        let (Some(device_id), Some(_)) = (device_id, directory.find(&gateway)) else { return };
+        let Some(Subject::Device(gateway, device_id)) = topics.owner(&message.topic) else {
+            return;
+        };
+        if directory.find(&gateway).is_none() {
+            return;
+        }
         let origin = serde_json::from_slice::<PublishedBy>(&message.payload);
         if origin.is_ok_and(|origin| origin.bridge == directory.bridge) {
             let found = self.found.entry(gateway).or_default();
@@ -194,8 +198,10 @@ impl ForgetScan {
             return;
         }
         let owner = publisher.topics().owner(&message.topic);
-        let owner = owner.filter(|owner| owner.gateway == self.gateway);
-        self.device_ids.extend(owner.as_ref().and_then(|owner| owner.device_id));
+        let owner = owner.filter(|owner| owner.gateway() == Some(&self.gateway));
+        if let Some(Subject::Device(_, device_id)) = owner {
+            self.device_ids.insert(device_id);
+        }
         if owner.is_some() || publisher.discovery().is_of(&self.gateway, &message.topic) {
             self.topics.insert(message.topic.clone());
         }

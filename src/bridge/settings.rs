@@ -1,5 +1,6 @@
 //! Converts the configuration into the settings of the components.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,11 @@ const MQTT_KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A gateway's names and those of its declared devices.
 #[must_use]
-pub fn gateway_entry(config: &Config, name: &GatewayName, gateway: &GatewayConfig) -> GatewayEntry {
+pub fn gateway_entry(
+    masters: &BTreeMap<GatewayName, MasterConfig>,
+    name: &GatewayName,
+    gateway: &GatewayConfig,
+) -> GatewayEntry {
     let devices = gateway.devices.iter().map(|(&device_id, device)| {
         let kept = device.connect != ConnectConfig::Observe;
         let (name, area) = (device.name.clone(), device.area.clone());
@@ -37,7 +42,7 @@ pub fn gateway_entry(config: &Config, name: &GatewayName, gateway: &GatewayConfi
     let (address, master) = match &gateway.reach {
         Reach::Direct { address, .. } => (address.to_string(), None),
         Reach::Master { master, gateway_id } => {
-            let address = config.masters.get(master).map(|master| master.address.to_string());
+            let address = masters.get(master).map(|master| master.address.to_string());
             let of = MasterRef { name: master.clone(), gateway_id: gateway_id.clone() };
             (address.unwrap_or_default(), Some(of))
         }
@@ -63,7 +68,7 @@ pub(crate) fn settings(gateway: &GatewayConfig, forget_after: Option<Duration>) 
 /// Where a gateway is reached; `None` behind a master that the configuration does not have.
 #[must_use]
 pub fn gateway_target(
-    config: &Config,
+    masters: &BTreeMap<GatewayName, MasterConfig>,
     name: &GatewayName,
     gateway: &GatewayConfig,
 ) -> Option<GatewayTarget> {
@@ -81,7 +86,7 @@ pub fn gateway_target(
         }
         Reach::Master { master, gateway_id } => GatewayTarget::Master {
             name: master.clone(),
-            options: master_options(master, config.masters.get(master)?),
+            options: master_options(master, masters.get(master)?),
             gateway_id: gateway_id.clone(),
         },
     })

@@ -93,7 +93,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
         fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
         let observer = count_rpcs(&metrics, name, Metrics::rpc);
-        let started = gateway_target(config, name, gateway)
+        let started = gateway_target(&config.masters, name, gateway)
             .is_some_and(|target| gateways.start(name.clone(), target, observer, desired(gateway)));
         if !started {
             return Err(StartError::NoMaster(name.clone()));
@@ -147,7 +147,8 @@ fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInf
 }
 
 fn directory(config: &Config, gateways: &[(GatewayName, GatewayConfig)], now: Moment) -> Directory {
-    let entries = gateways.iter().map(|(name, gateway)| gateway_entry(config, name, gateway));
+    let entries =
+        gateways.iter().map(|(name, gateway)| gateway_entry(&config.masters, name, gateway));
     Directory {
         bridge: config.bridge_name.clone(),
         instance_id: random_id(INSTANCE_ID_LEN),
@@ -203,7 +204,6 @@ fn web_settings(
     let groups: BTreeSet<DeviceGroup> = always.into_iter().chain(chosen).collect();
     http::HttpSettings {
         bridge: info.bridge.clone(),
-        version: info.version,
         event_loop,
         heartbeat: heartbeat.clone(),
         metrics: metrics.clone(),

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::time::sleep;
 
@@ -14,9 +13,8 @@ use super::source::{HistorySource, SourceArgs, Unavailable};
 use super::{print, say};
 use crate::availability::{duration, local_time};
 use crate::config;
-use crate::ids::Moment;
 use crate::net;
-use crate::payload::seconds::optional;
+use crate::payload::RecordedEvent;
 use crate::store::history::{EventFilter, EventGap};
 
 /// Events that are read at once.
@@ -46,20 +44,6 @@ pub(crate) struct HistoryArgs {
     /// Print each event as a line of JSON
     #[arg(long)]
     json: bool,
-}
-
-/// What is printed of an event.
-#[derive(Deserialize)]
-struct PrintedEvent {
-    event_type: String,
-    received_at: Moment,
-    gateway: Option<String>,
-    device_id: Option<u32>,
-    name: Option<String>,
-    previous: Option<String>,
-    status: Option<String>,
-    #[serde(default, rename = "duration_s", deserialize_with = "optional::deserialize")]
-    duration_ms: Option<i64>,
 }
 
 /// Prints events, the oldest first.
@@ -172,7 +156,7 @@ fn report_gap(gap: &EventGap) {
     }
 }
 
-fn line(event: &PrintedEvent, zone: &TimeZone) -> String {
+fn line(event: &RecordedEvent, zone: &TimeZone) -> String {
     let at = local_time(event.received_at, zone);
     let mut parts = vec![at, event.gateway.clone().unwrap_or_else(|| "bridge".to_owned())];
     if let Some(id) = event.device_id {
@@ -180,10 +164,7 @@ fn line(event: &PrintedEvent, zone: &TimeZone) -> String {
     }
     parts.extend(event.name.clone());
     parts.push(event.event_type.clone());
-    if let Some(status) = &event.status {
-        let previous = event.previous.as_ref().map(|previous| format!("{previous} -> "));
-        parts.push(format!("{}{status}", previous.unwrap_or_default()));
-    }
+    parts.extend(Some(event.detail()).filter(|detail| !detail.is_empty()));
     if let Some(duration_ms) = event.duration_ms {
         parts.push(format!("after {}", duration(duration_ms)));
     }
@@ -201,7 +182,7 @@ mod tests {
             "gateway":"lobby","device_id":544114231,"name":"Front\ndoor","status":"disconnected",
             "previous":"tls_connected","duration_s":3600.5,"more":1}"#;
         let expected = "2026-11-23 11:00:00  lobby  544114231  Front\\ndoor  disconnected  \
-                        tls_connected -> disconnected  after 1 h";
+                        tls_connected → disconnected  after 1 h";
         assert_eq!(shown(device), expected);
         let bridge = r#"{"event_type":"chain_reset","received_at":"2026-11-23T11:00:00Z"}"#;
         assert_eq!(shown(bridge), "2026-11-23 11:00:00  bridge  chain_reset");

@@ -4,7 +4,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::http::LoopClient;
 use crate::metrics::GatewayMeasures;
@@ -49,7 +49,8 @@ impl Systemd {
         if self.socket.is_none() {
             return;
         }
-        let mut ticks = interval(self.ping_interval.unwrap_or(STATUS_INTERVAL));
+        let period = self.ping_interval.unwrap_or(STATUS_INTERVAL);
+        let mut ticks = interval(period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut sent = String::new();
         loop {
@@ -62,7 +63,10 @@ impl Systemd {
             if self.ping_interval.is_some() {
                 self.notify("WATCHDOG=1");
             }
-            let Ok(gateways) = event_loop.gateways().await else { continue };
+            // A slow loop must not delay the next ping.
+            let Ok(Ok(gateways)) = timeout(period, event_loop.gateways()).await else {
+                continue;
+            };
             let status = status(&gateways);
             if status != sent {
                 self.notify(&status);

@@ -7,7 +7,7 @@ use jiff::{ToSpan as _, ZonedDateTime};
 
 use super::WrongUsage;
 use crate::ids::{DeviceId, GatewayName, Moment};
-use crate::period::{Period, time_zone};
+use crate::period::{Period, age, time_zone};
 
 /// Which time, gateways and devices.
 #[derive(Clone, Debug, clap::Args)]
@@ -23,7 +23,7 @@ pub(crate) struct Selected {
     #[arg(long, value_name = "TIME", conflicts_with = "last")]
     to: Option<String>,
     /// The time up to now, such as 30d
-    #[arg(long, value_name = "AGE")]
+    #[arg(long, value_name = "AGE", value_parser = an_age)]
     last: Option<String>,
     /// The time zone of dates, such as Europe/Berlin [default: time_zone of the configuration]
     #[arg(long, value_name = "ZONE", value_parser = time_zone)]
@@ -88,6 +88,10 @@ fn last_month(now: ZonedDateTime) -> String {
     last.strftime("%Y-%m").to_string()
 }
 
+fn an_age(text: &str) -> Result<String, &'static str> {
+    age(text).map(|_| text.to_owned()).ok_or("write an age as in 30d or 24h")
+}
+
 fn month(text: &str) -> Result<String, String> {
     let is_month = text.len() == 7 && format!("{text}-01").parse::<jiff::civil::Date>().is_ok();
     if is_month { Ok(text.to_owned()) } else { Err("write a month as in 2026-11".to_owned()) }
@@ -134,6 +138,8 @@ mod tests {
             ("--month 2026-13", "as in 2026-11"),
             ("--month 2026", "as in 2026-11"),
             ("--month 2026-11 --last 1d", "cannot be used"),
+            ("--last 30", "as in 30d"),
+            ("--last 2026-11", "as in 30d"),
             ("--from 2026-11-02 --to 2026-10-31", "ends before it begins"),
             ("--from 2027-01-01", "in the future"),
             ("--from soon", "from is \"soon\""),

@@ -13,11 +13,19 @@ pub(crate) struct SchemaArgs {
     #[arg(long, conflicts_with = "config")]
     openapi: bool,
     /// Prefix of the topics, if it is not the default
-    #[arg(long, value_name = "TOPIC", default_value = "gsdk", value_parser = config::base_topic)]
+    #[arg(long, value_name = "TOPIC", default_value = "gsdk", value_parser = base_topic)]
     base_topic: String,
     /// The bridge's name in topics, if it is not the default
-    #[arg(long, value_name = "NAME", default_value = "bridge", value_parser = config::bridge_name)]
+    #[arg(long, value_name = "NAME", default_value = "bridge", value_parser = bridge_name)]
     bridge_name: String,
+}
+
+fn base_topic(text: &str) -> Result<String, String> {
+    config::read_text(config::topic, text)
+}
+
+fn bridge_name(text: &str) -> Result<String, String> {
+    config::read_text(config::bridge_name, text)
 }
 
 pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<()> {

@@ -77,20 +77,18 @@ pub(crate) fn hosts<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeSet<Str
 }
 
 /// An address to listen on; `:9925` is that port of every IPv4 address.
-pub(crate) fn listen<'de, D: Deserializer<'de>>(source: D) -> Result<SocketAddr, D::Error> {
+pub(crate) fn listen<'de, D, T>(source: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: From<SocketAddr>,
+{
     parsed(source, |text| {
         let port = text.strip_prefix(':').and_then(|port| port.parse().ok());
         let everywhere = port.map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-        everywhere.or_else(|| text.parse().ok()).ok_or_else(|| {
+        everywhere.or_else(|| text.parse().ok()).map(T::from).ok_or_else(|| {
             format!("{text:?} is not an address to listen on; write it as in \"127.0.0.1:9925\"")
         })
     })
-}
-
-pub(crate) fn optional_listen<'de, D: Deserializer<'de>>(
-    source: D,
-) -> Result<Option<SocketAddr>, D::Error> {
-    listen(source).map(Some)
 }
 
 /// Networks (`10.0.0.0/8`) and single addresses.

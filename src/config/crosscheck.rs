@@ -4,6 +4,7 @@
 //! whenever its own values are valid.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::Deserialize as _;
 
@@ -38,7 +39,7 @@ fn check_web_server(tree: &mut Tree<'_>) -> Option<String> {
     let (cert, key) = (http.child("cert_file"), http.child("key_file"));
     check_pairs(tree, [(&cert, &key), (&key, &cert)]);
     let (listen, metrics) = (http.child("listen"), http.child("metrics_listen"));
-    let address = tree.read(&listen, addresses::listen)?;
+    let address = tree.read::<SocketAddr>(&listen, addresses::listen)?;
     let second = tree.read(&metrics, addresses::listen);
     if second == Some(address) && address.port() != 0 {
         tree.wrong(&metrics, format!("is the address of {listen} too; give it another port"));

@@ -164,11 +164,11 @@ impl TryFrom<GatewayTable> for GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// A gateway that its master lists and no table of the configuration names.
+    /// A gateway that no table of the configuration describes, with the default settings.
     #[must_use]
-    pub fn discovered(master: GatewayName, gateway_id: String) -> Self {
+    pub fn undescribed(reach: Reach) -> Self {
         Self {
-            reach: Reach::Master { master, gateway_id },
+            reach,
             audit_interval: Duration::from_secs(60),
             unknown_after: Duration::from_secs(10),
             area: None,

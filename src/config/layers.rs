@@ -17,8 +17,6 @@ use crate::ids::nearest;
 
 /// The prefix of the environment's variables.
 const PREFIX: &str = "GSDK2MQTT_";
-/// Names after the prefix that are not keys: the file, and an option of the command line.
-const NOT_KEYS: [&str; 2] = ["CONFIG", "LOG"];
 
 /// The name of the file's layer.
 pub(crate) const FILE: &str = "file";
@@ -127,7 +125,7 @@ pub(crate) fn environment(
                 found.config = Some(value).filter(|value| !value.is_empty());
                 continue;
             }
-            Some(rest) if !NOT_KEYS.contains(&rest) => rest,
+            Some(rest) => rest,
             None if name == "STATE_DIRECTORY" => {
                 // A list; the service has one.
                 let first = value.to_str().and_then(|text| text.split(':').next());

@@ -33,9 +33,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use serde::de::value::{Error as ValueError, StrDeserializer};
-
 pub use addresses::BrokerAddress;
+pub(crate) use addresses::{broker, gateway_address, master_address};
 pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
 pub use gateway::{
@@ -48,8 +47,8 @@ pub use model::{
 pub use schema::json_schema;
 pub use tree::Setting;
 pub use values::Rate;
+pub(crate) use values::{bridge_name, label, read_text, topic};
 
-use crate::ids::HostPort;
 use layers::{Environment, ParsedFile};
 use schema::Schema;
 use tree::Tree;
@@ -110,7 +109,7 @@ pub fn load(
     let environment = layers::environment(variables, &schema, &mut mistakes);
     let named = args.config.clone().or_else(|| environment.config.clone().map(PathBuf::from));
     let path = named.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
-    let file = match read_text(&path) {
+    let file = match read_file(&path) {
         Ok(text) => Some((path, text)),
         Err(error) if error.kind() == ErrorKind::NotFound && named.is_none() => None,
         Err(error) => {
@@ -162,52 +161,7 @@ fn assemble(
     Ok(Loaded { config, warnings, settings })
 }
 
-/// Reads a base topic as `mqtt.base_topic` takes it.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn base_topic(text: &str) -> Result<String, ValueError> {
-    values::topic(StrDeserializer::new(text))
-}
-
-/// Reads a broker's URL as `mqtt.url` takes it.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn broker(text: &str) -> Result<BrokerAddress, ValueError> {
-    addresses::broker(StrDeserializer::new(text))
-}
-
-/// Reads a gateway's address as `gateways.NAME.address` takes it.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn gateway_address(text: &str) -> Result<HostPort, ValueError> {
-    addresses::gateway_address(StrDeserializer::new(text))
-}
-
-/// Reads a master's address as `masters.NAME.address` takes it.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn master_address(text: &str) -> Result<HostPort, ValueError> {
-    addresses::master_address(StrDeserializer::new(text))
-}
-
-/// Reads a bridge's name as `bridge_name` takes it.
-///
-/// # Errors
-///
-/// What is wrong with it.
-pub fn bridge_name(text: &str) -> Result<String, ValueError> {
-    values::bridge_name(StrDeserializer::new(text))
-}
-
-fn read_text(path: &Path) -> io::Result<String> {
+fn read_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(FILE_LEN_MAX + 1).read_to_string(&mut text)?;
     if text.len() as u64 > FILE_LEN_MAX {

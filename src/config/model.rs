@@ -163,7 +163,7 @@ pub struct Http {
     pub hosts: BTreeSet<String>,
     /// Second address with `/metrics`, `/healthz` and `/readyz` only, for Prometheus and probes:
     /// without login and TLS, for every `Host`.
-    #[serde(default, deserialize_with = "addresses::optional_listen")]
+    #[serde(default, deserialize_with = "addresses::listen")]
     #[schemars(with = "Option<String>", title = "address")]
     pub metrics_listen: Option<SocketAddr>,
     /// Networks and addresses whose clients need no token. The peer address of the connection
@@ -292,7 +292,7 @@ pub struct HistoryConfig {
     pub max_bytes: u64,
     /// How long the recorded availability of devices is kept, from which reports are made; 1 d to
     /// 36,500 d, a year (`y`) has 365 days.
-    #[serde(deserialize_with = "values::long_duration::<_, DAY, { 36_500 * DAY }>")]
+    #[serde(deserialize_with = "values::duration::<_, DAY, { 36_500 * DAY }>")]
     #[schemars(with = "String", title = "duration", extend("default" = "3y"))]
     pub keep_availability: Duration,
 }

@@ -177,7 +177,6 @@ fn mistakes_outside_the_file_name_the_variable_or_the_flag() {
         ("GSDK2MQTT_GATEWAYS__Bad__ADDRESS", "x"),
         ("GSDK2MQTT_PORT", "tcp://10.0.0.1:80"),
         ("GSDK2MQTT_MQTT_URL", "x"),
-        ("GSDK2MQTT_LOG", "json"),
         ("OTHER__X", "y"),
     ];
     let set = ["http.listen=nowhere", "htp.listen=1", "state_dir", "mqtt.password=x"];
@@ -208,9 +207,14 @@ fn a_table_is_not_set_by_a_value() {
 
 #[test]
 fn a_name_without_two_underscores_is_only_a_warning() {
-    let environment = [("GSDK2MQTT_PORT", "tcp://10.0.0.1:80"), ("GSDK2MQTT_MQTT_URL", "x")];
+    let environment = [
+        ("GSDK2MQTT_PORT", "tcp://10.0.0.1:80"),
+        ("GSDK2MQTT_MQTT_URL", "x"),
+        ("GSDK2MQTT_LOG", "json"),
+    ];
     let loaded = loaded(GATEWAY, &environment, &[]).unwrap();
-    assert_eq!(loaded.warnings.len(), 2);
+    assert_eq!(loaded.warnings.len(), 3);
+    assert!(loaded.warnings[2].contains("GSDK2MQTT_LOG: fits no key, ignored"));
     assert!(loaded.warnings[0].contains("GSDK2MQTT_PORT: fits no key, ignored"));
     assert!(loaded.warnings[1].ends_with("did you mean GSDK2MQTT_MQTT__URL?"));
 }

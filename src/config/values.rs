@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use jiff::tz::TimeZone;
+use serde::de::value::{Error as ValueError, StrDeserializer};
 use serde::de::{Error as _, IntoDeserializer, Unexpected};
 use serde::{Deserialize, Deserializer};
 
@@ -66,7 +67,7 @@ pub(crate) fn bridge_name<'de, D: Deserializer<'de>>(source: D) -> Result<String
     })
 }
 
-/// A duration as in `60s`, `1h 30m`, `30d`, from `LEAST` to `MOST` seconds.
+/// A duration as in `60s`, `1h 30m`, `30d` or `1y` (365 days), from `LEAST` to `MOST` seconds.
 pub(crate) fn duration<'de, D, const LEAST: u64, const MOST: u64>(
     source: D,
 ) -> Result<Duration, D::Error>
@@ -74,21 +75,6 @@ where
     D: Deserializer<'de>,
 {
     parsed(source, |text| parse_duration(text, LEAST, MOST))
-}
-
-/// A duration that may be given in years of 365 days.
-pub(crate) fn long_duration<'de, D, const LEAST: u64, const MOST: u64>(
-    source: D,
-) -> Result<Duration, D::Error>
-where
-    D: Deserializer<'de>,
-{
-    parsed(source, |text| {
-        let years =
-            text.trim().strip_suffix('y').and_then(|years| years.trim().parse::<u32>().ok());
-        let days = years.map(|years| format!("{}d", u64::from(years) * 365));
-        parse_duration(days.as_deref().unwrap_or(text), LEAST, MOST)
-    })
 }
 
 /// A duration, or `never`.
@@ -106,8 +92,13 @@ where
 
 fn parse_duration(text: &str, least: u64, most: u64) -> Result<Duration, String> {
     let example = "write a number and its unit, as in \"60s\", \"5m\", \"1h\" or \"30d\"";
-    let span: jiff::Span =
-        text.parse().map_err(|_| format!("{text:?} is not a duration; {example}"))?;
+    let years = text.trim().strip_suffix('y').and_then(|years| years.trim().parse::<u32>().ok());
+    let days = years.map(|years| format!("{}d", u64::from(years) * 365));
+    let span: jiff::Span = days
+        .as_deref()
+        .unwrap_or(text)
+        .parse()
+        .map_err(|_| format!("{text:?} is not a duration; {example}"))?;
     let days = jiff::SpanRelativeTo::days_are_24_hours();
     let duration =
         span.to_duration(days).map_err(|_| format!("{text:?} has no fixed length; {example}"))?;
@@ -193,9 +184,11 @@ pub(crate) fn time_zone<'de, D: Deserializer<'de>>(source: D) -> Result<TimeZone
     parsed(source, |text| crate::period::time_zone(text).map_err(|error| error.to_string()))
 }
 
-/// The machine's time zone, else UTC.
+/// The machine's time zone, else UTC. A zone without a name in the IANA database, as of a plain
+/// file at `/etc/localtime`, is not used: answers name the zone of their dates.
 pub(crate) fn machine_time_zone() -> TimeZone {
-    TimeZone::try_system().unwrap_or(TimeZone::UTC)
+    let zone = TimeZone::try_system().ok().filter(|zone| zone.iana_name().is_some());
+    zone.unwrap_or(TimeZone::UTC)
 }
 
 /// The beginning of topics: levels with `/` between, none empty, no wildcards.
@@ -253,17 +246,13 @@ where
     words.map(|text| word(text.into_deserializer())).collect()
 }
 
-/// What a text is read as, or why it is not.
-#[cfg(test)]
+/// What a key's reader makes of a text, or why it refuses it.
 pub(crate) fn read_text<'de, T>(
-    read: impl FnOnce(StrDeserializer<'de>) -> Result<T, serde::de::value::Error>,
+    read: impl FnOnce(StrDeserializer<'de, ValueError>) -> Result<T, ValueError>,
     text: &'de str,
 ) -> Result<T, String> {
     read(StrDeserializer::new(text)).map_err(|error| error.to_string())
 }
-
-#[cfg(test)]
-type StrDeserializer<'de> = serde::de::value::StrDeserializer<'de, serde::de::value::Error>;
 
 #[cfg(test)]
 mod tests {
@@ -278,7 +267,7 @@ mod tests {
         for text in ["60", "", "s", "-5s", "1y", "1month", "ten seconds", "101d"] {
             assert!(read_text(duration::<_, 0, { 100 * DAY }>, text).is_err(), "{text}");
         }
-        let long = |text| read_text(long_duration::<_, 0, { 4_000 * DAY }>, text);
+        let long = |text| read_text(duration::<_, 0, { 4_000 * DAY }>, text);
         assert_eq!(long("3y"), Ok(Duration::from_secs(1_095 * DAY)));
         assert_eq!(long("90d"), Ok(Duration::from_secs(90 * DAY)));
         assert!(long("11y").unwrap_err().contains("4000d") && long("-1y").is_err());

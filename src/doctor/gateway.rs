@@ -33,7 +33,7 @@ pub(crate) async fn examine(options: GatewayOptions) -> Vec<Finding> {
     findings.extend(client.certificate().map(|certificate| {
         let remedy = "make a new server certificate before it expires (gateway option -cs)";
         super::certificate(&format!("gateway {name}"), certificate, remedy)
-            .about(address_key(&name))
+            .about(options.peer.address_key())
     }));
     let devices = match client.device_list().await {
         Ok(rows) => rows,
@@ -116,14 +116,10 @@ fn no_grpc(options: &GatewayOptions, error: &Error) -> Finding {
     .about(options.peer.address_key())
 }
 
-fn address_key(name: &str) -> String {
-    format!("gateways.{name}.address")
-}
-
 /// Subscribes as one more client, and compares the clocks by the first status.
 async fn stream(options: GatewayOptions) -> Finding {
     let name = options.peer.name().to_owned();
-    let key = address_key(&name);
+    let key = options.peer.address_key();
     let (queue, mut events) = mpsc::channel(EVENTS_MAX);
     let (stop, stopped) = watch::channel(false);
     let link = Link::start(GatewayIndex(0), options, queue, Arc::new(|_: &_| {}), stopped);

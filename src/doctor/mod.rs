@@ -29,7 +29,8 @@ const EXPIRES_SOON_DAYS: i64 = 30;
 const DAY_MS: i64 = 86_400_000;
 
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Level {
     /// As it should be.
     Ok,
@@ -125,13 +126,7 @@ fn count(number: usize, noun: &str) -> String {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = match self.level {
-            Level::Ok => "ok",
-            Level::Note => "note",
-            Level::Warn => "warn",
-            Level::Fail => "fail",
-        };
-        write!(f, "{level:<5} {}", self.text)?;
+        write!(f, "{:<5} {}", self.level, self.text)?;
         match (&self.key, &self.place) {
             (Some(key), Some(Origin::Default)) => write!(f, " [{key}, default]"),
             (Some(key), Some(place)) => write!(f, " [{place}: {key}]"),
@@ -151,7 +146,8 @@ pub async fn examine(loaded: &Loaded, session: mqtt::SessionSettings) -> Vec<Fin
         gateways.spawn(async move { (index, master::examine(options, behind).await) });
     }
     for (index, (name, gateway)) in config.gateways.iter().enumerate() {
-        if let Some(GatewayTarget::Direct(options)) = gateway_target(config, name, gateway) {
+        if let Some(GatewayTarget::Direct(options)) = gateway_target(&config.masters, name, gateway)
+        {
             let index = config.masters.len() + index;
             gateways.spawn(async move { (index, gateway::examine(options).await) });
         }

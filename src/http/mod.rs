@@ -86,8 +86,6 @@ struct App {
 pub struct HttpSettings {
     /// The bridge's name.
     pub bridge: String,
-    /// The program's version.
-    pub version: &'static str,
     /// The event loop.
     pub event_loop: LoopClient,
     /// The heartbeat of the event loop.

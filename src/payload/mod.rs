@@ -10,6 +10,7 @@ mod format;
 mod gateway;
 mod health;
 mod master;
+mod recorded;
 pub(crate) mod seconds;
 mod subject;
 
@@ -27,6 +28,7 @@ pub use event::EventPayload;
 pub use gateway::{AcceptFilterInfo, GatewayEventContent, GatewayInfo, LastError, LinkFacts};
 pub use health::{Degraded, DegradedReason, Health};
 pub use master::{MasterFacts, MasterInfo};
+pub(crate) use recorded::RecordedEvent;
 pub use subject::Subject;
 
 use crate::fleet::{DeviceState, DeviceType, GatewayIndex};

@@ -22,8 +22,11 @@ const SHARED: [&str; 9] = [
 #[must_use]
 pub fn async_api(base_topic: &str, bridge_name: &str) -> String {
     // Neither can hold what JSON would have to escape but quotes and backslashes of a base topic.
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let inside = |text: &str| quoted(text).trim_matches('"').to_owned();
+    let inside = |text: &str| {
+        let quoted = Value::from(text).to_string();
+        let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+        inside.unwrap_or_default().to_owned()
+    };
     ASYNC_API
         .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
         .replace("@BASE@", &inside(base_topic))

@@ -8,6 +8,7 @@ use gsdk2mqtt::simulator::{CertificateKind, Simulator, SimulatorSettings};
 use tempfile::TempDir;
 
 use crate::harness::bridge::PROGRAM;
+use crate::harness::certificates::{Ca, Certified};
 use crate::harness::master::Master;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::simulator;
@@ -142,6 +143,29 @@ async fn options_alone_write_a_configuration_that_check_accepts() {
     assert_eq!(retained(site.broker.port), before, "nothing retained remains");
 }
 
+/// A gateway may be called `mqtt`, and still the broker's certificate is another file.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_gateway_and_broker_have_different_names() {
+    let ca = Ca::new();
+    let dir = TempDir::new().unwrap();
+    ca.write(dir.path(), "server", Certified::of(&["127.0.0.1"]));
+    let files = "certfile {dir}/server.crt\nkeyfile {dir}/server.key\n";
+    let broker = Mosquitto::start_in(dir, files).await;
+    let url = format!("mqtts://127.0.0.1:{}", broker.port);
+    let site = Site { broker, ..Site::new().await };
+    let broker_ca = ca.file().display().to_string();
+    let options = site.changed("--mqtt-url", &["--mqtt-url", &url, "--mqtt-ca-file", &broker_ca]);
+    let options = options.iter().map(|word| word.replace("lobby", "mqtt"));
+    let ran = init(&options.collect::<Vec<_>>()).await;
+    assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+    assert_eq!(
+        std::fs::read_to_string(site.path("etc/mqtt-ca.crt")).unwrap(),
+        site.gateway.ca_pem()
+    );
+    let checked = site.check().await;
+    assert_eq!(checked.code, 0, "{}\n{}", checked.out, checked.err);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_written_to_a_separate_file_that_only_its_owner_can_read() {
     let lines = "allow_anonymous false\npassword_file {dir}/passwords";
@@ -200,9 +224,13 @@ async fn without_a_terminal_a_missing_answer_is_named_with_its_option() {
         ("--mqtt-url", "http://x"),
         ("--gateway-address", "https://x"),
         ("--gateway-name", "Bridge"),
+        // Options that would be ignored.
+        ("--cert-file", "tenant.crt"),
+        ("--mqtt-ca-file", "/nope.crt"),
     ] {
-        let ran = init(&site.changed(option, &[option, wrong])).await;
+        let ran = init(&site.changed(option, &[option, wrong, "--dry-run"])).await;
         assert_eq!(ran.code, 2, "{option} {wrong}: {}", ran.err);
+        assert!(ran.err.contains(option), "{option} {wrong}: {}", ran.err);
     }
 }
 

@@ -7,12 +7,13 @@ mod table;
 mod terminal;
 mod watch;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -26,12 +27,10 @@ use crate::commands::{
     Calls, Command, Failure, FailureCode, Outcome, Request, Response, ResultKind, device_rows,
     read_details, run as run_on,
 };
-use crate::config::{self, Config};
-use crate::gsdk::{
-    ErrorCode, GatewayOptions, GatewayTarget, LinkTiming, PORT_DEFAULT, QUEUE_SIZE_DEFAULT,
-};
+use crate::config::{self, Config, GatewayConfig, Reach};
+use crate::gsdk::{ErrorCode, GatewayTarget, QUEUE_SIZE_DEFAULT};
 use crate::ids::{DeviceId, GatewayName, HostPort};
-use crate::net::{DialCode, Peer, TlsFiles};
+use crate::net::DialCode;
 use crate::payload::GatewayEntry;
 
 /// The name of a gateway that is given by its address.
@@ -99,7 +98,7 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     }
     let outcome = match Command::read_request(name, fields.to_string().as_bytes()) {
         Err(refused) => Outcome::failed(refused.failure),
-        Ok(request) => match confirmed(&request.command, args.yes)? {
+        Ok(request) => match refused_by_user(&request.command, args.yes)? {
             Some(failure) => Outcome::failed(failure),
             None => tokio::select! {
                 outcome = progress::show(&request.command, execute(&gateway, &request)) => outcome,
@@ -210,26 +209,16 @@ fn by_address(
     ca_file: &Path,
     server_name: &Option<String>,
 ) -> anyhow::Result<ChosenGateway> {
-    let address = HostPort::parse(address, PORT_DEFAULT).with_context(|| {
-        format!("{address:?} is not an address; write host:port, as in 192.168.0.2:4000")
-    })?;
-    let name: GatewayName = UNNAMED.parse()?;
-    let entry = GatewayEntry {
-        name: name.clone(),
-        address: address.to_string(),
-        master: None,
-        area: None,
-        devices: Arc::default(),
-    };
-    let options = GatewayOptions {
-        peer: Peer::Gateway(name),
-        address,
-        files: TlsFiles { ca_file: Some(ca_file.to_owned()), ..TlsFiles::default() },
-        server_name: server_name.clone(),
-        queue_size: QUEUE_SIZE_DEFAULT,
-        timing: LinkTiming::default(),
-    };
-    Ok(ChosenGateway { target: GatewayTarget::Direct(options), entry, is_unnamed: true })
+    let address = config::read_text(config::gateway_address::<_, HostPort>, address);
+    let address = address.map_err(|error| anyhow!("--address: {error}"))?;
+    let server_name = server_name.clone().unwrap_or_else(|| address.host.clone());
+    let (ca_file, queue_size) = (ca_file.to_owned(), QUEUE_SIZE_DEFAULT);
+    let reach = Reach::Direct { address, ca_file, server_name, queue_size };
+    let (name, gateway) = (UNNAMED.parse()?, GatewayConfig::undescribed(reach));
+    let entry = gateway_entry(&BTreeMap::new(), &name, &gateway);
+    let target = gateway_target(&BTreeMap::new(), &name, &gateway);
+    let target = target.context("a gateway at an address has no master")?;
+    Ok(ChosenGateway { target, entry, is_unnamed: true })
 }
 
 fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<ChosenGateway> {
@@ -247,15 +236,15 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<C
         };
         bail!("no gateway {name} is configured; there are {names}{discovered}");
     };
-    let Some(target) = gateway_target(config, name, gateway) else {
+    let Some(target) = gateway_target(&config.masters, name, gateway) else {
         bail!("gateways.{name}.master names no master of the configuration; add its table");
     };
-    let entry = gateway_entry(config, name, gateway);
+    let entry = gateway_entry(&config.masters, name, gateway);
     Ok(ChosenGateway { target, entry, is_unnamed: false })
 }
 
 /// Asks for confirmation of a command that affects every device. Returns why it is not run.
-fn confirmed(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
+fn refused_by_user(command: &Command, yes: bool) -> anyhow::Result<Option<Failure>> {
     let allows_all = match command {
         Command::FilterAllowAll(enabled) => *enabled,
         Command::FilterSet(filter) => filter.allow_all,

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use inquire::{Confirm, InquireError, Password, PasswordDisplayMode, Text};
 
@@ -56,7 +57,7 @@ pub(crate) struct Question<'a> {
     pub(crate) default: Option<&'a str>,
 }
 
-/// Who answers.
+/// How questions are answered: in a terminal, by their defaults, or by options only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asker {
     pub(crate) has_terminal: bool,
@@ -118,6 +119,22 @@ impl Asker {
         }
     }
 
+    /// The contents of the file that the option or the answer names; `None` if the answer is empty.
+    pub(crate) fn file(
+        self,
+        given: Option<PathBuf>,
+        question: Question<'_>,
+    ) -> Result<Option<Vec<u8>>, InitStop> {
+        let read = |path: &str| match path {
+            "" => Ok(None),
+            path => match std::fs::read(path) {
+                Ok(contents) => Ok(Some(contents)),
+                Err(error) => Err(format!("{path} cannot be read ({error})")),
+            },
+        };
+        self.read(given.map(|path| path.display().to_string()), question, read)
+    }
+
     /// Yes or no; the option's answer, else the default.
     pub(crate) fn confirm(
         self,
@@ -155,7 +172,7 @@ impl Asker {
     }
 
     /// Prints why an answer was refused, in a terminal; anything else remains an error.
-    pub(crate) fn again(self, stop: InitStop) -> Result<(), InitStop> {
+    pub(crate) fn report_refused(self, stop: InitStop) -> Result<(), InitStop> {
         match stop {
             InitStop::InvalidAnswer(reason) if self.has_terminal => {
                 print_to_stderr(&format!("{}\n", escaped(&reason)));

@@ -34,8 +34,9 @@ pub(crate) struct BrokerArgs {
     mqtt_protocol: Option<String>,
 }
 
-/// The names of the files in the configuration's folder.
-const CA_FILE: &str = "mqtt-ca.crt";
+/// The names of the files in the configuration's folder. A gateway's is `NAME-ca.crt`, and names
+/// have no `-`.
+const CA_FILE: &str = "mqtt-broker-ca.crt";
 const PASSWORD_FILE: &str = "mqtt-password";
 
 /// Prompts for the broker until it accepts what the bridge needs, and describes it in the draft.
@@ -46,7 +47,7 @@ pub(crate) async fn ask(
 ) -> Result<(), InitStop> {
     let mut last = ("mqtt://localhost:1883".to_owned(), String::new());
     while let Err(stop) = attempt(asker, &mut args, &mut last, draft).await {
-        asker.again(stop)?;
+        asker.report_refused(stop)?;
     }
     Ok(())
 }
@@ -67,19 +68,12 @@ async fn attempt(
         option: "--mqtt-url",
         default: Some(last_url.as_str()),
     };
-    let broker: BrokerAddress = asker.read(args.mqtt_url.take(), question, config::broker)?;
+    let broker: BrokerAddress = asker
+        .read(args.mqtt_url.take(), question, |text| config::read_text(config::broker, text))?;
     *last_url = broker.to_string();
-    let ca_file = match broker.tls {
-        true => ca_file(asker, args.mqtt_ca_file.take())?,
-        false => None,
-    };
-    let ca_file = match ca_file {
-        None => None,
-        Some(path) => {
-            let contents = files::read(&path, "the broker's CA certificate")?;
-            Some(draft.put(CA_FILE, contents, FileAccess::Public)?)
-        }
-    };
+    let ca_file = ca_file(asker, &broker, args.mqtt_ca_file.take())?;
+    let put = |contents| draft.put(CA_FILE, contents, FileAccess::Public);
+    let ca_file = ca_file.map(put).transpose()?;
     let question = Question {
         text: "User name at the broker (empty: none):",
         option: "--mqtt-username",
@@ -91,13 +85,10 @@ async fn attempt(
     };
     last_username.clone_from(&username);
     let password = password(asker, args, &username)?;
-    let password_file = match &password {
-        None => None,
-        Some(password) => {
-            let contents = format!("{password}\n").into_bytes();
-            Some(draft.put(PASSWORD_FILE, contents, FileAccess::Secret)?)
-        }
+    let put = |password: &String| {
+        draft.put(PASSWORD_FILE, format!("{password}\n").into_bytes(), FileAccess::Secret)
     };
+    let password_file = password.as_ref().map(put).transpose()?;
     draft.document.set_broker(&[
         ("url", Some(last_url.as_str())),
         ("username", Some(username.as_str()).filter(|username| !username.is_empty())),
@@ -108,17 +99,27 @@ async fn attempt(
     examine(draft, password).await
 }
 
-fn ca_file(asker: Asker, given: Option<PathBuf>) -> Result<Option<PathBuf>, InitStop> {
+/// The CA certificate of a broker with TLS; `None`: the system's authorities.
+fn ca_file(
+    asker: Asker,
+    broker: &BrokerAddress,
+    given: Option<PathBuf>,
+) -> Result<Option<Vec<u8>>, InitStop> {
     let question = Question {
         text: "CA certificate of the broker (empty: the system's authorities):",
         option: "--mqtt-ca-file",
         default: Some(""),
     };
-    let path = match given {
-        Some(path) => path,
-        None => PathBuf::from(asker.text(question)?),
-    };
-    Ok((!path.as_os_str().is_empty()).then_some(path))
+    if broker.tls {
+        return asker.file(given, question);
+    }
+    match given.filter(|path| !path.as_os_str().is_empty()) {
+        Some(_) => {
+            let text = format!("--mqtt-ca-file is given, but {broker} has no TLS; use mqtts://");
+            Err(InitStop::WrongUsage(text))
+        }
+        None => Ok(None),
+    }
 }
 
 /// The password: from the option's file, or prompted for.

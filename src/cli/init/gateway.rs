@@ -1,7 +1,6 @@
 //! The prompts for a device gateway: address, trusted certificate, names of devices.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +75,7 @@ pub(crate) async fn ask(
     let client = loop {
         match attempt(asker, &mut args, &mut last_address, &name, draft).await {
             Ok(client) => break client,
-            Err(stop) => asker.again(stop)?,
+            Err(stop) => asker.report_refused(stop)?,
         }
     };
     name_devices(asker, &name, args.devices, &client, draft).await
@@ -106,7 +105,9 @@ async fn attempt(
         option: "--gateway-address",
         default: last_address.as_deref(),
     };
-    let address = asker.read(args.gateway_address.take(), question, config::gateway_address)?;
+    let address = asker.read(args.gateway_address.take(), question, |text| {
+        config::read_text(config::gateway_address::<_, HostPort>, text)
+    })?;
     let shown = last_address.insert(address.to_string());
     let authority = authority(asker, args, name, &address).await?;
     let ca_file = draft.put(&format!("{name}-ca.crt"), authority, FileAccess::Public)?;
@@ -152,7 +153,7 @@ async fn authority(
     };
     match file {
         Some(file) => files::read(&file, "the gateway's ca.crt"),
-        None => confirmed(asker, name, address, expected.as_deref()).await,
+        None => confirmed_certificate(asker, name, address, expected.as_deref()).await,
     }
 }
 
@@ -171,7 +172,7 @@ pub(crate) fn show(findings: &[doctor::Finding]) -> Result<(), InitStop> {
 fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
     let config = draft.load()?.config;
     let gateway = config.gateways.get(name);
-    match gateway.and_then(|gateway| gateway_target(&config, name, gateway)) {
+    match gateway.and_then(|gateway| gateway_target(&config.masters, name, gateway)) {
         Some(GatewayTarget::Direct(mut options)) => {
             draft.use_trial(&mut options.files);
             Ok(options)
@@ -182,7 +183,7 @@ fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop
 
 /// Shows the certificate that a gateway presents, which is trusted only once its fingerprint is
 /// confirmed.
-async fn confirmed(
+async fn confirmed_certificate(
     asker: Asker,
     name: &GatewayName,
     address: &HostPort,
@@ -293,9 +294,11 @@ async fn name_devices(
     for (id, device_type) in found {
         let text = format!("Name of {} {id}:", device_type.product_name());
         let question = Question { text: &text, option: "--device", default: Some("") };
-        let read = |text: &str| Ok::<_, Infallible>(text.to_owned());
-        let name = asker.read(None, question, read)?;
-        if !name.is_empty() {
+        let read = |text: &str| match text {
+            "" => Ok(None),
+            text => config::read_text(config::label, text),
+        };
+        if let Some(name) = asker.read(None, question, read)? {
             draft.document.name_device(gateway, id, &name);
         }
     }

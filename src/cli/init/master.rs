@@ -1,6 +1,6 @@
 //! The questions about a master gateway: where it is, and which tenant's certificate to show.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::asker::{Asker, InitStop, Question};
@@ -13,21 +13,24 @@ use crate::doctor::{self, Behind};
 use crate::gsdk::{GatewayOptions, MasterClient};
 use crate::ids::GatewayName;
 
+/// The options of a device gateway that say nothing of a master.
+const GATEWAY_ONLY: [&str; 4] = ["gateway_name", "gateway_address", "fingerprint", "devices"];
+
 /// A master gateway, in place of a device gateway.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MasterArgs {
     /// A master gateway's name in topics, as in campus
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["gateway_name", "gateway_address"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = GATEWAY_ONLY)]
     master_name: Option<String>,
     /// Where a master gateway listens
-    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["gateway_name", "gateway_address"])]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = GATEWAY_ONLY)]
     master_address: Option<String>,
     /// The certificate of its tenant, which is copied beside the configuration
-    #[arg(long, value_name = "FILE")]
-    cert_file: Option<String>,
+    #[arg(long, value_name = "FILE", conflicts_with_all = GATEWAY_ONLY)]
+    cert_file: Option<PathBuf>,
     /// Its private key, which is copied too
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<String>,
+    #[arg(long, value_name = "FILE", conflicts_with_all = GATEWAY_ONLY)]
+    key_file: Option<PathBuf>,
 }
 
 impl MasterArgs {
@@ -61,9 +64,10 @@ pub(crate) async fn ask(
             option: "--master-address",
             default: last_address.as_deref(),
         };
-        let address = asker.read(args.master_address.take(), question, config::master_address)?;
-        let ca_file = ca_file.take().map(|path| path.display().to_string());
-        let ca_file = file(asker, ca_file, "Its ca.crt:", "--ca-file")?;
+        let address = asker.read(args.master_address.take(), question, |text| {
+            config::read_text(config::master_address, text)
+        })?;
+        let ca_file = file(asker, ca_file.take(), "Its ca.crt:", "--ca-file")?;
         let certificate = "Certificate of the tenant:";
         let certificate = file(asker, args.cert_file.take(), certificate, "--cert-file")?;
         let key = file(asker, args.key_file.take(), "Its private key:", "--key-file")?;
@@ -75,7 +79,7 @@ pub(crate) async fn ask(
         let address = address.to_string();
         match attempt(asker, &name, &address, &files, server_name.take(), draft).await {
             Ok(()) => return Ok(()),
-            Err(stop) => asker.again(stop)?,
+            Err(stop) => asker.report_refused(stop)?,
         }
         last_address = Some(address);
     }
@@ -121,16 +125,13 @@ fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop
     Ok(options)
 }
 
-/// The contents of a file that is to be copied.
+/// The contents of a file that a master needs.
 fn file(
     asker: Asker,
-    given: Option<String>,
+    given: Option<PathBuf>,
     text: &str,
     option: &'static str,
 ) -> Result<Vec<u8>, InitStop> {
-    let read = |path: &str| {
-        let path = Path::new(path);
-        std::fs::read(path).map_err(|error| format!("{} cannot be read ({error})", path.display()))
-    };
-    asker.read(given, Question { text, option, default: None }, read)
+    let contents = asker.file(given, Question { text, option, default: None })?;
+    contents.ok_or_else(|| InitStop::WrongUsage(format!("{option} is empty; name the file")))
 }

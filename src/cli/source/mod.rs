@@ -4,7 +4,7 @@
 mod api;
 
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use jiff::tz::TimeZone;
@@ -24,7 +24,7 @@ pub(crate) enum HistorySource {
     Bridge(ApiClient),
     /// The database, and whether the bridge that writes it runs.
     Database {
-        path: PathBuf,
+        reader: Reader,
         is_running: bool,
     },
 }
@@ -58,7 +58,8 @@ impl HistorySource {
                 let path = database(&config).with_context(|| format!("{error:#}"))?;
                 say(&format!("reading {} ({error:#})", path.display()));
                 let is_running = StateDir::holder(&config.state_dir).is_some();
-                Ok((Self::Database { path, is_running }, config.time_zone))
+                let reader = Reader::new(path);
+                Ok((Self::Database { reader, is_running }, config.time_zone))
             }
         }
     }
@@ -73,12 +74,10 @@ impl HistorySource {
     ) -> anyhow::Result<AvailabilityAnswer> {
         match self {
             Self::Bridge(client) => client.availability(request).await,
-            Self::Database { path, is_running } => {
+            Self::Database { reader, is_running } => {
                 let request = AvailabilityRequest { is_running: *is_running, ..request.clone() };
-                let path = path.clone();
-                let read = move || availability::answer(&path, &request);
-                let answer = tokio::task::spawn_blocking(read).await;
-                Ok(answer.context("internal error: reading the history panicked")??)
+                let read = move |path: &Path| availability::answer(path, &request);
+                Ok(reader.read(read).await?)
             }
         }
     }
@@ -90,8 +89,8 @@ impl HistorySource {
     pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
         match self {
             Self::Bridge(client) => client.events(filter).await,
-            Self::Database { path, .. } => {
-                let page = Reader::new(path.clone()).query(filter.clone()).await;
+            Self::Database { reader, .. } => {
+                let page = reader.query(filter.clone()).await;
                 Ok(page.map_err(|error| Unavailable(error.with_cause()))?)
             }
         }

@@ -1,7 +1,6 @@
 //! The states of devices, filtered here and not in the event loop.
 
 use std::collections::BTreeSet;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::problem::{Problem, quoted};
 use crate::fleet::{DeviceState, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
+use crate::store::history::RowKey;
 
 /// The default of the most devices of an answer.
 const LIMIT_DEFAULT: usize = 1_000;
@@ -43,27 +43,6 @@ struct DeviceFilter {
     text: String,
     connected: Vec<Option<bool>>,
     expected: Option<bool>,
-}
-
-/// The last device of the page before.
-#[derive(Clone, Debug)]
-struct Cursor {
-    gateway: GatewayName,
-    device_id: DeviceId,
-}
-
-impl FromStr for Cursor {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let read = || {
-            let (gateway, device_id) = text.split_once('/')?;
-            Some(Self { gateway: gateway.parse().ok()?, device_id: device_id.parse().ok()? })
-        };
-        read().ok_or_else(|| {
-            format!("{:?} is no place in the list; use the next of the page before", quoted(text))
-        })
-    }
 }
 
 impl DeviceFilter {
@@ -110,6 +89,17 @@ pub(crate) fn searchable(gateway: &GatewayEntry, state: &DeviceState) -> String 
     text.to_lowercase()
 }
 
+/// The last device of the page before.
+fn last_row(text: &str) -> Result<(GatewayName, DeviceId), Problem> {
+    let row = RowKey::parse(text).and_then(|row| Some((row.gateway, row.device_id?)));
+    row.ok_or_else(|| {
+        let quoted = quoted(text);
+        let detail =
+            format!("after: {quoted:?} is no place in the list; use the next of the page before");
+        Problem::invalid("after", detail)
+    })
+}
+
 pub(crate) async fn devices(
     State(app): State<Arc<App>>,
     request: ApiRequest,
@@ -117,7 +107,7 @@ pub(crate) async fn devices(
     let mut params = request.params();
     let filter = DeviceFilter::read(&mut params)?;
     let limit = params.limit(LIMIT_DEFAULT)?;
-    let after: Vec<Cursor> = params.list("after")?;
+    let after = params.one("after")?.map(|text| last_row(&text)).transpose()?;
     let format = params.format(&request.headers)?;
     params.finish()?;
     let _permit = app.api.scans.acquire().await;
@@ -128,8 +118,7 @@ pub(crate) async fn devices(
         found.map(|gateway| gateway.index).ok_or_else(|| Problem::no_gateway(name.as_str()))
     };
     filter.gateways.iter().try_for_each(|name| index_of(name).map(drop))?;
-    let after = after.last().map(|it| index_of(&it.gateway).map(|at| (at, it.device_id)));
-    let after = after.transpose()?;
+    let after = after.map(|(name, id)| index_of(&name).map(|at| (at, id))).transpose()?;
     gateways.retain(|gateway| filter.selects_gateway(&gateway.entry.name));
     let mut scan = DevicePage {
         directory: &directory,

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use maud::Markup;
 use serde::Deserialize;
 
 use super::availability::AvailabilitySection;
 use super::bars::{self, PageRange};
-use super::detail_view::{self, Frame};
+use super::detail_view::{self, DetailPageContent};
 use super::{App, history};
 use crate::availability::{AvailabilityRequest, BucketSize};
 use crate::http::query::{LoopQuery, NoAnswer};
@@ -19,29 +18,9 @@ use crate::net;
 use crate::payload::Subject;
 use crate::topics::Topics;
 
-/// Why there is no page.
-pub(crate) enum NoPage {
-    NoAnswer(NoAnswer),
-    /// There is no such gateway or device.
-    Missing,
-}
-
-impl From<NoAnswer> for NoPage {
-    fn from(error: NoAnswer) -> Self {
-        Self::NoAnswer(error)
-    }
-}
-
-impl IntoResponse for NoPage {
-    fn into_response(self) -> Response {
-        match self {
-            Self::NoAnswer(error) => error.into_response(),
-            Self::Missing => {
-                let text = "this bridge has no such gateway or device\n";
-                (StatusCode::NOT_FOUND, text).into_response()
-            }
-        }
-    }
+/// The answer where there is no such gateway or device.
+fn missing() -> (StatusCode, &'static str) {
+    (StatusCode::NOT_FOUND, "this bridge has no such gateway or device\n")
 }
 
 /// The parameters of the page's address.
@@ -55,31 +34,31 @@ pub(crate) async fn gateway(
     State(app): State<Arc<App>>,
     Path(name): Path<String>,
     Parameters(DetailQuery { range }): Parameters<DetailQuery>,
-) -> Result<Markup, NoPage> {
-    let (_, gateway) = app.settings.event_loop.gateway(&name).await?.ok_or(NoPage::Missing)?;
+) -> axum::response::Result<Markup> {
+    let (_, gateway) = app.settings.event_loop.gateway(&name).await?.ok_or_else(missing)?;
     let topics = topics(&app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Gateway(of.clone()), "+");
     let topics = vec![topics.gateway_state(of), topics.gateway_info(of), all];
-    let frame = frame(&app, "../", of, None, topics, range).await;
-    Ok(detail_view::gateway(&frame, &gateway))
+    let content = content(&app, "../", of, None, topics, range).await;
+    Ok(detail_view::gateway(&content, &gateway))
 }
 
 pub(crate) async fn device(
     State(app): State<Arc<App>>,
     Path((name, device_id)): Path<(String, String)>,
     Parameters(DetailQuery { range }): Parameters<DetailQuery>,
-) -> Result<Markup, NoPage> {
-    let device_id: DeviceId = device_id.parse().map_err(|_| NoPage::Missing)?;
+) -> axum::response::Result<Markup> {
+    let device_id: DeviceId = device_id.parse().map_err(|_| missing())?;
     let event_loop = &app.settings.event_loop;
-    let (index, gateway) = event_loop.gateway(&name).await?.ok_or(NoPage::Missing)?;
-    let state = event_loop.device(index, device_id).await?.ok_or(NoPage::Missing)?;
+    let (index, gateway) = event_loop.gateway(&name).await?.ok_or_else(missing)?;
+    let state = event_loop.device(index, device_id).await?.ok_or_else(missing)?;
     let topics = topics(&app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Device(of.clone(), device_id), "+");
     let topics = vec![topics.device_state(of, device_id), all];
-    let frame = frame(&app, "../../", of, Some(device_id), topics, range).await;
-    Ok(detail_view::device(&frame, &gateway, &state))
+    let content = content(&app, "../../", of, Some(device_id), topics, range).await;
+    Ok(detail_view::device(&content, &gateway, &state))
 }
 
 async fn topics(app: &App) -> Result<Topics, NoAnswer> {
@@ -107,14 +86,14 @@ fn this_month(
 }
 
 /// The page of a gateway or device, with what the history has of it.
-async fn frame<'a>(
+async fn content<'a>(
     app: &'a App,
     root: &'static str,
     gateway: &GatewayName,
     device_id: Option<DeviceId>,
     topics: Vec<String>,
     range: Option<PageRange>,
-) -> Frame<'a> {
+) -> DetailPageContent<'a> {
     let range = range.unwrap_or(PageRange::Days30);
     let query = AvailabilityRequest {
         of_gateways: device_id.is_none(),
@@ -137,7 +116,7 @@ async fn frame<'a>(
         let address = format!("{root}api/v1/{list}?");
         this_month(app, &address, gateway, device_id, more)
     };
-    Frame {
+    DetailPageContent {
         bridge: &app.settings.bridge,
         zone: &app.settings.zone,
         root,

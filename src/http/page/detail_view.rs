@@ -6,14 +6,14 @@ use maud::{Markup, html};
 use super::availability::{AvailabilitySection, availability};
 use super::bars::pattern;
 use super::devices::Condition;
-use super::history::RecordedEvent;
 use super::parts::{day, devices_connected, document, events, gateway_class, since, time};
 use crate::fleet::DeviceState;
 use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
+use crate::payload::RecordedEvent;
 
 /// What both pages have.
-pub(crate) struct Frame<'a> {
+pub(crate) struct DetailPageContent<'a> {
     pub(crate) bridge: &'a str,
     /// The zone of days.
     pub(crate) zone: &'a TimeZone,
@@ -31,7 +31,7 @@ pub(crate) struct Frame<'a> {
 /// A line of a list of facts; without a value there is none.
 type Fact = (&'static str, Option<String>);
 
-pub(crate) fn gateway(frame: &Frame<'_>, gateway: &GatewayMeasures) -> Markup {
+pub(crate) fn gateway(content: &DetailPageContent<'_>, gateway: &GatewayMeasures) -> Markup {
     let (state, facts) = (&gateway.state, &gateway.facts);
     let name = gateway.entry.name.as_str();
     let skew = state.clock_skew_ms.map(|skew| format!("{} s", (skew + 500).div_euclid(1000)));
@@ -60,12 +60,16 @@ pub(crate) fn gateway(frame: &Frame<'_>, gateway: &GatewayMeasures) -> Markup {
         }
         @if let Some(error) = gateway.last_error() { p .trouble { (error) } }
         (facts_list(&lines))
-        p { a href={ (frame.root) "?q=" (name) } { "Its devices" } }
+        p { a href={ (content.root) "?q=" (name) } { "Its devices" } }
     };
-    page(frame, &format!("Gateway {name}"), &head)
+    page(content, &format!("Gateway {name}"), &head)
 }
 
-pub(crate) fn device(frame: &Frame<'_>, gateway: &GatewayMeasures, state: &DeviceState) -> Markup {
+pub(crate) fn device(
+    content: &DetailPageContent<'_>,
+    gateway: &GatewayMeasures,
+    state: &DeviceState,
+) -> Markup {
     let info = state.info;
     let device_type = info.map(|info| info.device_type);
     let name = gateway.entry.device_name(state.device_id, device_type);
@@ -87,7 +91,7 @@ pub(crate) fn device(frame: &Frame<'_>, gateway: &GatewayMeasures, state: &Devic
         ("Expected to be connected", yes_no(state.expected)),
     ];
     let head = html! {
-        p .state .(condition.as_str()) {
+        p .state .(condition.into_str()) {
             span .dot {} span .word { (condition.label()) } " "
             @if let Some(at) = state.since {
                 (since(at))
@@ -107,10 +111,10 @@ pub(crate) fn device(frame: &Frame<'_>, gateway: &GatewayMeasures, state: &Devic
         (facts_list(&lines))
         p {
             "Gateway "
-            a href={ (frame.root) "gateways/" (gateway.entry.name) } { (gateway.entry.name) }
+            a href={ (content.root) "gateways/" (gateway.entry.name) } { (gateway.entry.name) }
         }
     };
-    page(frame, &name, &head)
+    page(content, &name, &head)
 }
 
 fn facts_list(facts: &[Fact]) -> Markup {
@@ -123,8 +127,8 @@ fn facts_list(facts: &[Fact]) -> Markup {
     }
 }
 
-fn page(frame: &Frame<'_>, title: &str, head: &Markup) -> Markup {
-    let Frame { bridge, zone, root, now, .. } = frame;
+fn page(content: &DetailPageContent<'_>, title: &str, head: &Markup) -> Markup {
+    let DetailPageContent { bridge, zone, root, now, .. } = content;
     let body = html! {
         body data-root=(root) {
             nav { a href=(root) { "← " (bridge) } }
@@ -134,15 +138,15 @@ fn page(frame: &Frame<'_>, title: &str, head: &Markup) -> Markup {
             }
             main {
                 section .detail { (head) }
-                (availability(&frame.availability, zone))
+                (availability(&content.availability, zone))
                 section {
                     h2 { "Last events" }
-                    (events(&frame.events))
-                    p .sub .links { a href=(frame.events_csv) { "This month's events as CSV" } }
+                    (events(&content.events))
+                    p .sub .links { a href=(content.events_csv) { "This month's events as CSV" } }
                 }
                 section {
                     h2 { "MQTT topics" }
-                    ul .topics { @for topic in &frame.topics { li { code { (topic) } } } }
+                    ul .topics { @for topic in &content.topics { li { code { (topic) } } } }
                 }
             }
             (pattern())

@@ -32,8 +32,11 @@ pub(in crate::http) struct Filter {
 }
 
 /// The condition of a device. Devices are listed in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case", const_into_str)]
 pub(crate) enum Condition {
     /// Expected and not connected.
     Down,
@@ -91,16 +94,6 @@ impl Condition {
             Self::Unknown => "unknown",
             Self::Up => "connected",
             Self::Absent => "not expected",
-        }
-    }
-
-    /// Its name in addresses and style sheets.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Down => "down",
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::Absent => "absent",
         }
     }
 }

@@ -112,7 +112,7 @@ async fn page(
     let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
     let events = history::last_events(&app.page.history, names, None);
     let (bars, events) = tokio::join!(bars, events);
-    let shown = view::Shown {
+    let shown = view::StatusPageContent {
         status: &status,
         gateways: &gateways,
         down: &down,

@@ -3,11 +3,11 @@
 use jiff::tz::TimeZone;
 use maud::{DOCTYPE, Markup, html};
 
-use super::history::RecordedEvent;
 use crate::availability::duration;
 use crate::fleet::{GatewayState, LinkState};
 use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
+use crate::payload::RecordedEvent;
 
 /// A page with its files; `root` is the way from it to the status page.
 pub(crate) fn document(root: &str, title: &str, script: &str, body: &Markup) -> Markup {
@@ -80,6 +80,7 @@ fn event_row(event: &RecordedEvent) -> Markup {
         "disconnected" | "unreachable" | "connect_failed" | "refused" => "down",
         _ => "unknown",
     };
+    let gateway = event.gateway.as_deref().unwrap_or_default();
     html! {
         li .(class) {
             (time(event.received_at))
@@ -87,11 +88,12 @@ fn event_row(event: &RecordedEvent) -> Markup {
             div {
                 b {
                     @if let Some(name) = &event.name { (name) }
-                    @else { "Gateway " (event.gateway) }
+                    @else { "Gateway " (gateway) }
                 }
                 " " span .word { (event.event_type.replace('_', " ")) }
                 span .sub {
-                    @if event.name.is_some() { (event.gateway) " · " }
+                    @if event.name.is_some() { (gateway) " · " }
+                    @else if let Some(device_id) = event.device_id { "device " (device_id) ": " }
                     (event.detail())
                     @if let Some(duration_ms) = event.duration_ms.filter(|ms| *ms > 0) {
                         " · after " (duration(duration_ms))

@@ -7,17 +7,17 @@ use maud::{Markup, html};
 use super::bars::{PageRange, bar, pattern};
 use super::devices::{Condition, DeviceList, DeviceRow, Filter};
 use super::down::DownDevices;
-use super::history::RecordedEvent;
 use super::overview::overview;
 use super::parts::{document, events, legend, since, time};
 use crate::availability::AvailabilityRow;
 use crate::http::HttpSettings;
 use crate::http::query::BridgeStatus;
 use crate::metrics::GatewayMeasures;
+use crate::payload::RecordedEvent;
 use crate::{net, task};
 
 /// What the status page shows.
-pub(crate) struct Shown<'a> {
+pub(crate) struct StatusPageContent<'a> {
     pub(crate) status: &'a BridgeStatus,
     pub(crate) gateways: &'a [GatewayMeasures],
     pub(crate) down: &'a DownDevices,
@@ -29,8 +29,8 @@ pub(crate) struct Shown<'a> {
     pub(crate) events: &'a Result<Vec<RecordedEvent>, String>,
 }
 
-pub(crate) fn page(settings: &HttpSettings, shown: &Shown<'_>) -> Markup {
-    let Shown { status, gateways, down: doors, filter, .. } = shown;
+pub(crate) fn page(settings: &HttpSettings, shown: &StatusPageContent<'_>) -> Markup {
+    let StatusPageContent { status, gateways, down: doors, filter, .. } = shown;
     let down: usize = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
     let count = if down > 0 { format!("({down}) ") } else { String::new() };
     let title = format!("{count}{} – gsdk2mqtt", settings.bridge);
@@ -62,7 +62,7 @@ fn footer(settings: &HttpSettings) -> Markup {
     html! {
         (legend(&settings.zone))
         p {
-            "gsdk2mqtt " (settings.version) " · "
+            "gsdk2mqtt " (env!("CARGO_PKG_VERSION")) " · "
             a href="metrics" { "metrics" } " · "
             a href="healthz" { "healthz" } " · "
             a href="readyz" { "readyz" }
@@ -81,7 +81,7 @@ fn form(filter: &Filter) -> Markup {
                 value=(filter.text);
             select name="show" aria-label="State" {
                 @for condition in conditions {
-                    option value=(condition.map_or("", Condition::as_str))
+                    option value=(condition.map_or("", |it| it.into_str()))
                         selected[condition == filter.condition]
                     { (condition.map_or("all", Condition::label)) }
                 }
@@ -97,8 +97,8 @@ fn form(filter: &Filter) -> Markup {
     }
 }
 
-fn list(shown: &Shown<'_>) -> Markup {
-    let Shown { filter, devices, bars, .. } = shown;
+fn list(shown: &StatusPageContent<'_>) -> Markup {
+    let StatusPageContent { filter, devices, bars, .. } = shown;
     let first = filter.page.saturating_mul(filter.rows_max());
     let count = devices.rows.len();
     let groups = devices.rows.chunk_by(|left, right| left.gateway == right.gateway);
@@ -159,7 +159,7 @@ fn cells(rows: &[AvailabilityRow]) -> Cells<'_> {
 fn page_link(filter: &Filter, page: usize, label: &str) -> Markup {
     let query = form_urlencoded::Serializer::new(String::new())
         .append_pair("q", &filter.text)
-        .append_pair("show", filter.condition.map_or("", Condition::as_str))
+        .append_pair("show", filter.condition.map_or("", |it| it.into_str()))
         .append_pair("range", filter.range.words().0)
         .append_pair("page", &page.to_string())
         .finish();
@@ -184,7 +184,7 @@ pub(crate) fn device_row(row: &DeviceRow, cells: Option<&[AvailabilityRow]>) -> 
     // While the gateway is lost: since the last known state began.
     let shown_since = device.since.or(device.last_known.map(|last| last.since));
     html! {
-        tr id=(row_id(row)) class=(condition.as_str()) {
+        tr id=(row_id(row)) class=(condition.into_str()) {
             th scope="row" {
                 a .name href={ "devices/" (gateway) "/" (device.device_id) } { (name) }
                 span .sub {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::message::{MessageId, Outgoing, View};
+use crate::payload::Subject;
 use crate::store::{Key, Outbox};
 use crate::topics::Topics;
 
@@ -58,10 +59,14 @@ impl Clearing {
 
     /// Whether the gateway or device of a topic exists again, so that its value is true.
     fn is_in_use(&self, topic: &str, view: &View) -> bool {
-        let Some(owner) = self.topics.owner(topic) else { return false };
-        let Some(gateway) = view.directory.find(&owner.gateway) else { return false };
-        let exists = |device_id| view.fleet.device(gateway, device_id).is_some();
-        owner.device_id.is_none_or(exists)
+        let find = |name| view.directory.find(name);
+        match self.topics.owner(topic) {
+            Some(Subject::Device(name, device_id)) => {
+                find(&name).is_some_and(|gateway| view.fleet.device(gateway, device_id).is_some())
+            }
+            Some(Subject::Gateway(name)) => find(&name).is_some(),
+            Some(Subject::Bridge) | None => false,
+        }
     }
 
     /// The topic is cleared, or cannot be.

@@ -43,7 +43,7 @@ async fn clients_without_requests_do_not_affect_gateways() {
     let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
     bridge.is_ready().await;
     let watcher = Watcher::start(broker.port).await;
-    limit_handles(&bridge, 128);
+    limit_handles(&bridge, 160);
     let mut idle = Vec::new();
     for _ in 0..200 {
         idle.push(half_asked(&bridge).await);
@@ -62,7 +62,7 @@ async fn clients_without_requests_do_not_affect_gateways() {
     });
     let ended = ended.await;
     let refused = ended.iter().filter(|answer| answer.starts_with("HTTP/1.1 503")).count();
-    assert!((1..=200 - 64).contains(&refused), "{refused}");
+    assert!((1..=200 - 96).contains(&refused), "{refused}");
     bridge.is_ready().await;
     assert_eq!(bridge.metric(links).await, Some(2.0));
     let lost = |topic: &str| topic.ends_with("/event/unreachable");
@@ -117,7 +117,7 @@ async fn clients_that_never_read_are_disconnected() {
     bridge.is_ready().await;
     let mut held = Vec::new();
     patiently("others are refused", async {
-        while held.len() < 64 || is_served(&bridge).await {
+        while held.len() < 96 || is_served(&bridge).await {
             held.push(never_reading(&bridge).await);
         }
     })

@@ -86,7 +86,7 @@ async fn open_connections_stop_neither_the_watchdog_nor_healthz() {
     manager.sees("READY=1").await;
     bridge.is_ready().await;
     let mut held = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..96 {
         held.push(TcpStream::connect(("127.0.0.1", bridge.http_port)).await.unwrap());
     }
     let busy = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n";

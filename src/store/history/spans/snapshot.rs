@@ -44,6 +44,18 @@ pub struct RowKey {
     pub device_id: Option<DeviceId>,
 }
 
+impl RowKey {
+    /// Parses `lobby` or `lobby/544114231`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (gateway, device_id) = match text.split_once('/') {
+            Some((gateway, id)) => (gateway, Some(id.parse().ok()?)),
+            None => (text, None),
+        };
+        Some(Self { gateway: gateway.parse().ok()?, device_id })
+    }
+}
+
 /// What was recorded of a device or of a gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Timeline {
