@@ -53,32 +53,51 @@ impl DeviceRoutes {
         self.places.get(gateway_id).copied()
     }
 
-    pub(crate) fn route(&mut self, device_id: DeviceId, now: Instant) -> StatusRoute {
-        if let Some(&place) = self.listed.get(&device_id) {
-            return StatusRoute::Gateway(place);
+    /// The destination of a status that shows the device as connected, or not.
+    pub(crate) fn route(
+        &mut self,
+        device_id: DeviceId,
+        is_connected: bool,
+        now: Instant,
+    ) -> StatusRoute {
+        if let Some(route) = self.known(device_id) {
+            return route;
         }
-        if let Some(gateway_id) = self.reported.get(&device_id) {
-            return self.place(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway);
+        if is_connected {
+            // A gateway has accepted the device since it was looked up.
+            self.strangers.remove(&device_id);
         }
         match self.strangers.get(&device_id) {
             Some(until) if *until > now => StatusRoute::Elsewhere,
-            Some(_) => {
-                self.strangers.remove(&device_id);
-                StatusRoute::Unknown
-            }
-            None => StatusRoute::Unknown,
+            _ => StatusRoute::Unknown,
         }
     }
 
+    /// By the lists of the gateways and of the master; `None` for a device that is in none.
+    fn known(&self, device_id: DeviceId) -> Option<StatusRoute> {
+        if let Some(&place) = self.listed.get(&device_id) {
+            return Some(StatusRoute::Gateway(place));
+        }
+        let gateway_id = self.reported.get(&device_id)?;
+        Some(self.place(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway))
+    }
+
     /// Holds the status of an unknown device; one too many is dropped. Returns whether the gateways
-    /// have to be requested: they are not yet since the device's first status.
-    pub(crate) fn hold(&mut self, device_id: DeviceId, status: LinkEvent) -> bool {
+    /// have to be requested: they are not yet since the device's first status, or since it has
+    /// connected.
+    pub(crate) fn hold(
+        &mut self,
+        device_id: DeviceId,
+        is_connected: bool,
+        status: LinkEvent,
+    ) -> bool {
         if self.held_len >= HELD_MAX {
             return false;
         }
         self.held_len += 1;
         let (is_covered, statuses) = self.held.entry(device_id).or_default();
         statuses.push(status);
+        *is_covered &= !is_connected;
         !*is_covered
     }
 
@@ -101,20 +120,18 @@ impl DeviceRoutes {
         self.strangers.retain(|_, until| *until > now);
         let (mut found, mut strangers) = (Vec::new(), 0);
         for (device_id, (is_covered, statuses)) in std::mem::take(&mut self.held) {
-            match self.route(device_id, now) {
-                StatusRoute::Gateway(place) => {
+            match self.known(device_id) {
+                Some(StatusRoute::Gateway(place)) => {
                     found.extend(statuses.into_iter().map(|status| (place, status)));
                 }
-                StatusRoute::Unknown if !is_covered => {
-                    self.held.insert(device_id, (false, statuses));
-                }
-                StatusRoute::Unknown => {
+                Some(_) => {}
+                None if !is_covered => _ = self.held.insert(device_id, (false, statuses)),
+                None => {
                     strangers += 1;
                     if self.strangers.len() < STRANGERS_MAX {
                         self.strangers.insert(device_id, now + STRANGER_FOR);
                     }
                 }
-                StatusRoute::Elsewhere => {}
             }
         }
         self.held_len = self.held.values().map(|(_, statuses)| statuses.len()).sum();
@@ -128,15 +145,16 @@ impl DeviceRoutes {
 
     /// The list of the gateway at this place: its devices, and whether each is connected. Where two
     /// lists have a device, it belongs to the one that shows it as connected, else to the earlier.
-    /// Returns the other places that had some of these devices: their lists are to be read again.
+    /// Returns the held statuses of these devices, which are older than the list, and the other
+    /// places that had some of these devices: their lists are to be read again.
     pub(crate) fn listed(
         &mut self,
         place: usize,
         rows: impl IntoIterator<Item = (DeviceId, bool)>,
-    ) -> BTreeSet<usize> {
+    ) -> (Vec<LinkEvent>, BTreeSet<usize>) {
         let rows: BTreeMap<DeviceId, bool> = rows.into_iter().collect();
         self.listed.retain(|device_id, at| *at != place || rows.contains_key(device_id));
-        let mut others = BTreeSet::new();
+        let (mut found, mut others) = (Vec::new(), BTreeSet::new());
         for (device_id, is_connected) in rows {
             match self.listed.get(&device_id) {
                 Some(&other) if other != place => {
@@ -149,8 +167,13 @@ impl DeviceRoutes {
                 None => _ = self.listed.insert(device_id, place),
             }
             self.strangers.remove(&device_id);
+            // A held device was in no list, so it belongs to this gateway now.
+            if let Some((_, statuses)) = self.held.remove(&device_id) {
+                self.held_len -= statuses.len();
+                found.extend(statuses);
+            }
         }
-        others
+        (found, others)
     }
 }
 
@@ -163,10 +186,13 @@ mod tests {
         DeviceId::new(number).unwrap()
     }
 
-    fn status(number: u32) -> LinkEvent {
+    fn event(number: u32, status: Status) -> LinkEvent {
         let received = std::time::Instant::now();
-        let (device_id, status) = (id(number), Status::TcpConnected);
-        LinkEvent::Status { device_id, status, timestamp_s: 0, received }
+        LinkEvent::Status { device_id: id(number), status, timestamp_s: 0, received }
+    }
+
+    fn refused(number: u32) -> LinkEvent {
+        event(number, Status::TcpNotAllowed)
     }
 
     fn routes() -> DeviceRoutes {
@@ -179,39 +205,66 @@ mod tests {
     #[test]
     fn a_status_is_assigned_to_the_gateway_whose_list_has_the_device() {
         let (mut routes, now) = (routes(), Instant::now());
-        assert_eq!(routes.listed(0, [(id(1), true)]), BTreeSet::new());
-        assert_eq!(routes.route(id(1), now), StatusRoute::Gateway(0));
+        assert_eq!(routes.listed(0, [(id(1), true)]).1, BTreeSet::new());
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(0));
         routes.listed(0, []);
-        assert_eq!(routes.route(id(1), now), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Unknown);
     }
 
     #[test]
     fn an_unknown_device_is_found_or_not_looked_up_for_a_minute() {
         let (mut routes, now) = (routes(), Instant::now());
-        let held = status(1);
-        for (number, status) in [(1, held.clone()), (2, status(2)), (3, status(3))] {
-            assert_eq!(routes.route(id(number), now), StatusRoute::Unknown);
-            assert!(routes.hold(id(number), status));
+        let held = refused(1);
+        for (number, status) in [(1, held.clone()), (2, refused(2)), (3, refused(3))] {
+            assert_eq!(routes.route(id(number), false, now), StatusRoute::Unknown);
+            assert!(routes.hold(id(number), false, status));
         }
         routes.requested();
-        assert!(!routes.hold(id(3), status(3)), "its first status has caused a lookup");
+        assert!(!routes.hold(id(3), false, refused(3)), "its first status has caused a lookup");
         assert!(!routes.is_waiting());
-        routes.hold(id(4), status(4));
+        routes.hold(id(4), false, refused(4));
         assert!(routes.is_waiting());
         let gateways = [("b".into(), vec![id(1)]), ("other".into(), vec![id(2)])];
         let (found, strangers) = routes.reported(gateways, now);
         assert_eq!((found, strangers), (vec![(1, held)], 1));
-        assert_eq!(routes.route(id(2), now), StatusRoute::Elsewhere);
-        assert_eq!(routes.route(id(3), now), StatusRoute::Elsewhere);
-        assert_eq!(routes.route(id(3), now + STRANGER_FOR), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(2), false, now), StatusRoute::Elsewhere);
+        assert_eq!(routes.route(id(3), false, now), StatusRoute::Elsewhere);
+        assert_eq!(routes.route(id(3), false, now + STRANGER_FOR), StatusRoute::Unknown);
         assert!(routes.is_waiting(), "4 came after the request");
+    }
+
+    #[test]
+    fn a_device_that_connects_after_it_was_refused_is_looked_up_at_once() {
+        let (mut routes, now) = (routes(), Instant::now());
+        routes.hold(id(1), false, refused(1));
+        routes.requested();
+        let connected = event(1, Status::TcpConnected);
+        assert!(routes.hold(id(1), true, connected), "the lookup may be older");
+        assert_eq!(routes.reported([], now), (vec![], 0), "it waits for another");
+        routes.requested();
+        assert_eq!(routes.reported([], now), (vec![], 1));
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Elsewhere);
+        assert_eq!(routes.route(id(1), true, now), StatusRoute::Unknown);
+    }
+
+    #[test]
+    fn held_statuses_of_a_device_come_before_the_list_that_makes_it_known() {
+        let (mut routes, now) = (routes(), Instant::now());
+        let held = event(1, Status::TryToConnect);
+        assert!(routes.hold(id(1), false, held.clone()));
+        assert!(routes.hold(id(2), false, refused(2)));
+        assert_eq!(routes.listed(0, [(id(1), true)]).0, [held]);
+        routes.requested();
+        let gateways = [("a".into(), vec![id(1)])];
+        assert_eq!(routes.reported(gateways, now), (vec![], 1), "none is reported late");
+        assert_eq!(routes.held_len, 0);
     }
 
     #[test]
     fn unknown_devices_and_held_statuses_are_bounded() {
         let (mut routes, now) = (routes(), Instant::now());
         for number in 1..=9_000 {
-            routes.hold(id(number), status(number));
+            routes.hold(id(number), false, refused(number));
         }
         assert_eq!(routes.held_len, HELD_MAX);
         routes.requested();
@@ -223,11 +276,11 @@ mod tests {
     fn a_device_in_two_lists_belongs_to_the_one_that_has_it_connected() {
         let (mut routes, now) = (routes(), Instant::now());
         routes.listed(0, [(id(1), true)]);
-        assert_eq!(routes.listed(1, [(id(1), false)]), BTreeSet::from([0]));
-        assert_eq!(routes.route(id(1), now), StatusRoute::Gateway(0));
-        assert_eq!(routes.listed(1, [(id(1), true)]), BTreeSet::from([0]));
-        assert_eq!(routes.route(id(1), now), StatusRoute::Gateway(1));
-        assert_eq!(routes.listed(0, []), BTreeSet::new());
-        assert_eq!(routes.route(id(1), now), StatusRoute::Gateway(1));
+        assert_eq!(routes.listed(1, [(id(1), false)]).1, BTreeSet::from([0]));
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(0));
+        assert_eq!(routes.listed(1, [(id(1), true)]).1, BTreeSet::from([0]));
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(1));
+        assert_eq!(routes.listed(0, []).1, BTreeSet::new());
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(1));
     }
 }

@@ -20,7 +20,7 @@ use super::places::Places;
 use super::reports::{LinkReport, MasterReport, MasterSink};
 use super::rpc::SUBSCRIBE_STATUS;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd};
-use crate::fleet::{LinkEvent, Listed};
+use crate::fleet::{LinkEvent, Listed, Status};
 use crate::ids::DeviceId;
 use crate::proto::connect::StatusChange;
 use crate::proto::gateway::{self, GatewayInfo, GetListRequest};
@@ -132,14 +132,17 @@ impl MasterSession {
     fn route(&mut self, batch: &mut Vec<StatusChange>) -> Result<(), Disconnect> {
         let now = Instant::now();
         for change in batch.drain(..) {
+            let is_connected = Status::from_code(change.status).connected() == Some(true);
             let event = convert::status_change(change, now.into_std());
             let Some((device_id, event)) = DeviceId::new(change.device_id).zip(event) else {
                 self.master.connection().warn_about_id_0(SUBSCRIBE_STATUS, 1);
                 continue;
             };
-            match self.routes.route(device_id, now) {
+            match self.routes.route(device_id, is_connected, now) {
                 StatusRoute::Gateway(place) => self.places.report(place, event)?,
-                StatusRoute::Unknown => self.check.want(self.routes.hold(device_id, event)),
+                StatusRoute::Unknown => {
+                    self.check.want(self.routes.hold(device_id, is_connected, event));
+                }
                 StatusRoute::Elsewhere => {}
             }
         }
@@ -281,7 +284,11 @@ impl MasterSession {
             Ok(rows) => {
                 let connected = |row: &Listed| row.status.connected() == Some(true);
                 let rows_by_id = rows.iter().map(|row| (row.device_id, connected(row)));
-                for other in self.routes.listed(at, rows_by_id) {
+                let (held, others) = self.routes.listed(at, rows_by_id);
+                for event in held {
+                    self.places.report(at, event)?;
+                }
+                for other in others {
                     // A device has moved: the other list is to agree.
                     self.places.want_list(other);
                 }
