@@ -18,7 +18,8 @@ pub(crate) enum CallResult {
     Filter(usize, u64, Result<AcceptFilter, Error>),
     /// With the number of gateway statuses read when it was requested.
     Gateways(u64, Result<Vec<GatewayInfo>, Error>),
-    Renewed(Result<(), Error>),
+    /// Whether there is another token.
+    Renewed(Result<bool, Error>),
 }
 
 pub(crate) struct MasterCalls {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
 use super::connection::{Connector, GrpcConnection};
@@ -26,8 +26,8 @@ pub(crate) struct MasterConnection {
     /// The tenant's certificate (PEM), which a login shows.
     certificate: String,
     token: Mutex<Token>,
-    /// Held during a login, so that calls that fail together log in once.
-    login: tokio::sync::Mutex<()>,
+    /// Held during a login, so that calls that fail together log in once; when one last failed.
+    login: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for MasterConnection {
@@ -88,7 +88,13 @@ impl MasterConnection {
         let (token, until) = (self.token(), Instant::now() + deadline);
         match self.connection.send(self.version, Some(&token), call, deadline).await {
             Err(error) if error.grpc_code() == Some(Code::Unauthenticated) => {
-                self.replace(&token).await?;
+                let replaced = timeout_at(until, self.replace(&token)).await.map_err(|_| {
+                    let peer = self.connection.options().peer.clone();
+                    Error::Deadline { peer, method: LoginRequest::METHOD, deadline }
+                });
+                if !replaced?? {
+                    return Err(error);
+                }
                 let (token, left) = (self.token(), until.saturating_duration_since(Instant::now()));
                 self.connection.send(self.version, Some(&token), call, left).await
             }
@@ -96,14 +102,27 @@ impl MasterConnection {
         }
     }
 
-    /// Logs in again, unless this token has been replaced already.
-    pub(crate) async fn replace(&self, token: &Token) -> Result<(), Error> {
-        let _turn = self.login.lock().await;
-        if self.token().value() == token.value() {
-            let token = log_in(&self.connection, self.version, &self.certificate).await?;
-            *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    /// Logs in again, unless this token has been replaced already. Returns whether there is another
+    /// token: there is none if the login of another call failed while this one waited for it.
+    pub(crate) async fn replace(&self, token: &Token) -> Result<bool, Error> {
+        let asked_at = Instant::now();
+        let mut failed_at = self.login.lock().await;
+        if self.token().value() != token.value() {
+            return Ok(true);
         }
-        Ok(())
+        if failed_at.is_some_and(|failed_at| failed_at >= asked_at) {
+            return Ok(false);
+        }
+        match log_in(&self.connection, self.version, &self.certificate).await {
+            Ok(token) => {
+                *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+                Ok(true)
+            }
+            Err(error) => {
+                *failed_at = Some(Instant::now());
+                Err(error)
+            }
+        }
     }
 
     /// All its gateways: two calls.

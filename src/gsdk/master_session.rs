@@ -254,7 +254,8 @@ impl MasterSession {
                 }
             }
             CallResult::Renewed(renewed) => {
-                self.renewal.end(renewed.is_ok().then(|| self.master.token()).as_ref());
+                let is_renewed = matches!(renewed, Ok(true));
+                self.renewal.end(is_renewed.then(|| self.master.token()).as_ref());
                 renewed.err()
             }
         };

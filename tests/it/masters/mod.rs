@@ -7,6 +7,7 @@ mod details;
 mod discovered;
 mod forgotten;
 mod links;
+mod logins;
 mod moves;
 mod pages;
 mod stored;

@@ -1,0 +1,93 @@
+//! Logins at a master that hang or are refused while a link or a client has a token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gsdk2mqtt::gsdk::{Error, GatewayOptions, LinkTiming, MasterClient, QUEUE_SIZE_DEFAULT};
+use gsdk2mqtt::ids::HostPort;
+use gsdk2mqtt::net::{Peer, TlsFiles};
+use gsdk2mqtt::simulator::Fault;
+use tonic::Code;
+
+use super::Campus;
+use crate::harness::eventually;
+use crate::harness::master::Master;
+
+/// A client that is logged in.
+async fn client(master: &Master) -> MasterClient {
+    let file = |name| Some(master.file(name));
+    let options = GatewayOptions {
+        peer: Peer::Master("campus".parse().unwrap()),
+        address: HostPort::parse(&master.simulator.address().to_string(), 0).unwrap(),
+        files: TlsFiles {
+            ca_file: file("ca.crt"),
+            cert_file: file("tenant.crt"),
+            key_file: file("tenant.key"),
+        },
+        server_name: None,
+        queue_size: QUEUE_SIZE_DEFAULT,
+        timing: LinkTiming::default(),
+    };
+    MasterClient::dial(&options, Arc::new(|_: &_| {})).await.unwrap()
+}
+
+/// A call and its login last longer than its deadline together, but not each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_within_the_deadline_of_its_call() {
+    let master = Master::start(&["a"], 1).await;
+    let gateway = client(&master).await.gateway("a").with_deadline(Duration::from_millis(1_500));
+    gateway.device_list().await.unwrap();
+    master.simulator.control().apply_fault(&Fault::latency(Duration::from_secs(1)));
+    master.simulator.control().apply_fault(&Fault::ExpireTokens);
+    match gateway.device_list().await {
+        Err(Error::Deadline { method: "Login", .. }) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_wait_for_a_login_that_fails_do_not_log_in_themselves() {
+    let master = Master::start(&["a"], 1).await;
+    let gateway = client(&master).await.gateway("a");
+    gateway.device_list().await.unwrap();
+    let control = master.simulator.control();
+    let logins = master.calls("Login");
+    control.apply_fault(&Fault::fail("Login", Code::PermissionDenied, "tenant1 is being edited"));
+    control.apply_fault(&Fault::latency(Duration::from_millis(500)));
+    control.apply_fault(&Fault::ExpireTokens);
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let gateway = gateway.clone();
+            tokio::spawn(async move { gateway.device_list().await.unwrap_err() })
+        })
+        .collect();
+    let mut refused = 0;
+    for call in calls {
+        match call.await.unwrap() {
+            Error::LoginRefused { .. } => refused += 1,
+            error => assert_eq!(error.grpc_code(), Some(Code::Unauthenticated), "{error}"),
+        }
+    }
+    assert_eq!((refused, master.calls("Login") - logins), (1, 1));
+    // A later call logs in.
+    control.apply_fault(&Fault::Heal);
+    gateway.device_list().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_that_is_refused_leaves_the_link_up_while_its_token_is_valid() {
+    let master = Master::start_with(&["a"], 1, |mut settings| {
+        settings.master.as_mut().unwrap().token_lifetime = Duration::from_secs(8);
+        settings
+    })
+    .await;
+    let campus = Campus::with(master, "", "").await;
+    campus.see_state("campus_a", "online").await;
+    campus.master.fault(&Fault::fail("Login", Code::PermissionDenied, "tenant1 is being edited"));
+    eventually("a renewal", || (campus.master.calls("Login") >= 2).then_some(())).await;
+    let device = campus.master.devices[0][0];
+    campus.master.fault(&Fault::power(device, false));
+    campus.see_event(&format!("campus_a/{device}"), "disconnected").await;
+    assert_eq!(campus.master.simulator.control().connections_count(), 1, "on one connection");
+    assert!(campus.master.simulator.control().subscriptions().len() == 1, "on one stream");
+}
