@@ -256,7 +256,15 @@ impl MasterSession {
             CallResult::Renewed(renewed) => {
                 let is_renewed = matches!(renewed, Ok(true));
                 self.renewal.end(is_renewed.then(|| self.master.token()).as_ref());
-                renewed.err()
+                match renewed {
+                    // The present token is valid for the other half of its life; when it expires,
+                    // the login of a call ends the link.
+                    Err(error @ Error::LoginRefused { .. }) => {
+                        tracing::debug!(%error, "cannot renew the token of the master; retrying");
+                        None
+                    }
+                    renewed => renewed.err(),
+                }
             }
         };
         self.report_token()?;
