@@ -13,7 +13,7 @@ use rumqttc_v5::mqttbytes::{Error, QoS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::state::{BrokerMessage, BrokerState};
@@ -46,13 +46,14 @@ pub(crate) async fn serve(state: Arc<Mutex<BrokerState>>, stream: TcpStream) -> 
     let keep_alive =
         (connect.keep_alive > 0).then(|| Duration::from_secs(connect.keep_alive.into()));
     reader.keep_alive = keep_alive.map(|keep_alive| keep_alive * 3 / 2);
+    reader.extend_deadline();
     let asked = connect.properties.take().unwrap_or_default();
     let mut out = ClientWriter { write, protocol, packet_size_max: asked.max_packet_size };
     let client_id = match connect.client_id.is_empty() {
         true => format!("demo-{:016x}", fastrand::u64(..)),
         false => connect.client_id.clone(),
     };
-    let (connection, messages) = lock(&state).connect(&client_id, will);
+    let (connection, messages, removed) = lock(&state).connect(&client_id, will);
     let mut session = DemoSession {
         state: &state,
         client_id: &client_id,
@@ -62,7 +63,7 @@ pub(crate) async fn serve(state: Arc<Mutex<BrokerState>>, stream: TcpStream) -> 
         last_pkid: 0,
     };
     let result = match out.send([accepted(&connect, &client_id)]).await {
-        Ok(()) => session.run(protocol, &mut reader, &mut out, messages).await,
+        Ok(()) => session.run(protocol, &mut reader, &mut out, messages, removed).await,
         Err(error) => Err(error),
     };
     lock(&state).disconnect(&client_id, connection, matches!(result, Ok(Departure::Goodbye)));
@@ -100,6 +101,7 @@ impl DemoSession<'_> {
         reader: &mut ClientReader,
         out: &mut ClientWriter,
         mut messages: mpsc::Receiver<BrokerMessage>,
+        mut removed: oneshot::Receiver<()>,
     ) -> Result<Departure, String> {
         loop {
             tokio::select! {
@@ -111,17 +113,17 @@ impl DemoSession<'_> {
                     Some(packet) => out.send(self.answer(packet)?).await?,
                     None => return Ok(Departure::Closed),
                 },
-                message = messages.recv(), if self.in_flight.len() < self.in_flight_max => {
-                    let Some(message) = message else {
-                        let reason = match lock(self.state).has(self.client_id) {
-                            true => DisconnectReasonCode::SessionTakenOver,
-                            // It was too slow.
-                            false => DisconnectReasonCode::QuotaExceeded,
-                        };
-                        out.send([Packet::Disconnect(Disconnect::new(reason))]).await?;
-                        return Ok(Departure::Closed);
-                    };
+                Some(message) = messages.recv(), if self.in_flight.len() < self.in_flight_max => {
                     out.send(self.outgoing(message)).await?;
+                }
+                _ = &mut removed => {
+                    let reason = match lock(self.state).has(self.client_id) {
+                        true => DisconnectReasonCode::SessionTakenOver,
+                        // It was too slow.
+                        false => DisconnectReasonCode::QuotaExceeded,
+                    };
+                    out.send([Packet::Disconnect(Disconnect::new(reason))]).await?;
+                    return Ok(Departure::Closed);
                 }
             }
         }
@@ -242,13 +244,17 @@ impl ClientReader {
     async fn next(&mut self, protocol: Protocol) -> Result<Option<Packet>, String> {
         loop {
             if let Some(packet) = wire::read(protocol, &mut self.bytes, PACKET_SIZE_MAX_BYTES)? {
-                self.deadline = self.keep_alive.map(|keep_alive| Instant::now() + keep_alive);
+                self.extend_deadline();
                 return Ok(Some(packet));
             }
             if self.receive().await? == 0 {
                 return Ok(None);
             }
         }
+    }
+
+    fn extend_deadline(&mut self) {
+        self.deadline = self.keep_alive.map(|keep_alive| Instant::now() + keep_alive);
     }
 
     async fn receive(&mut self) -> Result<usize, String> {

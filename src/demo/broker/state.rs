@@ -7,7 +7,7 @@ use rumqttc_v5::mqttbytes::v5::{
     SubscribeReasonCode, UnsubAckReason,
 };
 use rumqttc_v5::mqttbytes::{QoS, matches, valid_filter, valid_topic};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
 /// Messages that may wait for a client; one that is slower is disconnected.
@@ -57,6 +57,8 @@ struct BrokerClient {
     filters: Vec<SubscribeFilter>,
     will: Option<LastWill>,
     messages: mpsc::Sender<BrokerMessage>,
+    /// Dropped with the client, which its connection notices.
+    _removed: oneshot::Sender<()>,
 }
 
 /// What the broker remembers. A session ends with its connection.
@@ -68,20 +70,21 @@ pub(crate) struct BrokerState {
 }
 
 impl BrokerState {
-    /// Adds a client; ends the connection of another with its ID. Returns the connection's number
-    /// and the client's messages, which end when the client is removed.
+    /// Adds a client; ends the connection of another with its ID. Returns the connection's number,
+    /// the client's messages, and what ends when the client is removed.
     pub(crate) fn connect(
         &mut self,
         client_id: &str,
         will: Option<LastWill>,
-    ) -> (u64, mpsc::Receiver<BrokerMessage>) {
+    ) -> (u64, mpsc::Receiver<BrokerMessage>, oneshot::Receiver<()>) {
         self.remove(client_id);
         self.connections += 1;
         let (messages, received) = mpsc::channel(WAITING_MAX);
+        let (_removed, removed) = oneshot::channel();
         let (connection, filters) = (self.connections, Vec::new());
-        let client = BrokerClient { connection, filters, will, messages };
+        let client = BrokerClient { connection, filters, will, messages, _removed };
         self.clients.insert(client_id.to_owned(), client);
-        (connection, received)
+        (connection, received, removed)
     }
 
     /// Whether a client with this ID is connected.
