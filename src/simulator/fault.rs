@@ -269,6 +269,7 @@ mod tests {
             r#"{"do":"fail","method":"Connect","code":99}"#,
             r#"{"do":"power_off","devices":"some"}"#,
             r#"{"do":"power_off","devices":{"type":"toaster"}}"#,
+            r#"{"do":"storm","changes":10,"per_second":0}"#,
         ] {
             assert!(serde_json::from_str::<Fault>(bad).is_err(), "{bad}");
         }

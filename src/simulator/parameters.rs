@@ -1,5 +1,7 @@
 //! Parameters of faults: devices, storms, and statuses and codes by number or name.
 
+use std::num::NonZeroU32;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tonic::Code;
@@ -121,7 +123,7 @@ pub struct Storm {
     pub changes: u64,
     /// How many a second; as fast as possible if absent.
     #[serde(default)]
-    pub per_second: Option<u32>,
+    pub per_second: Option<NonZeroU32>,
     /// Which devices.
     #[serde(default)]
     pub pattern: Pattern,

@@ -76,7 +76,7 @@ async fn report_changes(
         let mut count = BATCH_SIZE.min(storm.changes - planned);
         if let Some(rate) = storm.per_second {
             let elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let allowed = elapsed_ms.saturating_mul(rate.into()) / 1_000 + 1;
+            let allowed = elapsed_ms.saturating_mul(rate.get().into()) / 1_000 + 1;
             count = count.min(allowed.saturating_sub(planned));
             if count == 0 {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -4,6 +4,7 @@ mod devices;
 mod master;
 mod strict;
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use tokio_stream::StreamExt;
@@ -159,7 +160,7 @@ async fn storms_have_patterns_and_rates() {
     };
     let (repeated, _) = reported(Pattern::Repeat, None).await;
     assert!(repeated.iter().all(|(_, status)| *status != 0));
-    let (flapping, seconds) = reported(Pattern::Flapping, Some(2_000)).await;
+    let (flapping, seconds) = reported(Pattern::Flapping, NonZeroU32::new(2_000)).await;
     let ids: std::collections::BTreeSet<u32> = flapping.iter().map(|one| one.0).collect();
     assert_eq!(ids.len(), 2, "one in twenty");
     assert!(seconds > 0.15, "400 changes at 2,000 a second take a while: {seconds}");

@@ -1,5 +1,6 @@
 //! The faults of a run, drawn from its seed; `world` applies them.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -192,7 +193,8 @@ impl Draft<'_> {
             }
             _ => {
                 let pattern = self.rng.choice([Pattern::InTurn, Pattern::Random]).unwrap();
-                let per_second = self.rng.bool().then(|| self.rng.u32(1..50));
+                let per_second =
+                    self.rng.bool().then(|| self.rng.u32(1..50)).and_then(NonZeroU32::new);
                 let (changes, seed) = (self.rng.u64(1..60), self.rng.u64(..));
                 self.push(at, act(Fault::Storm(Storm { changes, per_second, pattern, seed })));
             }

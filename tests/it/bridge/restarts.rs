@@ -1,6 +1,7 @@
 //! The bridge is killed, stopped and started again: a subscriber with a persistent session receives
 //! one unbroken chain.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -27,7 +28,7 @@ async fn killed_20_times_under_load_the_chain_is_unbroken() {
     let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     bridge.is_ready().await;
     let control = simulator.control();
-    let storm = Storm { per_second: Some(1_000), ..Storm::of(20_000) };
+    let storm = Storm { per_second: NonZeroU32::new(1_000), ..Storm::of(20_000) };
     let storm = tokio::spawn(async move { control.storm(storm).await.unwrap() });
     let mut random = seeded();
     for _ in 0..KILLS {
