@@ -4,7 +4,7 @@ mod publish;
 mod refusal;
 mod request;
 pub mod session;
-pub(crate) mod wire;
+pub mod wire;
 
 pub(crate) use publish::{Answer, InfoOf, MessageKind, Publisher, Rejected, View};
 pub use refusal::Refusal;

@@ -15,7 +15,10 @@ use rumqttc_v5::mqttbytes::v5::{
 use super::session::Protocol;
 
 /// Takes the next packet; `None` while it is incomplete.
-pub(crate) fn read(
+///
+/// # Errors
+/// When the bytes are no packet, or one that is larger than `size_max`.
+pub fn read(
     protocol: Protocol,
     bytes: &mut BytesMut,
     size_max: u32,
@@ -34,8 +37,11 @@ pub(crate) fn read(
     }
 }
 
-/// Adds a packet, if it is not larger than `size_max`.
-pub(crate) fn write(
+/// Adds a packet to these bytes.
+///
+/// # Errors
+/// When it is larger than `size_max`.
+pub fn write(
     protocol: Protocol,
     packet: Packet,
     size_max: Option<u32>,

@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use gsdk2mqtt::mqtt::Protocol;
 use serde_json::Value;
 
 use crate::broker::Seen;
-use crate::mqtt::Protocol;
 use crate::record::{Sent, Shown};
 use crate::request::{Expect, Owner, RATE};
 use crate::schedule::Schedule;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use gsdk2mqtt::mqtt::{Protocol, wire};
 use gsdk2mqtt::net::model::{self, TcpStream};
 use rumqttc_v5::mqttbytes::v5::{
     LastWill, Packet, PubAck, PubAckReason, Publish, RetainForwardRule, SubAck, Subscribe,
@@ -19,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::mqtt::{Protocol, accepted, outgoing};
+use crate::mqtt::{accepted, outgoing};
 use crate::network::{Network, Side};
 
 /// Packets that may wait for one client.
@@ -215,7 +216,8 @@ impl<S: AsyncReadExt + Unpin> Reader<S> {
     /// The next packet; `None` when the connection has ended or its keep-alive ran out.
     async fn next(&mut self) -> Option<Packet> {
         loop {
-            if let Some(packet) = self.protocol.read(&mut self.bytes) {
+            let packet = wire::read(self.protocol, &mut self.bytes, u32::MAX);
+            if let Some(packet) = packet.expect("MQTT of the bridge") {
                 return Some(packet);
             }
             let read = timeout(self.patience, self.stream.read_buf(&mut self.bytes)).await;
@@ -375,7 +377,7 @@ async fn send_on(
 ) {
     while let Some(packet) = packets.recv().await {
         let mut bytes = BytesMut::new();
-        protocol.write(packet, &mut bytes);
+        wire::write(protocol, packet, None, &mut bytes).expect("MQTT of the broker");
         if write.write_all(&bytes).await.is_err() {
             return;
         }

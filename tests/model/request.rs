@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
+use gsdk2mqtt::mqtt::Protocol;
 use gsdk2mqtt::simulator::{DialMode, SiteDevice};
 use rumqttc_v5::mqttbytes::v5::{Publish, PublishProperties};
 use serde_json::{Value, json};
 
-use crate::mqtt::{Protocol, outgoing};
+use crate::mqtt::outgoing;
 use crate::schedule::Site;
 use crate::world::name_of;
 

@@ -4,12 +4,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fastrand::Rng;
+use gsdk2mqtt::mqtt::Protocol;
 use gsdk2mqtt::simulator::{
     DeviceSelector, DialMode, Fault, GrpcCode, Pattern, SiteDevice, StatusCode, Storm,
 };
 use tonic::Code;
 
-use crate::mqtt::Protocol;
 use crate::network::Side;
 use crate::request::{Request, Requests};
 use crate::storage::PowerCut;

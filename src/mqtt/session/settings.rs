@@ -20,7 +20,9 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    pub(crate) const fn as_str(self) -> &'static str {
+    /// As the configuration names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::V5 => "5",
             Self::V311 => "3.1.1",
