@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsConnector;
 
 use super::activity::{ActivityClock, TrackedStream};
 use super::error::{DialError, DialFailure};
@@ -54,7 +53,11 @@ async fn dial_or_fail(target: &DialTarget) -> Result<Dialed, DialFailure> {
     let activity = ActivityClock::start();
     let tcp = TrackedStream::new(tcp, activity.clone());
     let dialed = match handshake {
-        Some(handshake) => secure(target, handshake, tcp, until, activity).await?,
+        Some(handshake) => {
+            let secured = handshake.connect(tcp, until, target.deadline).await?;
+            let (stream, certificate, certificate_requested) = secured;
+            Dialed { stream: Box::new(stream), certificate, certificate_requested, activity }
+        }
         None => Dialed {
             stream: Box::new(tcp),
             certificate: None,
@@ -65,30 +68,6 @@ async fn dial_or_fail(target: &DialTarget) -> Result<Dialed, DialFailure> {
     match &target.websocket_path {
         Some(path) => upgrade(target, path, dialed, until).await,
         None => Ok(dialed),
-    }
-}
-
-/// The TLS handshake.
-async fn secure(
-    target: &DialTarget,
-    handshake: Handshake,
-    tcp: TrackedStream<TcpStream>,
-    until: Instant,
-    activity: Arc<ActivityClock>,
-) -> Result<Dialed, DialFailure> {
-    let connector = TlsConnector::from(handshake.config());
-    let connecting = connector.connect(handshake.server_name(), tcp);
-    let outcome = timeout_at(until, connecting)
-        .await
-        .map_err(|_| DialFailure::HandshakeTimeout(target.deadline))?;
-    match outcome {
-        Ok(stream) => Ok(Dialed {
-            stream: Box::new(stream),
-            certificate: handshake.presented(),
-            certificate_requested: handshake.certificate_requested(),
-            activity,
-        }),
-        Err(error) => Err(handshake.explain(error)),
     }
 }
 

@@ -4,16 +4,14 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::ClientConfig;
+use tokio::time::Instant;
 use tokio_rustls::rustls::crypto::ring as provider;
-use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::dial::connect_tcp;
 use super::error::{DialError, DialFailure};
-use super::explain::Facts;
 use super::target::DialTarget;
+use super::tls::Handshake;
 use super::verifier::RecordingVerifier;
 use crate::certificate::Certificate;
 
@@ -56,29 +54,15 @@ pub(crate) async fn presented_certificate(
 }
 
 async fn present(target: &DialTarget) -> Result<PresentedCertificate, DialFailure> {
+    let verifier = Arc::new(RecordingVerifier::refusing(Arc::new(provider::default_provider())));
     let expected = target.address.host.clone();
-    let server_name = ServerName::try_from(expected.clone())
-        .map_err(|_| DialFailure::ServerName(expected.clone()))?;
-    let provider = Arc::new(provider::default_provider());
-    let verifier = Arc::new(RecordingVerifier::refusing(provider.clone()));
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| DialFailure::Tls(error.to_string()))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier.clone())
-        .with_no_client_auth();
+    let handshake = Handshake::new(expected, verifier.clone(), None, &[], None)?;
     let until = Instant::now() + target.deadline;
     let tcp = connect_tcp(&target.address, until, target.deadline).await?;
-    let handshake = TlsConnector::from(Arc::new(config)).connect(server_name, tcp);
-    let outcome = timeout_at(until, handshake)
-        .await
-        .map_err(|_| DialFailure::HandshakeTimeout(target.deadline))?;
+    let outcome = handshake.connect(tcp, until, target.deadline).await;
     match (verifier.presented(), outcome) {
         (Some(presented), _) => Ok(PresentedCertificate(presented)),
-        (None, Err(error)) => {
-            let facts = Facts { expected, ca: None, certificate_given: false };
-            Err(facts.explain(error, None, false))
-        }
+        (None, Err(failure)) => Err(failure),
         (None, Ok(_)) => Err(DialFailure::Tls("it presents no certificate".to_owned())),
     }
 }

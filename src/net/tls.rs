@@ -2,11 +2,15 @@
 //!
 //! rustls decides whether a certificate is trusted.
 
-use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::ResolvesClientCert;
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring};
 use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
@@ -24,7 +28,7 @@ use crate::certificate::Certificate;
 /// Names a file of roots instead of the system's own store, as for OpenSSL.
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
-/// A TLS handshake to come, or just done.
+/// A TLS handshake to come.
 pub(crate) struct Handshake {
     config: Arc<ClientConfig>,
     server_name: ServerName<'static>,
@@ -36,9 +40,6 @@ pub(crate) struct Handshake {
 impl Handshake {
     /// Reads the files and builds the settings.
     pub(crate) async fn prepare(tls: &Tls, host: &str) -> Result<Self, DialFailure> {
-        let expected = tls.server_name.as_deref().unwrap_or(host).to_owned();
-        let server_name = ServerName::try_from(expected.clone())
-            .map_err(|_| DialFailure::ServerName(expected.clone()))?;
         let provider = Arc::new(ring::default_provider());
         let trusted = match &tls.files.ca_file {
             Some(path) => Trusted::read(path).await?,
@@ -48,49 +49,54 @@ impl Handshake {
             (Some(cert), Some(key)) => Some(client_key(cert, key, &provider).await?),
             _ => None,
         };
-        let verifier = RecordingVerifier::new(trusted.roots, trusted.pinned, provider.clone())
+        let verifier = RecordingVerifier::new(trusted.roots, trusted.pinned, provider)
             .map_err(|error| DialFailure::Tls(error.to_string()))?;
-        let verifier = Arc::new(verifier);
+        let expected = tls.server_name.as_deref().unwrap_or(host).to_owned();
+        let ca = tls.files.ca_file.clone().zip(trusted.subject);
+        Self::new(expected, Arc::new(verifier), key, &tls.alpn, ca)
+    }
+
+    /// `ca`: the CA file with the name of its first authority, for messages.
+    pub(crate) fn new(
+        expected: String,
+        verifier: Arc<RecordingVerifier>,
+        key: Option<Arc<CertifiedKey>>,
+        alpn: &[String],
+        ca: Option<(PathBuf, String)>,
+    ) -> Result<Self, DialFailure> {
+        let server_name = ServerName::try_from(expected.clone())
+            .map_err(|_| DialFailure::ServerName(expected.clone()))?;
+        let facts = Facts { expected, ca, certificate_given: key.is_some() };
         let client = Arc::new(ClientCertificate { key, requested: AtomicBool::new(false) });
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(verifier.provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| DialFailure::Tls(error.to_string()))?
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(client.clone());
         // A server without ALPN ignores this, and the protocol is used nevertheless.
-        config.alpn_protocols = tls.alpn.iter().map(|name| name.clone().into_bytes()).collect();
-        let facts = Facts {
-            expected,
-            ca: tls.files.ca_file.clone().zip(trusted.subject),
-            certificate_given: client.key.is_some(),
-        };
+        config.alpn_protocols = alpn.iter().map(|name| name.clone().into_bytes()).collect();
         Ok(Self { config: Arc::new(config), server_name, verifier, client, facts })
     }
 
-    pub(crate) fn config(&self) -> Arc<ClientConfig> {
-        self.config.clone()
-    }
-
-    pub(crate) fn server_name(&self) -> ServerName<'static> {
-        self.server_name.clone()
-    }
-
-    /// The certificate that the peer presented.
-    pub(crate) fn presented(&self) -> Option<Certificate> {
-        Certificate::read(&self.verifier.presented()?)
-    }
-
-    /// Whether the peer requested a client certificate. The alert about this may be overtaken by
-    /// the end of the connection.
-    pub(crate) fn certificate_requested(&self) -> bool {
-        self.client.requested.load(Ordering::Relaxed)
-    }
-
-    /// Why the handshake failed.
-    pub(crate) fn explain(self, error: io::Error) -> DialFailure {
-        let (presented, requested) = (self.presented(), self.certificate_requested());
-        self.facts.explain(error, presented, requested)
+    /// Does the handshake. Returns also the certificate that the peer presented, and whether it
+    /// requested one: the alert about this may be overtaken by the end of the connection.
+    pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        socket: S,
+        until: Instant,
+        deadline: Duration,
+    ) -> Result<(TlsStream<S>, Option<Certificate>, bool), DialFailure> {
+        let connecting = TlsConnector::from(self.config).connect(self.server_name, socket);
+        let outcome = timeout_at(until, connecting)
+            .await
+            .map_err(|_| DialFailure::HandshakeTimeout(deadline))?;
+        let presented = self.verifier.presented().and_then(|der| Certificate::read(&der));
+        let requested = self.client.requested.load(Ordering::Relaxed);
+        match outcome {
+            Ok(stream) => Ok((stream, presented, requested)),
+            Err(error) => Err(self.facts.explain(error, presented, requested)),
+        }
     }
 }
 

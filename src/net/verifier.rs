@@ -46,9 +46,13 @@ impl RecordingVerifier {
         Self { provider, authorities: None, pinned: Vec::new(), presented: Mutex::new(None) }
     }
 
-    /// Takes the certificate that the server presented.
+    pub(crate) fn provider(&self) -> Arc<CryptoProvider> {
+        self.provider.clone()
+    }
+
+    /// The certificate that the server presented.
     pub(crate) fn presented(&self) -> Option<CertificateDer<'static>> {
-        self.presented.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.presented.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
