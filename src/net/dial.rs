@@ -10,10 +10,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::activity::{ActivityClock, TrackedStream};
 use super::error::{DialError, DialFailure};
-use super::explain::late_failure;
 use super::target::DialTarget;
 use super::tls::Handshake;
-use super::websocket::{HandshakeError, WebSocket};
+use super::websocket::{self, WebSocket};
 use super::{TcpStream, connect, no_handles_left};
 use crate::certificate::Certificate;
 use crate::ids::HostPort;
@@ -83,11 +82,8 @@ async fn upgrade(
     let outcome = timeout_at(until, connecting)
         .await
         .map_err(|_| DialFailure::WebsocketTimeout(target.deadline))?;
-    let websocket = outcome.map_err(|error| match error {
-        HandshakeError::Failure(failure) => failure,
-        HandshakeError::Io(error) => late_failure(target, certificate_requested, &error)
-            .unwrap_or_else(|| DialFailure::NotHttp(error.to_string())),
-    })?;
+    let websocket =
+        outcome.map_err(|error| websocket::failure(error, target, certificate_requested))?;
     Ok(Dialed { stream: Box::new(websocket), certificate, certificate_requested, activity })
 }
 

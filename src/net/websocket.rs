@@ -8,12 +8,14 @@ use bytes::{Buf, Bytes};
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::http::uri::InvalidUri;
+use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::error::DialFailure;
+use super::explain::late_failure;
+use super::target::DialTarget;
 use crate::ids::HostPort;
 
 /// The name of MQTT among the protocols over WebSocket.
@@ -31,55 +33,43 @@ pub(crate) struct WebSocket<S> {
     received: Bytes,
 }
 
-/// Why there is no WebSocket.
-pub(crate) enum HandshakeError {
-    /// Of the connection below.
-    Io(io::Error),
-    Failure(DialFailure),
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Opens MQTT over WebSocket at this path.
-    pub(crate) async fn connect(
-        stream: S,
-        address: &HostPort,
-        path: &str,
-    ) -> Result<Self, HandshakeError> {
+    pub(crate) async fn connect(stream: S, address: &HostPort, path: &str) -> Result<Self, Error> {
         // The scheme changes nothing: TLS, if there is any, is below.
-        let uri = format!("ws://{address}{path}").parse();
-        let uri = uri.map_err(|error: InvalidUri| {
-            HandshakeError::Failure(DialFailure::NotHttp(error.to_string()))
-        })?;
+        let uri: Uri = format!("ws://{address}{path}").parse()?;
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(SUB_PROTOCOL);
         let config = WebSocketConfig::default()
             .max_message_size(Some(MESSAGE_SIZE_MAX))
             .max_frame_size(Some(MESSAGE_SIZE_MAX));
-        let (frames, _) = client_async_with_config(request, stream, Some(config))
-            .await
-            .map_err(HandshakeError::from)?;
+        let (frames, _) = client_async_with_config(request, stream, Some(config)).await?;
         Ok(Self { frames, received: Bytes::new() })
     }
 }
 
-impl From<Error> for HandshakeError {
-    fn from(error: Error) -> Self {
-        Self::Failure(match error {
-            Error::Io(error) => return Self::Io(error),
-            Error::Http(response) => DialFailure::NotWebsocket(response.status().to_string()),
-            Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
-                DialFailure::NoMqttOverWebsocket
-            }
-            Error::Protocol(
-                error @ (ProtocolError::WrongHttpVersion
-                | ProtocolError::MissingConnectionUpgradeHeader
-                | ProtocolError::MissingUpgradeWebSocketHeader
-                | ProtocolError::SecWebSocketAcceptKeyMismatch),
-            ) => DialFailure::NotWebsocket(error.to_string()),
-            Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-                DialFailure::NotHttp("it closed the connection".to_owned())
-            }
-            error => DialFailure::NotHttp(error.to_string()),
-        })
+/// Why there is no WebSocket; `certificate_requested`: by the TLS handshake before.
+pub(crate) fn failure(
+    error: Error,
+    target: &DialTarget,
+    certificate_requested: bool,
+) -> DialFailure {
+    match error {
+        Error::Io(error) => late_failure(target, certificate_requested, &error)
+            .unwrap_or_else(|| DialFailure::NotHttp(error.to_string())),
+        Error::Http(response) => DialFailure::NotWebsocket(response.status().to_string()),
+        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
+            DialFailure::NoMqttOverWebsocket
+        }
+        Error::Protocol(
+            error @ (ProtocolError::WrongHttpVersion
+            | ProtocolError::MissingConnectionUpgradeHeader
+            | ProtocolError::MissingUpgradeWebSocketHeader
+            | ProtocolError::SecWebSocketAcceptKeyMismatch),
+        ) => DialFailure::NotWebsocket(error.to_string()),
+        Error::Protocol(ProtocolError::HandshakeIncomplete) => {
+            DialFailure::NotHttp("it closed the connection".to_owned())
+        }
+        error => DialFailure::NotHttp(error.to_string()),
     }
 }
 
