@@ -42,7 +42,7 @@ impl Handshake {
     pub(crate) async fn prepare(tls: &Tls, host: &str) -> Result<Self, DialFailure> {
         let provider = Arc::new(ring::default_provider());
         let trusted = match &tls.files.ca_file {
-            Some(path) => Trusted::read(path).await?,
+            Some(path) => read_pem(FileKind::Ca, path, Trusted::parse).await?,
             None => Trusted::of_system().await?,
         };
         let key = match (&tls.files.cert_file, &tls.files.key_file) {
@@ -110,13 +110,6 @@ struct Trusted {
 }
 
 impl Trusted {
-    async fn read(path: &Path) -> Result<Self, DialFailure> {
-        let bytes =
-            read(path).await.map_err(|error| FileFailure::unread(FileKind::Ca, path, error))?;
-        Self::parse(&bytes)
-            .map_err(|problem| FileFailure::unusable(FileKind::Ca, path, problem).into())
-    }
-
     fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         let (mut subject, mut pinned) = (None, Vec::new());
@@ -155,6 +148,16 @@ fn load_system_roots() -> Result<RootCertStore, String> {
     if roots.is_empty() { Err("it has none".to_owned()) } else { Ok(roots) }
 }
 
+/// Reads a file of this kind, and what it holds.
+async fn read_pem<T>(
+    kind: FileKind,
+    path: &Path,
+    parse: impl FnOnce(&[u8]) -> Result<T, String>,
+) -> Result<T, FileFailure> {
+    let bytes = read(path).await.map_err(|error| FileFailure::unread(kind, path, error))?;
+    parse(&bytes).map_err(|problem| FileFailure::unusable(kind, path, problem))
+}
+
 /// The certificates of a PEM file: at least one.
 pub(crate) fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     if bytes.trim_ascii().is_empty() {
@@ -188,13 +191,12 @@ fn what_instead(bytes: &[u8]) -> String {
 pub(crate) async fn client_certificate(target: &DialTarget) -> Result<String, DialError> {
     let path = target.tls.as_ref().and_then(|tls| tls.files.cert_file.as_deref());
     let Some(path) = path else { return Ok(String::new()) };
-    let failed = |failure: FileFailure| DialError::new(target, failure.into());
-    let bytes = read(path)
-        .await
-        .map_err(|error| failed(FileFailure::unread(FileKind::Certificate, path, error)))?;
-    let unusable = |problem| failed(FileFailure::unusable(FileKind::Certificate, path, problem));
-    certificates(&bytes).map_err(unusable)?;
-    String::from_utf8(bytes).map_err(|_| unusable("is not text".to_owned()))
+    let text = |bytes: &[u8]| {
+        certificates(bytes)?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| "is not text".to_owned())
+    };
+    let read = read_pem(FileKind::Certificate, path, text).await;
+    read.map_err(|failure| DialError::new(target, failure.into()))
 }
 
 async fn client_key(
@@ -202,21 +204,23 @@ async fn client_key(
     key: &Path,
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>, DialFailure> {
-    let unread = |kind, path, error| FileFailure::unread(kind, path, error);
-    let bytes = read(cert).await.map_err(|error| unread(FileKind::Certificate, cert, error))?;
-    let chain = certificates(&bytes)
-        .map_err(|problem| FileFailure::unusable(FileKind::Certificate, cert, problem))?;
-    let bytes = read(key).await.map_err(|error| unread(FileKind::Key, key, error))?;
-    let unusable = |problem: String| FileFailure::unusable(FileKind::Key, key, problem);
-    let secret = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-        pem::Error::NoItemsFound => unusable("holds no private key in PEM form".to_owned()),
-        // The parser quotes the file in some of its errors, and the file is a secret.
-        _ => unusable("is damaged".to_owned()),
-    })?;
+    let chain = read_pem(FileKind::Certificate, cert, certificates).await?;
+    let secret = read_pem(FileKind::Key, key, private_key).await?;
     let certified = CertifiedKey::from_der(chain, secret, provider);
     certified.map(Arc::new).map_err(|error| match error {
         TlsError::InconsistentKeys(_) => FileFailure::key_mismatch(key).into(),
-        error => unusable(format!("cannot be used with its certificate ({error})")).into(),
+        error => {
+            let problem = format!("cannot be used with its certificate ({error})");
+            FileFailure::unusable(FileKind::Key, key, problem).into()
+        }
+    })
+}
+
+fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
+        pem::Error::NoItemsFound => "holds no private key in PEM form".to_owned(),
+        // The parser quotes the file in some of its errors, and the file is a secret.
+        _ => "is damaged".to_owned(),
     })
 }
 
