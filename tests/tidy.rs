@@ -63,7 +63,7 @@ const TEST_LINES_MAX: usize = 500;
 const MAIN_LINES_MAX: usize = 80;
 const LIB_LINES_MAX: usize = 60;
 /// Direct dependencies of the program. To raise it is a decision: the commit says what is worth it.
-const DEPENDENCIES_MAX: usize = 58;
+const DEPENDENCIES_MAX: usize = 57;
 const FILE_BYTES_MAX: u64 = 200 << 10;
 
 /// A breach: line 0 is the file as a whole.

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-
 /// The waits between attempts. Each is a random part, at least half, of a ceiling that doubles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackoffPolicy {
@@ -34,20 +32,15 @@ impl Default for BackoffPolicy {
 #[derive(Debug)]
 pub(crate) struct Backoff {
     policy: BackoffPolicy,
-    absent: ExponentialBackoff,
-    refused: ExponentialBackoff,
+    /// The next ceilings.
+    absent: Duration,
+    refused: Duration,
 }
 
 impl Backoff {
     pub(crate) fn new(policy: BackoffPolicy) -> Self {
-        let ceilings = |max| {
-            ExponentialBuilder::new()
-                .with_min_delay(policy.first)
-                .with_max_delay(max)
-                .without_max_times()
-                .build()
-        };
-        Self { policy, absent: ceilings(policy.absent_max), refused: ceilings(policy.max) }
+        let first = |max| policy.first.min(max);
+        Self { policy, absent: first(policy.absent_max), refused: first(policy.max) }
     }
 
     /// The wait after a failure. `absent`: asking again costs the peer nothing; `lasted`: how long
@@ -56,9 +49,12 @@ impl Backoff {
         if lasted.is_some_and(|lasted| lasted >= self.policy.stable) {
             *self = Self::new(self.policy);
         }
-        let ceilings = if absent { &mut self.absent } else { &mut self.refused };
-        let ceiling = ceilings.next().unwrap_or(self.policy.max);
-        // backon's own jitter would go beyond the ceiling.
+        let (next, max) = match absent {
+            true => (&mut self.absent, self.policy.absent_max),
+            false => (&mut self.refused, self.policy.max),
+        };
+        let ceiling = *next;
+        *next = ceiling.saturating_mul(2).min(max);
         ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
     }
 }
