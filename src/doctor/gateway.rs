@@ -10,10 +10,8 @@ use tonic::Code;
 
 use super::{Finding, count};
 use crate::fleet::{GatewayIndex, LinkEvent};
-use crate::gsdk::{
-    ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkReport, PORT_DEFAULT,
-};
-use crate::net::{DialCode, wall_time};
+use crate::gsdk::{ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkReport};
+use crate::net::{DialCode, GATEWAY_PORT, wall_time};
 
 /// How long the stream is read. The first status shows the gateway's clock.
 const STREAM_DEADLINE: Duration = Duration::from_secs(3);
@@ -110,7 +108,7 @@ pub(crate) fn failed(options: &GatewayOptions, error: &Error) -> Finding {
 fn no_grpc(options: &GatewayOptions, error: &Error) -> Finding {
     Finding::fail(format!(
         "{error}, before any answer; check that {} is the gateway's gRPC port (usually \
-         {PORT_DEFAULT})",
+         {GATEWAY_PORT})",
         options.address
     ))
     .about(options.peer.address_key())

@@ -9,7 +9,7 @@ use super::error::{
     Error, ErrorCode, LinkError, TOO_MANY_PINGS, code_name, is_too_many_pings, root_cause,
 };
 use super::rpc::SUBSCRIBE_STATUS;
-use crate::net::{GATEWAY_PORT, MASTER_PORT, Peer};
+use crate::net::Peer;
 
 /// A gateway that stops closes its streams in order; one that does so within this time after the
 /// link came up is misbehaving.
@@ -97,13 +97,7 @@ impl Disconnect {
         let hint = match connection.api_version() {
             Some(_) => String::new(),
             None => {
-                let port = match options.peer {
-                    Peer::Master(_) => MASTER_PORT,
-                    _ => GATEWAY_PORT,
-                };
-                format!(
-                    " before any answer; check that it is the gateway's gRPC port (usually {port})"
-                )
+                format!(" before any answer; check that it is the {}", options.peer.expected_port())
             }
         };
         let pings_rejected = connection.pings_rejected();

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::options::PORT_DEFAULT;
 use crate::ids::HostPort;
-use crate::net::{DialCode, DialError, MASTER_PORT, Peer};
+use crate::net::{DialCode, DialError, GATEWAY_PORT, MASTER_PORT, Peer};
 
 /// The text with which grpc-go and grpc-core reject frequent pings, with spaces for underscores:
 /// the first write it with underscores into GOAWAY, newer servers of grpc-core end the streams
@@ -39,7 +38,7 @@ pub enum Error {
     /// The service is unknown at this address in both API versions.
     #[error(
         "{peer}: {address} knows neither gsdk.connect.Connect nor connect.Connect, so it is no \
-         device gateway of the G-SDK; set {} to one (port {PORT_DEFAULT}; port {MASTER_PORT} is a \
+         device gateway of the G-SDK; set {} to one (port {GATEWAY_PORT}; port {MASTER_PORT} is a \
          master gateway)",
         peer.address_key()
     )]

@@ -40,7 +40,7 @@ pub use error::{Error, ErrorCode, LinkError, code_name};
 pub use link::Link;
 pub use master_client::{ListedGateway, MasterClient};
 pub use master_link::MasterLink;
-pub use options::{GatewayOptions, LinkTiming, PORT_DEFAULT, QUEUE_SIZE_DEFAULT};
+pub use options::{GatewayOptions, LinkTiming, QUEUE_SIZE_DEFAULT};
 pub use reports::{LinkReport, LinkReportSender, MasterReport, MasterReportSender};
 pub use rpc::ApiVersion;
 pub use stored::StoredItems;

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use crate::ids::HostPort;
-use crate::net::{BackoffPolicy, DialTarget, GATEWAY_PORT, Peer, Tls, TlsFiles};
-
-/// The port of a device gateway's gRPC service, if an address names none.
-pub const PORT_DEFAULT: u16 = GATEWAY_PORT;
+use crate::net::{BackoffPolicy, DialTarget, Peer, Tls, TlsFiles};
 
 /// The default size of the gateway's queue of status changes.
 pub const QUEUE_SIZE_DEFAULT: i32 = 65_536;

@@ -99,17 +99,33 @@ pub(crate) enum FileKind {
 }
 
 impl FileKind {
-    /// Its key, and the codes of a file that cannot be read and of one that is invalid.
-    pub(crate) const fn names(self) -> (&'static str, DialCode, DialCode) {
+    /// Its key in the configuration.
+    pub(crate) const fn key(self) -> &'static str {
         match self {
-            Self::Ca => ("ca_file", DialCode::CaFileUnreadable, DialCode::CaFileInvalid),
-            Self::Certificate => {
-                ("cert_file", DialCode::CertFileUnreadable, DialCode::CertFileInvalid)
-            }
-            Self::Key => ("key_file", DialCode::KeyFileUnreadable, DialCode::KeyFileInvalid),
-            Self::Password => {
-                ("password_file", DialCode::PasswordFileUnreadable, DialCode::PasswordFileInvalid)
-            }
+            Self::Ca => "ca_file",
+            Self::Certificate => "cert_file",
+            Self::Key => "key_file",
+            Self::Password => "password_file",
+        }
+    }
+
+    /// The code of one that is missing or cannot be read.
+    const fn unreadable(self) -> DialCode {
+        match self {
+            Self::Ca => DialCode::CaFileUnreadable,
+            Self::Certificate => DialCode::CertFileUnreadable,
+            Self::Key => DialCode::KeyFileUnreadable,
+            Self::Password => DialCode::PasswordFileUnreadable,
+        }
+    }
+
+    /// The code of one that does not hold what it should.
+    const fn invalid(self) -> DialCode {
+        match self {
+            Self::Ca => DialCode::CaFileInvalid,
+            Self::Certificate => DialCode::CertFileInvalid,
+            Self::Key => DialCode::KeyFileInvalid,
+            Self::Password => DialCode::PasswordFileInvalid,
         }
     }
 
@@ -190,9 +206,9 @@ impl DialError {
             })
             | DialFailure::NoHandles(_) => DialCode::NoFileHandles,
             DialFailure::File(FileFailure { kind, problem: FileProblem::Unread(_), .. }) => {
-                kind.names().1
+                kind.unreadable()
             }
-            DialFailure::File(FileFailure { kind, .. }) => kind.names().2,
+            DialFailure::File(FileFailure { kind, .. }) => kind.invalid(),
             DialFailure::NoSystemRoots(_) => DialCode::NoSystemRoots,
             DialFailure::ServerName(_) => DialCode::ServerNameInvalid,
             DialFailure::HostNotFound(_) => DialCode::HostNotFound,
@@ -288,24 +304,12 @@ pub enum DialCode {
 }
 
 impl DialCode {
-    const FILE_UNREADABLE: [Self; 4] = [
-        Self::CaFileUnreadable,
-        Self::CertFileUnreadable,
-        Self::KeyFileUnreadable,
-        Self::PasswordFileUnreadable,
-    ];
-
     pub fn as_str(self) -> &'static str {
         self.into()
     }
-
-    /// Whether a file that the configuration names is missing or cannot be read.
-    pub fn is_file_unreadable(self) -> bool {
-        Self::FILE_UNREADABLE.contains(&self)
-    }
 }
 
-/// The same for a code in a payload.
+/// Whether the text of a code says that a file of the configuration is missing or cannot be read.
 pub fn is_file_missing(code: &str) -> bool {
-    DialCode::FILE_UNREADABLE.iter().any(|unreadable| unreadable.as_str() == code)
+    code.ends_with("_file_unreadable")
 }

@@ -128,15 +128,6 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
-/// The same as an error.
-pub(crate) fn late_alert(
-    target: &DialTarget,
-    requested: bool,
-    error: &io::Error,
-) -> Option<DialError> {
-    late_failure(target, requested, error).map(|failure| DialError::new(target, failure))
-}
-
 /// What an alert means that came after the handshake, as a missing client certificate's does with
 /// TLS 1.3; `None` where the error is no alert.
 pub(crate) fn late_failure(
@@ -146,6 +137,15 @@ pub(crate) fn late_failure(
 ) -> Option<DialFailure> {
     let Some(TlsError::AlertReceived(alert)) = tls_error(error) else { return None };
     Some(of_alert(*alert, requested, target.has_client_certificate()))
+}
+
+/// What [`late_failure`] returns, as an error.
+pub(crate) fn late_alert(
+    target: &DialTarget,
+    requested: bool,
+    error: &io::Error,
+) -> Option<DialError> {
+    late_failure(target, requested, error).map(|failure| DialError::new(target, failure))
 }
 
 /// Whether a connection that broke before any answer was ended because of the client certificate,

@@ -9,7 +9,7 @@ use super::target::Peer;
 /// What is wrong with a file, and what to do.
 pub(crate) fn write_file(peer: &Peer, failure: &FileFailure, f: &mut Formatter<'_>) -> Result {
     let FileFailure { kind, path, problem } = failure;
-    let (key, path) = (peer.key(kind.names().0), path.display());
+    let (key, path) = (peer.key(kind.key()), path.display());
     let source = match (peer, kind) {
         (Peer::Gateway(_), FileKind::Ca) => {
             "copy ca.crt from the folder of the gateway's certificates"

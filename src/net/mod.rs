@@ -31,9 +31,8 @@ pub use error::{DialCode, DialError, is_file_missing};
 pub(crate) use explain::{late_alert, late_refusal};
 pub(crate) use file::{file_problem, read as read_file, read_secret};
 pub(crate) use presented::{PresentedCertificate, presented_certificate};
-pub(crate) use remedy::{GATEWAY_PORT, MASTER_PORT};
-pub(crate) use target::{DialTarget, Tls};
-pub use target::{Peer, TlsFiles};
+pub(crate) use target::{DialTarget, MASTER_PORT, Tls};
+pub use target::{GATEWAY_PORT, Peer, TlsFiles};
 pub(crate) use tls::{certificates, client_certificate};
 
 #[cfg(feature = "model")]

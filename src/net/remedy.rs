@@ -6,13 +6,8 @@ use super::NO_HANDLES_REMEDY;
 use super::broker_remedy::{without_tls, write_broker};
 use super::error::{DialError, DialFailure};
 use super::file_remedy::write_file;
-use super::target::Peer;
+use super::target::{GATEWAY_PORT, MASTER_PORT, Peer};
 use crate::ids::Moment;
-
-/// The port of a gateway's gRPC service, where an address names none.
-pub(crate) const GATEWAY_PORT: u16 = 4000;
-/// The port of a master gateway's gRPC service, named in messages.
-pub(crate) const MASTER_PORT: u16 = 4010;
 
 /// The terms for a gateway or a broker.
 struct Terms<'a> {
@@ -20,54 +15,24 @@ struct Terms<'a> {
     address: String,
     key: String,
     noun: &'static str,
-    /// The port that is probably right.
-    port: &'static str,
-    /// Its usual number.
-    port_number: u16,
     certificate: String,
-    /// How a new certificate is made.
-    how: &'static str,
+    /// How a new certificate is made, where that is known.
+    renewal: &'static str,
     peer: &'a Peer,
 }
 
 impl<'a> Terms<'a> {
-    fn of(error: &'a DialError) -> Self {
-        let (peer, key) = (&error.peer, error.peer.address_key());
-        match peer {
-            Peer::Gateway(_) => Self {
-                address: error.address.to_string(),
-                key,
-                noun: "gateway",
-                port: "gateway's gRPC port (usually 4000)",
-                port_number: GATEWAY_PORT,
-                certificate: "its certificate".to_owned(),
-                how: " (gateway option -cs)",
-                peer,
-            },
-            Peer::Master(_) => Self {
-                address: error.address.to_string(),
-                key,
-                noun: "master gateway",
-                port: "master gateway's gRPC port (usually 4010)",
-                port_number: MASTER_PORT,
-                certificate: "its certificate".to_owned(),
-                how: "",
-                peer,
-            },
-            Peer::Broker { url } => Self {
-                address: url.clone(),
-                key,
-                noun: "broker",
-                port: match url.starts_with("wss://") {
-                    true => "broker's port for WebSocket with TLS",
-                    false => "broker's TLS port (usually 8883)",
-                },
-                port_number: 8883,
-                certificate: format!("the certificate of {url}"),
-                how: "",
-                peer,
-            },
-        }
+    fn new(error: &'a DialError) -> Self {
+        let peer = &error.peer;
+        let (address, certificate) = match peer {
+            Peer::Broker { url } => (url.clone(), format!("the certificate of {url}")),
+            _ => (error.address.to_string(), "its certificate".to_owned()),
+        };
+        let renewal = match peer {
+            Peer::Gateway(_) => " (gateway option -cs)",
+            _ => "",
+        };
+        Self { address, key: peer.address_key(), noun: peer.noun(), certificate, renewal, peer }
     }
 
     const fn is_gateway(&self) -> bool {
@@ -88,7 +53,7 @@ impl fmt::Display for DialError {
 }
 
 fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
-    let terms = Terms::of(error);
+    let terms = Terms::new(error);
     let Terms { address, key, noun, peer, .. } = &terms;
     match &*error.failure {
         DialFailure::NoSystemRoots(why) => write!(
@@ -144,7 +109,8 @@ fn write_failure(error: &DialError, f: &mut Formatter<'_>) -> Result {
 
 /// What is wrong with the TLS handshake.
 fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
-    let Terms { address, key, noun, port, port_number, peer, .. } = terms;
+    let Terms { address, key, noun, peer, .. } = terms;
+    let (port, port_number) = (peer.expected_port(), peer.usual_port());
     match &*error.failure {
         DialFailure::HandshakeTimeout(after) => write!(
             f,
@@ -212,25 +178,25 @@ fn write_handshake(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) 
 
 /// What is wrong with the peer's certificate.
 fn write_certificate(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
-    let Terms { noun, certificate, how, .. } = terms;
+    let Terms { noun, certificate, renewal, .. } = terms;
     match &*error.failure {
         DialFailure::NameMismatch { expected, names } => write_names(terms, expected, names, f),
         DialFailure::WithoutSan { expected, subject } => write!(
             f,
             "{certificate} has no subject alternative name (only the subject {subject:?}), and \
              TLS no longer accepts the subject for a name; make a new server certificate with the \
-             subject alternative name {expected}{how}"
+             subject alternative name {expected}{renewal}"
         ),
         DialFailure::Version1 { expected } => write!(
             f,
             "{certificate} is of X.509 version 1, which TLS no longer accepts (as `openssl x509 \
              -req` makes without -extfile); make a new server certificate of version 3 with the \
-             subject alternative name {expected}{how}"
+             subject alternative name {expected}{renewal}"
         ),
         DialFailure::Expired { not_after, now } => write!(
             f,
             "{certificate} expired on {} and this machine's clock says {}; make a new server \
-             certificate{how}, or set the clock if it is wrong",
+             certificate{renewal}, or set the clock if it is wrong",
             not_after.timestamp().strftime("%Y-%m-%d"),
             minute(*now)
         ),
@@ -247,7 +213,7 @@ fn write_certificate(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>
 
 /// What is wrong with how the peer's certificate is signed.
 fn write_issuer(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> Result {
-    let Terms { noun, certificate, how, peer, .. } = terms;
+    let Terms { noun, certificate, renewal, peer, .. } = terms;
     match &*error.failure {
         DialFailure::UnknownIssuer { issuer, trusted: None } => write!(
             f,
@@ -272,21 +238,22 @@ fn write_issuer(error: &DialError, terms: &Terms<'_>, f: &mut Formatter<'_>) -> 
         DialFailure::IsCa { subject } => write!(
             f,
             "it presents a CA's certificate ({subject:?}) as its own; make a server certificate \
-             signed by that CA{how} and configure the {noun} to use that one"
+             signed by that CA{renewal} and configure the {noun} to use that one"
         ),
         DialFailure::NotForServers => write!(
             f,
             "{certificate} is not one for servers (its extended key usage lacks serverAuth); make \
-             a new server certificate{how}"
+             a new server certificate{renewal}"
         ),
         DialFailure::WeakSignature => write!(
             f,
             "{certificate} is signed in a way that TLS no longer accepts (SHA-1, MD5, or RSA below \
-             2048 bits); make a new one with SHA-256 and RSA of 2048 bits or ECDSA{how}"
+             2048 bits); make a new one with SHA-256 and RSA of 2048 bits or ECDSA{renewal}"
         ),
         DialFailure::Unacceptable(cause) => write!(
             f,
-            "the certificate of {} is not acceptable ({cause}); make a new server certificate{how}",
+            "the certificate of {} is not acceptable ({cause}); make a new server \
+             certificate{renewal}",
             terms.address
         ),
         other => write!(f, "{other:?}"),

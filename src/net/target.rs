@@ -6,6 +6,13 @@ use std::time::Duration;
 
 use crate::ids::{GatewayName, HostPort};
 
+/// The port of a device gateway's gRPC service, if an address names none.
+pub const GATEWAY_PORT: u16 = 4000;
+/// The port of a master gateway's gRPC service.
+pub(crate) const MASTER_PORT: u16 = 4010;
+/// The port of MQTT over TLS.
+const BROKER_PORT: u16 = 8883;
+
 /// The other side of a connection, as messages and configuration keys name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Peer {
@@ -40,6 +47,36 @@ impl Peer {
         match self {
             Self::Gateway(name) | Self::Master(name) => name.as_str(),
             Self::Broker { url } => url,
+        }
+    }
+
+    /// What it is, in messages.
+    pub(crate) const fn noun(&self) -> &'static str {
+        match self {
+            Self::Gateway(_) => "gateway",
+            Self::Master(_) => "master gateway",
+            Self::Broker { .. } => "broker",
+        }
+    }
+
+    /// The usual port of its service over TLS.
+    pub(crate) const fn usual_port(&self) -> u16 {
+        match self {
+            Self::Gateway(_) => GATEWAY_PORT,
+            Self::Master(_) => MASTER_PORT,
+            Self::Broker { .. } => BROKER_PORT,
+        }
+    }
+
+    /// The port that its address has to have, in messages: "gateway's gRPC port (usually 4000)".
+    pub(crate) fn expected_port(&self) -> String {
+        let (noun, usual) = (self.noun(), self.usual_port());
+        match self {
+            Self::Broker { url } if url.starts_with("wss://") => {
+                format!("{noun}'s port for WebSocket with TLS")
+            }
+            Self::Broker { .. } => format!("{noun}'s TLS port (usually {usual})"),
+            Self::Gateway(_) | Self::Master(_) => format!("{noun}'s gRPC port (usually {usual})"),
         }
     }
 
@@ -100,4 +137,18 @@ pub(crate) struct Tls {
     pub(crate) server_name: Option<String>,
     /// The protocols offered (ALPN).
     pub(crate) alpn: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_the_port_of_this_kind_of_peer() {
+        let name: GatewayName = "lobby".parse().unwrap();
+        let gateway = Peer::Gateway(name.clone()).expected_port();
+        assert_eq!(gateway, "gateway's gRPC port (usually 4000)");
+        let master = Peer::Master(name).expected_port();
+        assert_eq!(master, "master gateway's gRPC port (usually 4010)");
+    }
 }

@@ -14,11 +14,10 @@ use std::time::{Duration, Instant};
 
 use gsdk2mqtt::fleet::{GatewayIndex, LinkEvent};
 use gsdk2mqtt::gsdk::{
-    GatewayOptions, Link, LinkError, LinkReport, LinkTiming, PORT_DEFAULT, RpcObserver, RpcRecord,
-    code_name,
+    GatewayOptions, Link, LinkError, LinkReport, LinkTiming, RpcObserver, RpcRecord, code_name,
 };
 use gsdk2mqtt::ids::HostPort;
-use gsdk2mqtt::net::{BackoffPolicy, Peer, TlsFiles};
+use gsdk2mqtt::net::{BackoffPolicy, GATEWAY_PORT, Peer, TlsFiles};
 use tokio::sync::{mpsc, watch};
 
 /// The deadline of every wait. Tests wait for conditions only.
@@ -44,7 +43,7 @@ fn quick() -> LinkTiming {
 fn lobby(address: &str, ca_file: &Path) -> GatewayOptions {
     GatewayOptions {
         peer: Peer::Gateway("lobby".parse().unwrap()),
-        address: HostPort::parse(address, PORT_DEFAULT).unwrap(),
+        address: HostPort::parse(address, GATEWAY_PORT).unwrap(),
         files: TlsFiles { ca_file: Some(ca_file.to_owned()), ..TlsFiles::default() },
         server_name: None,
         queue_size: 65_536,
