@@ -260,7 +260,11 @@ impl MasterSession {
                     // The present token is valid for the other half of its life; when it expires,
                     // the login of a call ends the link.
                     Err(error @ Error::LoginRefused { .. }) => {
-                        tracing::debug!(%error, "cannot renew the token of the master; retrying");
+                        let error = LinkError::from(&error);
+                        if self.renewal.refused(&error) {
+                            let master = self.master.connection().options().peer.name();
+                            tracing::warn!(master, %error, "cannot renew the token; retrying");
+                        }
                         None
                     }
                     renewed => renewed.err(),

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::error::LinkError;
 use super::token::Token;
 use crate::ids::Moment;
+use crate::net::FailureLog;
 
 /// Between two comparisons of the gateways' statuses with the master's list.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
@@ -54,6 +56,7 @@ pub(crate) struct Renewal {
     reported: Option<Moment>,
     /// `None` while one is running, and for a token without a lifetime.
     due: Option<Instant>,
+    failures: FailureLog,
 }
 
 impl Renewal {
@@ -71,6 +74,14 @@ impl Renewal {
             Some(token) => token.renew_at(),
             None => Some(Instant::now() + RENEWAL_RETRY),
         };
+        if token.is_some() {
+            self.failures.reset();
+        }
+    }
+
+    /// Counts a refusal of the renewal; returns whether it is to be logged.
+    pub(crate) fn refused(&mut self, error: &LinkError) -> bool {
+        self.failures.count(&error.message).1
     }
 
     /// The end of the present token, if that is not the one that was reported last: a call may have

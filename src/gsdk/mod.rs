@@ -11,7 +11,6 @@ mod device_routes;
 mod disconnect;
 mod encoded;
 mod error;
-mod failure_log;
 mod goaway;
 mod keep_alive;
 mod link;

@@ -12,8 +12,7 @@ use super::channel::KeepAlive;
 use super::connection::{Connector, GrpcConnection};
 use super::disconnect::Disconnect;
 use super::error::{ErrorCode, LinkError};
-use super::failure_log::LinkFailureLog;
-use crate::net::{Backoff, Peer};
+use crate::net::{Backoff, FailureLog, Peer};
 use crate::task::catch_panic;
 
 /// What a link to a gateway and one to a master do differently. Clones are the same link.
@@ -35,7 +34,7 @@ pub(crate) trait Supervised: Clone + Send + Sync + 'static {
 pub(crate) struct AttemptState {
     /// With what was learned about the other side.
     pub(crate) connector: Connector,
-    failures: LinkFailureLog,
+    failures: FailureLog,
     /// Since when the link is up, and its connection; shared by clones.
     up: watch::Sender<Option<(Instant, Arc<GrpcConnection>)>>,
 }
@@ -44,7 +43,7 @@ impl AttemptState {
     /// The link is up, with the services of `package`.
     pub(crate) fn connected(&mut self, connection: &Arc<GrpcConnection>, package: &'static str) {
         self.up.send_replace(Some((Instant::now(), connection.clone())));
-        let failures = self.failures.connected();
+        let failures = self.failures.reset();
         let (gateway, master, noun) = log_names(&self.connector.options.peer);
         tracing::info!(gateway, master, package, failures, "connected to the {noun}");
     }
@@ -72,7 +71,7 @@ pub(crate) fn start(
     connector: Connector,
     mut stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let (failures, up) = (LinkFailureLog::default(), watch::Sender::new(None));
+    let (failures, up) = (FailureLog::default(), watch::Sender::new(None));
     let state = AttemptState { connector, failures, up };
     tokio::spawn(async move {
         tokio::select! {
@@ -117,7 +116,7 @@ async fn run(link: impl Supervised, mut state: AttemptState) {
         if retry_at_once {
             state.connector.keep_alive = KeepAlive::Calls;
             tracing::info!(gateway, master, "{noun} rejects HTTP/2 pings; keep-alive by calls");
-        } else if state.failures.is_new(error) {
+        } else if state.failures.count(&error.message).1 {
             let code = error.code.as_str();
             let what = if lasted.is_some() { "disconnected from" } else { "cannot connect to" };
             tracing::warn!(gateway, master, code, %error, "{what} the {noun}; retrying");

@@ -12,6 +12,7 @@ mod broker_remedy;
 mod dial;
 mod error;
 mod explain;
+mod failure_log;
 mod file;
 mod file_remedy;
 #[cfg(feature = "model")]
@@ -29,6 +30,7 @@ pub use backoff::BackoffPolicy;
 pub(crate) use dial::{Dialed, Stream, dial};
 pub use error::{DialCode, DialError, is_file_missing};
 pub(crate) use explain::{late_alert, late_refusal};
+pub(crate) use failure_log::FailureLog;
 pub(crate) use file::{file_problem, read as read_file, read_secret};
 pub(crate) use presented::{PresentedCertificate, presented_certificate};
 pub(crate) use target::{DialTarget, MASTER_PORT, Tls};

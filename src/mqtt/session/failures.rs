@@ -2,16 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::fault::{BrokerProblem, SessionFault};
 use super::settings::SessionSettings;
+use crate::net::FailureLog;
 
-/// The time after which a repeated failure is logged again, with its count.
-const REMIND_AFTER: Duration = Duration::from_secs(600);
-/// Reasons that are distinguished: a broker may close the same connection in more than one way.
-const REASONS_MAX: usize = 8;
 /// Connections closed soon, one after another, that are no coincidence.
 const CLOSED_SOON_MAX: u32 = 3;
 
@@ -64,18 +60,16 @@ impl ClosedSoon {
 #[derive(Debug, Default)]
 pub(crate) struct BrokerFailureLog {
     /// Failed attempts since the last connection.
-    attempts: u32,
-    connect: Reminder,
-    disconnect: Reminder,
+    connect: FailureLog,
+    disconnect: FailureLog,
 }
 
 impl BrokerFailureLog {
     /// A connection has ended. One that was `stable` makes its reason new again.
     pub(crate) fn disconnected(&mut self, reason: &str, retry_in: Duration, stable: bool) {
-        self.attempts = 0;
-        self.connect = Reminder::default();
+        self.connect.reset();
         if stable {
-            self.disconnect = Reminder::default();
+            self.disconnect.reset();
         }
         let (times, is_due) = self.disconnect.count(reason);
         if is_due {
@@ -87,44 +81,12 @@ impl BrokerFailureLog {
 
     /// An attempt has failed.
     pub(crate) fn failed(&mut self, reason: &str, retry_in: Duration) {
-        self.attempts = self.attempts.saturating_add(1);
-        let attempts = self.attempts;
         let (_, is_due) = self.connect.count(reason);
+        let attempts = self.connect.failures();
         if is_due {
             warn!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
         } else {
             debug!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
         }
-    }
-}
-
-/// The latest reasons, at most [`REASONS_MAX`], the oldest first.
-#[derive(Debug, Default)]
-struct Reminder(Vec<Repeated>);
-
-#[derive(Debug)]
-struct Repeated {
-    reason: String,
-    times: u32,
-    logged_at: Instant,
-}
-
-impl Reminder {
-    /// Counts a failure; returns how often it has occurred, and whether it is to be logged now.
-    fn count(&mut self, reason: &str) -> (u32, bool) {
-        let now = Instant::now();
-        if let Some(known) = self.0.iter_mut().find(|known| known.reason == reason) {
-            known.times = known.times.saturating_add(1);
-            let is_due = now.duration_since(known.logged_at) >= REMIND_AFTER;
-            if is_due {
-                known.logged_at = now;
-            }
-            return (known.times, is_due);
-        }
-        if self.0.len() >= REASONS_MAX {
-            self.0.remove(0);
-        }
-        self.0.push(Repeated { reason: reason.to_owned(), times: 1, logged_at: now });
-        (1, true)
     }
 }

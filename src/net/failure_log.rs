@@ -1,0 +1,74 @@
+//! Which failures of consecutive attempts are logged: each reason when it is new, and then rarely.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The time after which a repeated failure is logged again.
+const REMIND_AFTER: Duration = Duration::from_secs(600);
+/// Reasons that are distinguished; the oldest is forgotten for a further one.
+const REASONS_MAX: usize = 16;
+
+/// The failures since the last reset.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FailureLog {
+    reasons: Vec<RepeatedReason>,
+    failures: u64,
+}
+
+#[derive(Clone, Debug)]
+struct RepeatedReason {
+    text: String,
+    times: u64,
+    logged_at: Instant,
+}
+
+impl FailureLog {
+    /// Counts a failure; returns how often its reason has occurred, and whether it is to be logged
+    /// now. Reasons that differ only in numbers, such as seconds of silence, are the same.
+    pub(crate) fn count(&mut self, reason: &str) -> (u64, bool) {
+        self.failures += 1;
+        let now = Instant::now();
+        let text: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
+        if let Some(known) = self.reasons.iter_mut().find(|known| known.text == text) {
+            known.times += 1;
+            let is_due = now.duration_since(known.logged_at) >= REMIND_AFTER;
+            if is_due {
+                known.logged_at = now;
+            }
+            return (known.times, is_due);
+        }
+        if self.reasons.len() >= REASONS_MAX {
+            self.reasons.remove(0);
+        }
+        self.reasons.push(RepeatedReason { text, times: 1, logged_at: now });
+        (1, true)
+    }
+
+    pub(crate) const fn failures(&self) -> u64 {
+        self.failures
+    }
+
+    /// Makes every reason new again; returns how many failures there were.
+    pub(crate) fn reset(&mut self) -> u64 {
+        std::mem::take(self).failures
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_same_reason_is_logged_once_in_ten_minutes_until_a_reset() {
+        let mut log = FailureLog::default();
+        assert_eq!(log.count("silent for 15 s"), (1, true));
+        assert_eq!(log.count("silent for 16 s"), (2, false));
+        assert_eq!(log.count("refused"), (1, true));
+        tokio::time::advance(REMIND_AFTER).await;
+        assert_eq!(log.count("refused"), (2, true));
+        assert_eq!(log.count("refused"), (3, false));
+        assert_eq!(log.reset(), 5);
+        assert_eq!(log.count("refused"), (1, true));
+    }
+}
