@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::gateway::failed;
 use super::{Finding, count};
 use crate::config::{Config, Reach};
-use crate::gsdk::{GatewayOptions, ListedGateway, MasterClient};
+use crate::gsdk::{GatewayClient, GatewayOptions, ListedGateway, MasterClient};
 use crate::ids::{GatewayName, discovered_name};
 
 /// Gateways named in one line.
@@ -109,7 +109,7 @@ fn discovered(behind: &Behind, gateways: &[ListedGateway]) -> Option<Finding> {
 
 /// One gateway that the configuration names.
 async fn gateway(
-    client: &MasterClient,
+    client: &Arc<MasterClient>,
     master: &GatewayName,
     name: &GatewayName,
     gateway_id: &str,
@@ -127,12 +127,15 @@ async fn gateway(
              that this gateway runs and reaches the master"
         ))
         .about(id_key),
-        Some(_) => match client.gateway(gateway_id).device_list().await {
-            Ok(devices) => Finding::ok(format!(
-                "gateway {name}: answers through master {master}; its list holds {}",
-                count(devices.len(), "device")
-            )),
-            Err(error) => Finding::fail(format!("gateway {name}: {error}")).about(id_key),
-        },
+        Some(_) => {
+            let client = GatewayClient::through(client.clone(), gateway_id.into());
+            match client.device_list().await {
+                Ok(devices) => Finding::ok(format!(
+                    "gateway {name}: answers through master {master}; its list holds {}",
+                    count(devices.len(), "device")
+                )),
+                Err(error) => Finding::fail(format!("gateway {name}: {error}")).about(id_key),
+            }
+        }
     }
 }

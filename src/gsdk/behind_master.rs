@@ -9,7 +9,7 @@ use super::disconnect::Disconnect;
 use super::error::{ErrorCode, LinkError};
 use super::link_output::LinkOutput;
 use super::list_requests::ListRequests;
-use super::master_connection::MasterConnection;
+use super::master_client::MasterClient;
 use crate::net::Peer;
 
 /// One gateway behind a master. Clones are the same gateway.
@@ -22,9 +22,9 @@ pub(crate) struct BehindMaster {
 
 impl BehindMaster {
     /// Its link is up.
-    pub(crate) fn up(&self, master: &Arc<MasterConnection>) -> Result<(), Disconnect> {
+    pub(crate) fn up(&self, master: &Arc<MasterClient>) -> Result<(), Disconnect> {
         let client = GatewayClient::through(master.clone(), self.id.clone());
-        self.output.up(client, master.version().master_package(), None)
+        self.output.up(client, master.package(), None)
     }
 
     /// The master has no connection to it, or does not list it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::connection::{Connector, GrpcConnection, RpcObserver};
 use super::convert;
 use super::error::Error;
-use super::master_connection::MasterConnection;
+use super::master_client::MasterClient;
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, GatewayRpc, Rpc};
 use super::stored::StoredItems;
@@ -25,7 +25,7 @@ enum CallRoute {
     /// To the gateway itself.
     Direct(Arc<GrpcConnection>),
     /// To its master, with the gateway's ID there.
-    Master { master: Arc<MasterConnection>, gateway_id: Arc<str> },
+    Master { master: Arc<MasterClient>, gateway_id: Arc<str> },
 }
 
 /// A gateway's calls on one connection. Clones share the connection.
@@ -51,7 +51,8 @@ impl GatewayClient {
     }
 
     /// The calls to one gateway of a master.
-    pub(crate) const fn through(master: Arc<MasterConnection>, gateway_id: Arc<str>) -> Self {
+    #[must_use]
+    pub const fn through(master: Arc<MasterClient>, gateway_id: Arc<str>) -> Self {
         Self { route: CallRoute::Master { master, gateway_id }, deadline: None }
     }
 

@@ -9,13 +9,13 @@ use std::time::Instant;
 use prost::Message;
 use tonic::{Code, Status as GrpcStatus};
 
-use super::types::{DeviceError, FoundDevice, PendingDevice};
+use super::types::{DeviceError, FoundDevice, ListedGateway, PendingDevice};
 use crate::fleet::{
     AcceptFilter, DeviceDetails, DeviceInfo, DeviceType, LinkEvent, Listed, Mode, Slaves, Status,
     Target,
 };
 use crate::ids::{DeviceId, Moment};
-use crate::proto::{connect, device, err};
+use crate::proto::{connect, device, err, gateway};
 
 /// The longest text of a device that is taken.
 const TEXT_CHARS_MAX: usize = 64;
@@ -152,6 +152,14 @@ pub(crate) fn async_connect_info(device: &(DeviceId, Target)) -> connect::AsyncC
     let (device_id, target) = device;
     let connect::ConnectInfo { ip_addr, port, use_ssl } = connect_info(*target);
     connect::AsyncConnectInfo { device_id: device_id.get(), ip_addr, port, use_ssl }
+}
+
+pub(crate) fn listed_gateway(wire: gateway::GatewayInfo) -> ListedGateway {
+    ListedGateway {
+        id: wire.gateway_id,
+        is_connected: wire.is_connected,
+        device_ids: ids(wire.device_i_ds),
+    }
 }
 
 /// The devices that failed; rows with the code OK did not.

@@ -7,28 +7,28 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::client::GatewayClient;
 use super::error::Error;
-use super::master_connection::MasterConnection;
+use super::master_client::MasterClient;
 use super::places::Reading;
+use super::types::ListedGateway;
 use crate::fleet::{AcceptFilter, Listed};
-use crate::proto::gateway::GatewayInfo;
 
 /// The result of a call. A list belongs to the link of its gateway with this number.
 pub(crate) enum CallResult {
     List(usize, u64, Result<Vec<Listed>, Error>),
     Filter(usize, u64, Result<AcceptFilter, Error>),
     /// With the number of gateway statuses read when it was requested.
-    Gateways(u64, Result<Vec<GatewayInfo>, Error>),
+    Gateways(u64, Result<Vec<ListedGateway>, Error>),
     /// Whether there is another token.
     Renewed(Result<bool, Error>),
 }
 
 pub(crate) struct MasterCalls {
-    master: Arc<MasterConnection>,
+    master: Arc<MasterClient>,
     running: JoinSet<CallResult>,
 }
 
 impl MasterCalls {
-    pub(crate) fn new(master: Arc<MasterConnection>) -> Self {
+    pub(crate) fn new(master: Arc<MasterClient>) -> Self {
         Self { master, running: JoinSet::new() }
     }
 

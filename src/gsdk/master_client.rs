@@ -1,74 +1,233 @@
-//! Single calls to a master, without a [`MasterLink`](super::MasterLink).
+//! The calls to a master gateway on one connection: logged in as a tenant, with the token on every
+//! call.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use super::client::GatewayClient;
-use super::connection::{Connector, RpcObserver};
+use tokio::time::{Instant, timeout, timeout_at};
+use tonic::{Code, Status};
+
+use super::connection::{Connector, GrpcConnection, RpcObserver};
+use super::convert;
+use super::encoded::{EncodedAnswer, EncodedCall};
 use super::error::Error;
-use super::master_connection::MasterConnection;
 use super::options::GatewayOptions;
+use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
+use super::subscription::Subscription;
+use super::token::Token;
+use super::types::ListedGateway;
 use crate::certificate::Certificate;
+use crate::net;
+use crate::proto::connect_master;
+use crate::proto::gateway::{self, GetListRequest, GetRequest};
+use crate::proto::login::LoginRequest;
 
-/// A connection to a master that is logged in.
-#[derive(Clone, Debug)]
+/// A connection that is logged in. It ends like any connection, and is never reopened.
 pub struct MasterClient {
-    master: Arc<MasterConnection>,
+    connection: Arc<GrpcConnection>,
+    version: ApiVersion,
+    /// The tenant's certificate (PEM), which a login shows.
+    certificate: String,
+    token: Mutex<Token>,
+    /// Held during a login, so that calls that fail together log in once; when one last failed.
+    login: tokio::sync::Mutex<Option<Instant>>,
 }
 
-/// A master's status of one of its gateways.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedGateway {
-    pub id: String,
-    pub is_connected: bool,
-    /// How many devices it has.
-    pub devices: usize,
+impl fmt::Debug for MasterClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.connection.fmt(f)
+    }
 }
 
 impl MasterClient {
-    /// Connects and logs in.
-    pub async fn dial(options: &GatewayOptions, observer: RpcObserver) -> Result<Self, Error> {
-        let master = MasterConnection::open(&Connector::new(options.clone(), observer)).await?;
-        Ok(Self { master: Arc::new(master) })
+    /// Connects and logs in, without a [`MasterLink`](super::MasterLink).
+    pub async fn dial(options: &GatewayOptions, observer: RpcObserver) -> Result<Arc<Self>, Error> {
+        Self::open(&Connector::new(options.clone(), observer)).await
     }
 
-    /// The calls to one of its gateways.
-    #[must_use]
-    pub fn gateway(&self, gateway_id: &str) -> GatewayClient {
-        GatewayClient::through(self.master.clone(), gateway_id.into())
-    }
-
-    /// The gateways of the tenant.
-    pub async fn gateways(&self) -> Result<Vec<ListedGateway>, Error> {
-        let infos = self.master.gateways().await?.into_iter();
-        let gateway = infos.map(|info| ListedGateway {
-            id: info.gateway_id,
-            is_connected: info.is_connected,
-            devices: info.device_i_ds.len(),
-        });
-        Ok(gateway.collect())
-    }
-
-    /// Opens both streams of status changes, as a link does, and closes them.
-    pub async fn try_streams(&self) -> Result<(), Error> {
-        let connection = self.master.connection();
-        let grace = connection.options().timing.subscribe_grace;
-        let mut streams = self.master.subscribe();
-        match tokio::time::timeout(grace, streams.responses()).await {
-            Ok(Err(status)) => Err(connection.error(super::rpc::SUBSCRIBE_STATUS, status)),
-            // Some servers respond only with the first change.
-            Ok(Ok(())) | Err(_) => Ok(()),
+    pub(crate) async fn open(connector: &Connector) -> Result<Arc<Self>, Error> {
+        let certificate = net::client_certificate(&connector.options.target()).await?;
+        let connection = GrpcConnection::open(connector).await?;
+        for version in connection.candidate_versions() {
+            match log_in(&connection, version, &certificate).await {
+                Err(error) if error.grpc_code() == Some(Code::Unimplemented) => {}
+                Err(error) => return Err(error),
+                Ok(token) => {
+                    connection.confirm(version);
+                    return Ok(Arc::new(Self {
+                        connection: Arc::new(connection),
+                        version,
+                        certificate,
+                        token: Mutex::new(token),
+                        login: tokio::sync::Mutex::default(),
+                    }));
+                }
+            }
         }
+        let GatewayOptions { peer, address, .. } = connector.options.clone();
+        Err(Error::NotAMasterGateway { peer, address })
+    }
+
+    pub(crate) const fn connection(&self) -> &Arc<GrpcConnection> {
+        &self.connection
+    }
+
+    pub(crate) const fn version(&self) -> ApiVersion {
+        self.version
     }
 
     /// The package in which the master answers.
     #[must_use]
-    pub fn package(&self) -> &'static str {
-        self.master.version().master_package()
+    pub const fn package(&self) -> &'static str {
+        self.version.master_package()
     }
 
     /// The master's certificate, if it could be parsed.
     #[must_use]
     pub fn certificate(&self) -> Option<&Certificate> {
-        self.master.connection().certificate()
+        self.connection.certificate()
     }
+
+    pub(crate) fn token(&self) -> Token {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes a call. If the master does not accept the token, logs in once and repeats the call,
+    /// which the master has not executed.
+    pub(crate) async fn call<R: Rpc>(
+        &self,
+        request: R,
+        deadline: Duration,
+    ) -> Result<R::Response, Error> {
+        let answer = self.send(&EncodedCall::new(&request), deadline).await?;
+        self.connection.decode::<R>(answer)
+    }
+
+    async fn send(&self, call: &EncodedCall, deadline: Duration) -> Result<EncodedAnswer, Error> {
+        let (token, until) = (self.token(), Instant::now() + deadline);
+        match self.connection.send(self.version, Some(&token), call, deadline).await {
+            Err(error) if error.grpc_code() == Some(Code::Unauthenticated) => {
+                let replaced = timeout_at(until, self.replace(&token)).await.map_err(|_| {
+                    let peer = self.connection.options().peer.clone();
+                    Error::Deadline { peer, method: LoginRequest::METHOD, deadline }
+                });
+                if !replaced?? {
+                    return Err(error);
+                }
+                let (token, left) = (self.token(), until.saturating_duration_since(Instant::now()));
+                self.connection.send(self.version, Some(&token), call, left).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Logs in again, unless this token has been replaced already. Returns whether there is another
+    /// token: there is none if the login of another call failed while this one waited for it.
+    pub(crate) async fn replace(&self, token: &Token) -> Result<bool, Error> {
+        let asked_at = Instant::now();
+        let mut failed_at = self.login.lock().await;
+        if self.token().value() != token.value() {
+            return Ok(true);
+        }
+        if failed_at.is_some_and(|failed_at| failed_at >= asked_at) {
+            return Ok(false);
+        }
+        match log_in(&self.connection, self.version, &self.certificate).await {
+            Ok(token) => {
+                *self.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+                Ok(true)
+            }
+            Err(error) => {
+                *failed_at = Some(Instant::now());
+                Err(error)
+            }
+        }
+    }
+
+    /// The gateways of the tenant: two calls.
+    pub async fn gateways(&self) -> Result<Vec<ListedGateway>, Error> {
+        let ids = self.call(GetListRequest {}, GetListRequest::DEADLINE).await?.gateway_i_ds;
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let request = GetRequest { gateway_i_ds: ids };
+        let infos = self.call(request, GetRequest::DEADLINE).await?.gateway_infos;
+        Ok(infos.into_iter().map(convert::listed_gateway).collect())
+    }
+
+    /// Opens both streams of status changes, as a link does, and closes them.
+    pub async fn try_streams(&self) -> Result<(), Error> {
+        let grace = self.connection.options().timing.subscribe_grace;
+        match timeout(grace, self.subscribe().responses()).await {
+            Ok(Err(status)) => Err(self.connection.error(SUBSCRIBE_STATUS, status)),
+            // Some servers respond only with the first change.
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Requests both streams.
+    pub(crate) fn subscribe(&self) -> MasterStreams {
+        let queue_size = self.connection.options().queue_size;
+        let devices = connect_master::SubscribeStatusRequest { queue_size };
+        let gateways = gateway::SubscribeStatusRequest { queue_size };
+        MasterStreams {
+            devices: self.subscription(Service::ConnectMaster, devices),
+            gateways: self.subscription(Service::Gateway, gateways),
+        }
+    }
+
+    fn subscription<Q, M>(&self, service: Service, request: Q) -> Subscription<M>
+    where
+        Q: prost::Message + 'static,
+        M: prost::Message + Default + 'static,
+    {
+        let (connection, token) = (self.connection.clone(), self.token());
+        let response = connection.clone().subscribe(self.version, service, Some(token), request);
+        Subscription::new(connection, response)
+    }
+}
+
+/// The status changes of the devices of all gateways, and those of the gateways.
+pub(crate) struct MasterStreams {
+    pub(crate) devices: Subscription,
+    pub(crate) gateways: Subscription<gateway::StatusChange>,
+}
+
+impl MasterStreams {
+    /// Waits for the responses to both.
+    pub(crate) async fn responses(&mut self) -> Result<(), Status> {
+        let Self { devices, gateways } = self;
+        tokio::try_join!(devices.response(), gateways.response()).map(drop)
+    }
+}
+
+async fn log_in(
+    connection: &GrpcConnection,
+    version: ApiVersion,
+    certificate: &str,
+) -> Result<Token, Error> {
+    let request = LoginRequest { tenant_cert: certificate.to_owned() };
+    let peer = connection.options().peer.clone();
+    match connection.call_as(version, request, LoginRequest::DEADLINE).await {
+        Ok(response) => {
+            let token = Token::new(&response.jwt_token, Instant::now(), net::wall_time());
+            token.ok_or_else(|| {
+                let message = "the token that the master gave cannot be sent in a header";
+                connection.error(LoginRequest::METHOD, Status::internal(message))
+            })
+        }
+        Err(Error::Status { status, .. }) if is_refusal(status.code()) => {
+            Err(Error::LoginRefused { peer, status })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the code of a failed login is about the certificate.
+const fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::NotFound
+    )
 }

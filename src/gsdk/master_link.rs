@@ -14,7 +14,7 @@ use super::disconnect::Disconnect;
 use super::error::LinkError;
 use super::link::Link;
 use super::link_output::LinkOutput;
-use super::master_connection::MasterConnection;
+use super::master_client::MasterClient;
 use super::master_session::MasterSession;
 use super::options::GatewayOptions;
 use super::reports::{LinkReportSender, MasterReport, MasterReportSender, MasterSink};
@@ -100,7 +100,7 @@ impl Supervised for MasterTask {
 
 impl MasterTask {
     async fn connect(&self, state: &mut AttemptState) -> Result<MasterSession, Disconnect> {
-        let master = Arc::new(MasterConnection::open(&state.connector).await?);
+        let master = MasterClient::open(&state.connector).await?;
         state.connector.api_version = master.version();
         let mut streams = master.subscribe();
         let gateways = {
@@ -122,10 +122,9 @@ impl MasterTask {
                 },
             }
         };
-        let certificate = master.connection().certificate();
-        let certificate_expires_at = certificate.map(|shown| shown.not_after);
+        let certificate_expires_at = master.certificate().map(|shown| shown.not_after);
         self.reports.try_send(MasterReport::Up { certificate_expires_at })?;
-        state.connected(master.connection(), master.version().master_package());
+        state.connected(master.connection(), master.package());
         let (behind, reports) = (self.behind.clone(), self.reports.clone());
         MasterSession::start(master, streams, gateways, behind, reports)
     }

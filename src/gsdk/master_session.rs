@@ -14,19 +14,20 @@ use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
 use super::keep_alive;
 use super::master_calls::{CallResult, MasterCalls};
-use super::master_connection::{MasterConnection, MasterStreams};
+use super::master_client::{MasterClient, MasterStreams};
 use super::master_timers::{Check, Renewal};
 use super::places::Places;
 use super::reports::{LinkReport, MasterReport, MasterSink};
 use super::rpc::SUBSCRIBE_STATUS;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd};
+use super::types::ListedGateway;
 use crate::fleet::{LinkEvent, Listed, Status};
 use crate::ids::DeviceId;
 use crate::proto::connect::StatusChange;
-use crate::proto::gateway::{self, GatewayInfo, GetListRequest};
+use crate::proto::gateway::{self, GetListRequest};
 
 pub(crate) struct MasterSession {
-    master: Arc<MasterConnection>,
+    master: Arc<MasterClient>,
     streams: MasterStreams,
     behind: Arc<GatewaysBehind>,
     reports: MasterSink,
@@ -44,9 +45,9 @@ pub(crate) struct MasterSession {
 impl MasterSession {
     /// A link with the master's list of gateways, read after the streams were open.
     pub(crate) fn start(
-        master: Arc<MasterConnection>,
+        master: Arc<MasterClient>,
         streams: MasterStreams,
-        gateways: Vec<GatewayInfo>,
+        gateways: Vec<ListedGateway>,
         behind: Arc<GatewaysBehind>,
         reports: MasterSink,
     ) -> Result<Self, Disconnect> {
@@ -171,9 +172,12 @@ impl MasterSession {
 
     /// Compares with the master's list of all gateways; `requested`: how many statuses of
     /// gateways had been read by then.
-    fn gateways_read(&mut self, requested: u64, infos: Vec<GatewayInfo>) -> Result<(), Disconnect> {
-        self.connected =
-            infos.iter().map(|info| (info.gateway_id.clone(), info.is_connected)).collect();
+    fn gateways_read(
+        &mut self,
+        requested: u64,
+        gateways: Vec<ListedGateway>,
+    ) -> Result<(), Disconnect> {
+        self.connected = gateways.iter().map(|it| (it.id.clone(), it.is_connected)).collect();
         self.reports.try_send(MasterReport::Gateways(self.connected.keys().cloned().collect()))?;
         for at in 0..self.places.len() {
             let Some(id) = self.places.id(at) else { continue };
@@ -181,10 +185,7 @@ impl MasterSession {
             let (is_listed, is_connected) = (connected.is_some(), connected == Some(true));
             self.places.set_status(at, requested, is_listed, is_connected)?;
         }
-        let devices = infos.into_iter().map(|info| {
-            let ids = info.device_i_ds.into_iter().filter_map(DeviceId::new).collect();
-            (Arc::from(info.gateway_id), ids)
-        });
+        let devices = gateways.into_iter().map(|it| (Arc::from(it.id), it.device_ids));
         let (found, strangers) = self.routes.reported(devices, Instant::now());
         if strangers > 0 {
             let master = self.master.connection().options().peer.name();

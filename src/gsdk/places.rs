@@ -7,7 +7,7 @@ use super::behind_master::BehindMaster;
 use super::client::GatewayClient;
 use super::disconnect::Disconnect;
 use super::list_requests::ListRequests;
-use super::master_connection::MasterConnection;
+use super::master_client::MasterClient;
 use super::reports::LinkReport;
 use crate::fleet::{GatewayIndex, LinkEvent};
 
@@ -42,7 +42,7 @@ pub(crate) struct Reading {
 }
 
 pub(crate) struct Places {
-    master: Arc<MasterConnection>,
+    master: Arc<MasterClient>,
     list_requests: Arc<ListRequests>,
     places: Vec<Place>,
     /// The places whose lists wait.
@@ -52,7 +52,7 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    pub(crate) fn new(master: Arc<MasterConnection>, list_requests: Arc<ListRequests>) -> Self {
+    pub(crate) fn new(master: Arc<MasterClient>, list_requests: Arc<ListRequests>) -> Self {
         let (places, waiting) = (Vec::new(), VecDeque::new());
         Self { master, list_requests, places, waiting, reading: 0 }
     }

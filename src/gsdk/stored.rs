@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::convert;
 use super::error::Error;
-use super::master_connection::MasterConnection;
+use super::master_client::MasterClient;
 use super::rpc::Rpc;
 use crate::fleet::{AcceptFilter, Slaves, Target};
 use crate::ids::DeviceId;
@@ -16,7 +16,7 @@ use crate::proto::connect_master as wire;
 /// The stored items of one gateway.
 #[derive(Clone, Debug)]
 pub struct StoredItems {
-    master: Arc<MasterConnection>,
+    master: Arc<MasterClient>,
     gateway_id: Arc<str>,
     /// Replaces the calls' own deadlines.
     deadline: Option<Duration>,
@@ -24,7 +24,7 @@ pub struct StoredItems {
 
 impl StoredItems {
     pub(crate) const fn new(
-        master: Arc<MasterConnection>,
+        master: Arc<MasterClient>,
         gateway_id: Arc<str>,
         deadline: Option<Duration>,
     ) -> Self {

@@ -33,7 +33,8 @@ impl GatewayTarget {
         match self {
             Self::Direct(options) => GatewayClient::dial(options, observer).await,
             Self::Master { options, gateway_id, .. } => {
-                Ok(MasterClient::dial(options, observer).await?.gateway(gateway_id))
+                let master = MasterClient::dial(options, observer).await?;
+                Ok(GatewayClient::through(master, gateway_id.as_str().into()))
             }
         }
     }

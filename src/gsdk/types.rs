@@ -36,6 +36,14 @@ pub struct FoundDevice {
     pub server: String,
 }
 
+/// A gateway of a master, as the master lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedGateway {
+    pub id: String,
+    pub is_connected: bool,
+    pub device_ids: Vec<DeviceId>,
+}
+
 /// Why a call for many devices failed for one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceError {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gsdk2mqtt::gsdk::{Error, GatewayOptions, LinkTiming, MasterClient, QUEUE_SIZE_DEFAULT};
+use gsdk2mqtt::gsdk::{
+    Error, GatewayClient, GatewayOptions, LinkTiming, MasterClient, QUEUE_SIZE_DEFAULT,
+};
 use gsdk2mqtt::ids::HostPort;
 use gsdk2mqtt::net::{Peer, TlsFiles};
 use gsdk2mqtt::simulator::Fault;
@@ -13,8 +15,8 @@ use super::Campus;
 use crate::harness::eventually;
 use crate::harness::master::Master;
 
-/// A client that is logged in.
-async fn client(master: &Master) -> MasterClient {
+/// A client of the gateway `a` that is logged in.
+async fn client(master: &Master) -> GatewayClient {
     let file = |name| Some(master.file(name));
     let options = GatewayOptions {
         peer: Peer::Master("campus".parse().unwrap()),
@@ -28,14 +30,15 @@ async fn client(master: &Master) -> MasterClient {
         queue_size: QUEUE_SIZE_DEFAULT,
         timing: LinkTiming::default(),
     };
-    MasterClient::dial(&options, Arc::new(|_: &_| {})).await.unwrap()
+    let master = MasterClient::dial(&options, Arc::new(|_: &_| {})).await.unwrap();
+    GatewayClient::through(master, "a".into())
 }
 
 /// A call and its login last longer than its deadline together, but not each.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_is_within_the_deadline_of_its_call() {
     let master = Master::start(&["a"], 1).await;
-    let gateway = client(&master).await.gateway("a").with_deadline(Duration::from_millis(1_500));
+    let gateway = client(&master).await.with_deadline(Duration::from_millis(1_500));
     gateway.device_list().await.unwrap();
     master.simulator.control().apply_fault(&Fault::latency(Duration::from_secs(1)));
     master.simulator.control().apply_fault(&Fault::ExpireTokens);
@@ -48,7 +51,7 @@ async fn a_login_is_within_the_deadline_of_its_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_for_a_login_that_fails_do_not_log_in_themselves() {
     let master = Master::start(&["a"], 1).await;
-    let gateway = client(&master).await.gateway("a");
+    let gateway = client(&master).await;
     gateway.device_list().await.unwrap();
     let control = master.simulator.control();
     let logins = master.calls("Login");
