@@ -53,7 +53,8 @@ impl BehindMaster {
 #[derive(Debug, Default)]
 pub(crate) struct GatewaysBehind {
     gateways: Mutex<Vec<BehindMaster>>,
-    added: Notify,
+    /// Notified when one is added.
+    pub(crate) added: Notify,
     pub(crate) list_requests: Arc<ListRequests>,
 }
 
@@ -67,10 +68,5 @@ impl GatewaysBehind {
     pub(crate) fn after(&self, known: usize) -> Vec<BehindMaster> {
         let gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
         gateways.get(known..).unwrap_or_default().to_vec()
-    }
-
-    /// Waits until a gateway is added. Cancel safe.
-    pub(crate) async fn added(&self) {
-        self.added.notified().await;
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::behind_master::GatewaysBehind;
@@ -13,7 +14,7 @@ use super::device_routes::{DeviceRoutes, StatusRoute};
 use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
 use super::keep_alive;
-use super::master_calls::{CallResult, MasterCalls};
+use super::master_calls::{CallResult, next_result};
 use super::master_client::{MasterClient, MasterStreams};
 use super::master_timers::{Check, Renewal};
 use super::places::Places;
@@ -35,7 +36,7 @@ pub(crate) struct MasterSession {
     routes: DeviceRoutes,
     /// Whether the master is connected to each gateway that it lists.
     connected: BTreeMap<String, bool>,
-    calls: MasterCalls,
+    calls: JoinSet<CallResult>,
     check: Check,
     renewal: Renewal,
     /// Counts the statuses of gateways.
@@ -52,7 +53,6 @@ impl MasterSession {
         reports: MasterSink,
     ) -> Result<Self, Disconnect> {
         let places = Places::new(master.clone(), behind.list_requests.clone());
-        let calls = MasterCalls::new(master.clone());
         let mut session = Self {
             master,
             streams,
@@ -61,7 +61,7 @@ impl MasterSession {
             places,
             routes: DeviceRoutes::default(),
             connected: BTreeMap::new(),
-            calls,
+            calls: JoinSet::new(),
             check: Check::new(),
             renewal: Renewal::default(),
             changes: 0,
@@ -105,7 +105,7 @@ impl MasterSession {
                     self.gateways_changed(&mut gateways)?;
                     self.go_on(end)?;
                 }
-                Some(answer) = self.calls.next() => {
+                Some(answer) = next_result(&mut self.calls) => {
                     // Changes that came before the answer are reported before it.
                     let end = self.streams.devices.read_ready(&mut batch).await;
                     self.route(&mut batch)?;
@@ -115,7 +115,7 @@ impl MasterSession {
                     self.go_on(end.or(gateways_end))?;
                 }
                 requested = self.behind.list_requests.take() => self.places.want_lists(&requested),
-                () = self.behind.added() => self.add_gateways()?,
+                () = self.behind.added.notified() => self.add_gateways()?,
                 () = until(check) => self.start_check(),
                 () = until(renewal) => self.start_renewal(),
             }
@@ -217,8 +217,8 @@ impl MasterSession {
 
     /// Reads the lists that wait.
     fn start_lists(&mut self) -> Result<(), Disconnect> {
-        while let Some(reading) = self.places.next_list()? {
-            self.calls.read_list(reading);
+        while let Some((at, link, client)) = self.places.next_list()? {
+            self.calls.spawn(async move { CallResult::List(at, link, client.device_list().await) });
         }
         Ok(())
     }
@@ -226,12 +226,17 @@ impl MasterSession {
     fn start_check(&mut self) {
         self.check.start();
         self.routes.requested();
-        self.calls.read_gateways(self.changes);
+        let (master, changes) = (self.master.clone(), self.changes);
+        self.calls.spawn(async move { CallResult::Gateways(changes, master.gateways().await) });
     }
 
     fn start_renewal(&mut self) {
         self.renewal.start();
-        self.calls.renew_token();
+        let master = self.master.clone();
+        self.calls.spawn(async move {
+            let token = master.token();
+            CallResult::Renewed(master.replace(&token).await)
+        });
     }
 
     fn answered(&mut self, answer: CallResult) -> Result<(), Disconnect> {
@@ -308,7 +313,9 @@ impl MasterSession {
                 }
                 gateway.output.reports.try_send(LinkEvent::List(rows))?;
                 if let Some(client) = gateway.output.client() {
-                    self.calls.read_filter(at, link, client);
+                    self.calls.spawn(async move {
+                        CallResult::Filter(at, link, client.accept_filter().await)
+                    });
                 }
                 Ok(None)
             }

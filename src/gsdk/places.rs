@@ -34,13 +34,6 @@ enum ListReading {
     Outdated,
 }
 
-/// A list that is to be read: the place of its gateway, and the number of the gateway's link.
-pub(crate) struct Reading {
-    pub(crate) at: usize,
-    pub(crate) link: u64,
-    pub(crate) client: GatewayClient,
-}
-
 pub(crate) struct Places {
     master: Arc<MasterClient>,
     list_requests: Arc<ListRequests>,
@@ -147,8 +140,9 @@ impl Places {
         }
     }
 
-    /// The next list to be read, which is reported as requested.
-    pub(crate) fn next_list(&mut self) -> Result<Option<Reading>, Disconnect> {
+    /// The next list to be read, which is reported as requested: the place of its gateway, and the
+    /// number of the gateway's link.
+    pub(crate) fn next_list(&mut self) -> Result<Option<(usize, u64, GatewayClient)>, Disconnect> {
         while self.reading < LISTS_MAX {
             let Some(at) = self.waiting.pop_front() else { break };
             let place = self.places.get_mut(at).filter(|place| place.list == ListReading::Waiting);
@@ -157,7 +151,7 @@ impl Places {
             place.list = ListReading::Reading;
             place.gateway.output.reports.try_send(LinkEvent::ListRequested)?;
             self.reading += 1;
-            return Ok(Some(Reading { at, link: place.link, client }));
+            return Ok(Some((at, place.link, client)));
         }
         Ok(None)
     }
