@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use futures_util::future::OptionFuture;
 use tokio::time::Instant;
 
 use super::client::GatewayClient;
@@ -20,14 +21,6 @@ use crate::fleet::{AcceptFilter, LinkEvent, Listed};
 use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
 
 type PendingCall<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
-
-/// Waits for the response to a call; forever if there is none.
-async fn response<T>(call: &mut Option<PendingCall<T>>) -> Result<T, Error> {
-    match call {
-        Some(call) => call.await,
-        None => std::future::pending().await,
-    }
-}
 
 pub(crate) struct ConnectedLink<'a> {
     reports: &'a GatewaySink,
@@ -75,7 +68,7 @@ impl<'a> ConnectedLink<'a> {
                         tokio::task::yield_now().await;
                     }
                 }
-                list = response(&mut self.list) => {
+                Some(list) = OptionFuture::from(self.list.as_mut()) => {
                     self.list = None;
                     // Changes that came before the list are reported before it.
                     let end = self.subscription.read_ready(&mut batch).await;
@@ -86,7 +79,7 @@ impl<'a> ConnectedLink<'a> {
                     }
                     reported?;
                 }
-                filter = response(&mut self.filter) => {
+                Some(filter) = OptionFuture::from(self.filter.as_mut()) => {
                     self.filter = None;
                     // A filter that cannot be read is no failure of the link.
                     if let Ok(filter) = filter {

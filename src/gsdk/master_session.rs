@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
+use futures_util::future::OptionFuture;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -89,8 +90,8 @@ impl MasterSession {
         let mut gateways = Vec::new();
         loop {
             self.start_lists()?;
-            let check = self.check.due();
-            let renewal = self.renewal.due();
+            let check = OptionFuture::from(self.check.due().map(sleep_until));
+            let renewal = OptionFuture::from(self.renewal.due().map(sleep_until));
             tokio::select! {
                 end = self.streams.devices.read(&mut batch) => {
                     let full = batch.len() >= BATCH_LEN_MAX;
@@ -116,8 +117,8 @@ impl MasterSession {
                 }
                 requested = self.behind.list_requests.take() => self.places.want_lists(&requested),
                 () = self.behind.added.notified() => self.add_gateways()?,
-                () = until(check) => self.start_check(),
-                () = until(renewal) => self.start_renewal(),
+                Some(()) = check => self.start_check(),
+                Some(()) = renewal => self.start_renewal(),
             }
         }
     }
@@ -335,12 +336,5 @@ impl MasterSession {
             Some(expires_at) => self.reports.try_send(MasterReport::Token { expires_at }),
             None => Ok(()),
         }
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
