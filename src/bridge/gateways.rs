@@ -231,11 +231,18 @@ impl Gateways {
                 self.changes.extend(recalled.map(GatewayChange::Added));
                 state.set_fact(gateway, |facts| facts.is_removed = !is_listed);
             }
-            LinkReport::Connected { package, certificate_expires_at } => {
+            LinkReport::Up { package, certificate_expires_at } => {
                 state.set_fact(gateway, |facts| {
                     facts.package = Some(package.to_owned());
                     facts.certificate_expires_at = certificate_expires_at;
                 });
+                self.link_event(state, gateway, LinkEvent::LinkUp);
+            }
+            LinkReport::Down { error, last_activity } => {
+                set_error(state, gateway, &error);
+                if let Some(last_activity) = last_activity {
+                    self.link_event(state, gateway, LinkEvent::LinkDown { last_activity });
+                }
             }
             LinkReport::AcceptFilter(filter) => {
                 if let Some(provisioner) = self.provisioner(gateway) {
@@ -248,13 +255,11 @@ impl Gateways {
             LinkReport::ListFailed(error) => {
                 // Logged once: until another error comes, it is in the gateway's info.
                 if set_error(state, gateway, &error) {
-                    let gateway = state.directory.gateway(gateway).map(|entry| entry.name.as_str());
-                    let code = error.code.as_str();
+                    let entry = state.directory.gateway(gateway);
+                    let (gateway, code) = (entry.map(|it| it.name.as_str()), error.code.as_str());
                     tracing::warn!(gateway, code, %error, "cannot read the device list; retrying");
                 }
-            }
-            LinkReport::AttemptFailed(error) | LinkReport::Disconnected(error) => {
-                set_error(state, gateway, &error);
+                self.link_event(state, gateway, LinkEvent::ListFailed);
             }
         }
     }

@@ -120,9 +120,10 @@ impl Masters {
                 let skew = master.skew.estimate_ms().map(|skew| skew - offset);
                 set_facts(state, &name, false, |facts| facts.clock_skew_ms = skew);
             }
-            MasterReport::AttemptFailed(error) => set_error(state, &name, &error),
             MasterReport::Down { error, last_activity } => {
-                master.lost_at = Some(Instant::from_std(last_activity) + UNKNOWN_AFTER);
+                if let Some(last_activity) = last_activity {
+                    master.lost_at = Some(Instant::from_std(last_activity) + UNKNOWN_AFTER);
+                }
                 set_error(state, &name, &error);
             }
         }

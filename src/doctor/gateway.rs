@@ -125,13 +125,11 @@ async fn stream(options: GatewayOptions) -> Finding {
     let first_status = async {
         while let Some((_, report)) = events.recv().await {
             match report {
-                LinkReport::Event(LinkEvent::LinkUp) => is_open = true,
+                LinkReport::Up { .. } => is_open = true,
                 LinkReport::Event(LinkEvent::Status { timestamp_s, .. }) => {
                     return Ok(Some(skew_ms(timestamp_s)));
                 }
-                LinkReport::AttemptFailed(error) | LinkReport::Disconnected(error) => {
-                    return Err(error);
-                }
+                LinkReport::Down { error, .. } => return Err(error),
                 _ => {}
             }
         }

@@ -112,7 +112,6 @@ impl<'a> ConnectedLink<'a> {
             }
             Err(error) => {
                 self.reports.try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
-                self.reports.try_send(LinkEvent::ListFailed)?;
                 match error {
                     Error::Broken { .. } => {
                         Err(Disconnect::from_call(self.client.connection(), error))

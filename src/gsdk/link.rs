@@ -53,7 +53,7 @@ impl Link {
     }
 
     /// Requests the device list. Requests made while one is running lead to one more list. While
-    /// the link is down this has no effect: request the list after `LinkUp`.
+    /// the link is down this has no effect: request the list after `LinkReport::Up`.
     pub fn list_now(&self) {
         self.list_requests.request(self.gateway);
     }

@@ -7,7 +7,7 @@ use super::client::GatewayClient;
 use super::disconnect::Disconnect;
 use super::error::LinkError;
 use super::reports::{GatewaySink, LinkReport, LinkReportSender};
-use crate::fleet::{GatewayIndex, LinkEvent};
+use crate::fleet::GatewayIndex;
 use crate::ids::Moment;
 use crate::net::Peer;
 
@@ -45,41 +45,27 @@ impl LinkOutput {
         package: &'static str,
         certificate_expires_at: Option<Moment>,
     ) -> Result<(), Disconnect> {
+        // The reader of the report uses the client.
         self.client.send_replace(Some(client));
-        let connected = LinkReport::Connected { package, certificate_expires_at };
-        let reported = self.reports.try_send(connected);
-        let reported = reported.and_then(|()| self.reports.try_send(LinkEvent::LinkUp));
-        // Without `LinkUp` there will be no `LinkDown`.
+        let reported = self.reports.try_send(LinkReport::Up { package, certificate_expires_at });
+        // A link that was not reported as up is not reported as down.
         reported.inspect_err(|_| _ = self.client.send_replace(None))
     }
 
     /// The link is down, or an attempt failed, while the connection to its master stands.
     pub(crate) fn absent(&self, error: LinkError) -> Result<(), Disconnect> {
-        let client = self.client();
-        let mut reports = self.end(error, Instant::now()).into_iter();
-        let reported = reports.try_for_each(|report| self.reports.try_send(report));
+        let last_activity = self.is_up().then(|| Instant::now().into_std());
         // With a full queue the connection to the master ends, and with it this link.
-        reported.inspect_err(|_| _ = self.client.send_replace(client))
+        self.reports.try_send(LinkReport::Down { error, last_activity })?;
+        self.client.send_replace(None);
+        Ok(())
     }
 
     /// The link is down, or an attempt failed; false if the receiver of the reports is gone.
     pub(crate) async fn ended(&self, error: LinkError, last_activity: Option<Instant>) -> bool {
+        let was_up = self.client.send_replace(None).is_some();
         let last_activity = last_activity.unwrap_or_else(Instant::now);
-        for report in self.end(error, last_activity) {
-            if !self.reports.send(report).await {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn end(&self, error: LinkError, last_activity: Instant) -> Vec<LinkReport> {
-        let last_activity = last_activity.into_std();
-        match self.client.send_replace(None) {
-            Some(_) => {
-                vec![LinkReport::Disconnected(error), LinkEvent::LinkDown { last_activity }.into()]
-            }
-            None => vec![LinkReport::AttemptFailed(error)],
-        }
+        let last_activity = was_up.then(|| last_activity.into_std());
+        self.reports.send(LinkReport::Down { error, last_activity }).await
     }
 }

@@ -88,13 +88,8 @@ impl Supervised for MasterTask {
                 return false;
             }
         }
-        let error = error.clone();
-        self.reports
-            .send(match last_activity {
-                Some(at) => MasterReport::Down { error, last_activity: at.into_std() },
-                None => MasterReport::AttemptFailed(error),
-            })
-            .await
+        let (error, last_activity) = (error.clone(), last_activity.map(Instant::into_std));
+        self.reports.send(MasterReport::Down { error, last_activity }).await
     }
 }
 

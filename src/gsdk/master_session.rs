@@ -322,7 +322,6 @@ impl MasterSession {
             }
             Err(error) => {
                 gateway.output.reports.try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
-                gateway.output.reports.try_send(LinkEvent::ListFailed)?;
                 // The master may have lost the gateway without reporting it.
                 self.check.want(true);
                 Ok(Some(error))

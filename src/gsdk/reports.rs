@@ -1,5 +1,7 @@
 //! What the tasks of gateways and masters report, in order, and their queues.
 
+use std::time::Instant;
+
 use tokio::sync::mpsc;
 
 use super::disconnect::Disconnect;
@@ -11,21 +13,18 @@ use crate::net::Peer;
 /// A report about a gateway.
 #[derive(Clone, Debug)]
 pub enum LinkReport {
-    /// An event for the core.
+    /// An event for the core: a status, a list, or that a list was requested.
     Event(LinkEvent),
-    /// About the connection of the `LinkUp` that follows: the package in which the gateway, or its
-    /// master, answers.
-    Connected { package: &'static str, certificate_expires_at: Option<Moment> },
+    /// The link is up, in the package in which the gateway, or its master, answers.
+    Up { package: &'static str, certificate_expires_at: Option<Moment> },
+    /// The link is down, since its last byte; no time: an attempt to connect failed.
+    Down { error: LinkError, last_activity: Option<Instant> },
+    /// The list could not be read; the link is still up.
+    ListFailed(LinkError),
     /// Whether the gateway's master lists it; true until something else is reported.
     Listed(bool),
     /// The accept filter, read after each list.
     AcceptFilter(Box<AcceptFilter>),
-    /// Why an attempt to connect failed.
-    AttemptFailed(LinkError),
-    /// The reason for the `ListFailed` that follows.
-    ListFailed(LinkError),
-    /// The reason for the `LinkDown` that follows.
-    Disconnected(LinkError),
 }
 
 impl From<LinkEvent> for LinkReport {
@@ -44,11 +43,9 @@ pub enum MasterReport {
     /// The IDs of the gateways that the master lists.
     Gateways(Vec<String>),
     /// A time by the master's clock, in Unix seconds, and when it was received.
-    Clock { timestamp_s: u32, received: std::time::Instant },
-    /// An attempt to connect failed.
-    AttemptFailed(LinkError),
-    /// The link is down; follows each `Up` exactly once.
-    Down { error: LinkError, last_activity: std::time::Instant },
+    Clock { timestamp_s: u32, received: Instant },
+    /// The link is down, since its last byte; no time: an attempt to connect failed.
+    Down { error: LinkError, last_activity: Option<Instant> },
 }
 
 /// The queue of all gateways' reports.

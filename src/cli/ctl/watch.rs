@@ -57,26 +57,25 @@ pub(crate) async fn run(gateway: ChosenGateway, json: bool) -> anyhow::Result<Ex
 impl Watch {
     /// Whether the options are wrong, so that waiting for a link is useless.
     fn is_usage_error(&self, report: &LinkReport) -> bool {
-        let LinkReport::AttemptFailed(error) = report else { return false };
+        let LinkReport::Down { error, last_activity: None } = report else { return false };
         !self.was_linked && super::is_usage_error(error.code)
     }
 
     fn lines(&mut self, report: LinkReport, link: &Link) -> Vec<String> {
         let now = wall_time();
-        let event = match report {
-            LinkReport::Event(event) => event,
-            LinkReport::Disconnected(error) => {
-                return vec![self.link(now, "link_lost", Some(&error.to_string()))];
+        match report {
+            LinkReport::Up { .. } => {
+                (self.was_linked, self.is_listed) = (true, false);
+                link.list_now();
+                vec![self.link(now, "linked", None)]
             }
-            LinkReport::AttemptFailed(error) | LinkReport::ListFailed(error) => {
-                return vec![self.link(now, "no_link", Some(&error.to_string()))];
+            LinkReport::Down { error, last_activity: Some(_) } => {
+                vec![self.link(now, "link_lost", Some(&error.to_string()))]
             }
-            LinkReport::Connected { .. } | LinkReport::Listed(_) | LinkReport::AcceptFilter(_) => {
-                return Vec::new();
+            LinkReport::Down { error, last_activity: None } | LinkReport::ListFailed(error) => {
+                vec![self.link(now, "no_link", Some(&error.to_string()))]
             }
-        };
-        match event {
-            LinkEvent::Status { device_id, status, timestamp_s, .. } => {
+            LinkReport::Event(LinkEvent::Status { device_id, status, timestamp_s, .. }) => {
                 // The list has the type of a connected device.
                 if !self.types.contains_key(&device_id) && status.connected() == Some(true) {
                     link.list_now();
@@ -84,12 +83,7 @@ impl Watch {
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
                 vec![self.device(timestamp, device_id, status, "stream")]
             }
-            LinkEvent::LinkUp => {
-                (self.was_linked, self.is_listed) = (true, false);
-                link.list_now();
-                vec![self.link(now, "linked", None)]
-            }
-            LinkEvent::List(rows) => {
+            LinkReport::Event(LinkEvent::List(rows)) => {
                 for row in &rows {
                     // A device that has not been connected yet has no type.
                     let device_type = row.info.device_type;
@@ -105,7 +99,7 @@ impl Watch {
                 };
                 rows.iter().map(line).collect()
             }
-            LinkEvent::ListRequested | LinkEvent::ListFailed | LinkEvent::LinkDown { .. } => {
+            LinkReport::Event(_) | LinkReport::Listed(_) | LinkReport::AcceptFilter(_) => {
                 Vec::new()
             }
         }

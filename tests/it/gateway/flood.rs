@@ -91,7 +91,7 @@ async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
                 assert_eq!(timestamp_s, expected);
                 expected += 1;
             }
-            LinkReport::Disconnected(error) => panic!("after {expected}: {error}"),
+            LinkReport::Down { error, .. } => panic!("after {expected}: {error}"),
             _ => {}
         }
     }

@@ -33,10 +33,9 @@ async fn it_subscribes_first_and_hands_on_in_order() {
     *peer.state.devices.lock().unwrap() = vec![device(9, 2), device(7, 0), device(0, 1)];
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     assert!(observed.link.client().is_none());
-    let LinkReport::Connected { package, certificate_expires_at } = observed.next().await else {
+    let LinkReport::Up { package, certificate_expires_at } = observed.next().await else {
         panic!("a connection first");
     };
-    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::LinkUp)));
     assert_eq!(package, "gsdk.connect");
     assert!(certificate_expires_at.is_some());
     assert_eq!(peer.subscriptions(), 1);
@@ -70,10 +69,9 @@ async fn an_old_gateway_is_found_out_and_remembered() {
         let peer = Peer::start_old(ca.for_names(&["127.0.0.1"]).tls(), state).await;
         let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
         let up = observed.next().await;
-        let LinkReport::Connected { package: "connect", .. } = up else {
+        let LinkReport::Up { package: "connect", .. } = up else {
             panic!("a connection in the old version, not {up:?}");
         };
-        observed.up().await;
         let client = observed.link.client().unwrap();
         assert_eq!(client.api_version(), Some(ApiVersion::Legacy));
         client.device_list().await.unwrap();
@@ -94,8 +92,7 @@ async fn a_quiet_gateway_that_answers_late_is_linked_all_the_same() {
     let ca = Ca::new();
     let peer = peer(&ca, State { lazy_headers: true, ..State::default() }).await;
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
-    assert!(matches!(observed.next().await, LinkReport::Connected { package: "gsdk.connect", .. }));
-    observed.up().await;
+    assert!(matches!(observed.next().await, LinkReport::Up { package: "gsdk.connect", .. }));
     observed.link.list_now();
     assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListRequested)));
     assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::List(_))));
@@ -148,7 +145,6 @@ async fn a_failed_list_leaves_the_link() {
     observed.link.list_now();
     assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListRequested)));
     let LinkReport::ListFailed(error) = observed.next().await else { panic!("a failed list") };
-    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListFailed)));
     assert_eq!(error.code.as_str(), "internal");
     assert_eq!(
         error.to_string(),
@@ -186,7 +182,7 @@ async fn attempts_that_fail_are_reported_until_one_succeeds() {
     let peer = peer(&ca, state).await;
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     for _ in 0..3 {
-        let LinkReport::AttemptFailed(error) = observed.next().await else { panic!("no link") };
+        let error = observed.failed().await;
         assert_eq!(error.code.as_str(), "permission_denied");
     }
     *peer.state.refuse.lock().unwrap() = None;
@@ -206,9 +202,8 @@ async fn a_full_queue_drops_the_stream_and_is_reported() {
         peer.tell(number, 1);
     }
     eventually("the stream is dropped", || peer.subscriptions() == 0).await;
-    assert!(matches!(observed.next().await, LinkReport::Connected { .. }));
-    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::LinkUp)));
-    for number in 1..=9 {
+    assert!(matches!(observed.next().await, LinkReport::Up { .. }));
+    for number in 1..=10 {
         let next = observed.next().await;
         assert!(
             matches!(next, LinkReport::Event(LinkEvent::Status { device_id, .. })

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::fleet::{GatewayIndex, LinkEvent};
+use gsdk2mqtt::fleet::GatewayIndex;
 use gsdk2mqtt::gsdk::{
     GatewayOptions, Link, LinkError, LinkReport, LinkTiming, RpcObserver, RpcRecord, code_name,
 };
@@ -100,27 +100,30 @@ impl Observed {
 
     /// Waits until the link is up.
     async fn up(&mut self) {
-        self.next_that(|report| matches!(report, LinkReport::Event(LinkEvent::LinkUp))).await;
+        self.next_that(|report| matches!(report, LinkReport::Up { .. })).await;
     }
 
     /// The end of the link, which has to be reported next: its last activity and the reason.
     async fn down(&mut self) -> (Instant, LinkError) {
-        let LinkReport::Disconnected(error) = self.next().await else { panic!("a loss") };
-        let LinkReport::Event(LinkEvent::LinkDown { last_activity }) = self.next().await else {
-            panic!("the end of the link after its reason");
-        };
-        (last_activity, error)
+        match self.next().await {
+            LinkReport::Down { error, last_activity: Some(at) } => (at, error),
+            other => panic!("the end of the link, not {other:?}"),
+        }
+    }
+
+    /// A failed attempt, which has to be reported next: its reason.
+    async fn failed(&mut self) -> LinkError {
+        match self.next().await {
+            LinkReport::Down { error, last_activity: None } => error,
+            other => panic!("a failed attempt, not {other:?}"),
+        }
     }
 
     /// The end of the link, after any other reports.
     async fn down_after_all(&mut self) -> (Instant, LinkError) {
         loop {
-            if let LinkReport::Disconnected(error) = self.next().await {
-                let LinkReport::Event(LinkEvent::LinkDown { last_activity }) = self.next().await
-                else {
-                    panic!("the end of the link after its reason");
-                };
-                return (last_activity, error);
+            if let LinkReport::Down { error, last_activity: Some(at) } = self.next().await {
+                return (at, error);
             }
         }
     }

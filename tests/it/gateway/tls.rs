@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gsdk2mqtt::gsdk::{GatewayClient, GatewayOptions, LinkReport};
+use gsdk2mqtt::gsdk::{GatewayClient, GatewayOptions};
 use gsdk2mqtt::net::model::name_host;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -311,7 +311,7 @@ async fn a_peer_without_http2_is_reported() {
         }
     });
     let mut observed = Observed::start(lobby(&address, &ca.file()), 10);
-    let LinkReport::AttemptFailed(error) = observed.next().await else { panic!("no link") };
+    let error = observed.failed().await;
     assert_eq!(error.code.as_str(), "connection_lost");
     let end = "before any answer; check that it is the gateway's gRPC port (usually 4000)";
     assert!(error.to_string().ends_with(end), "{error}");
@@ -367,7 +367,7 @@ async fn a_master_gateway_that_hangs_up_without_an_alert_is_reported_all_the_sam
         let (code, line) = complaint(&options).await;
         assert_eq!(code, "client_certificate_required", "{line}");
         let mut observed = Observed::start(options, 10);
-        let LinkReport::AttemptFailed(error) = observed.next().await else { panic!("no link") };
+        let error = observed.failed().await;
         assert_eq!(error.code.as_str(), "client_certificate_required", "{error}");
         observed.stop().await;
     }
