@@ -32,75 +32,7 @@ pub(crate) trait GatewayRpc: Rpc {
     fn to_master(self, gateway_id: &str) -> Self::ToMaster;
 }
 
-/// A request to a master: the fields of a device gateway's own request, after the gateway's ID
-/// where it takes one.
-macro_rules! to_master {
-    ($request:ident, $from:ident, $id:ident; gateway_id $(, $field:ident)*) => {
-        master::$request { gateway_id: $id.to_owned(), $($field: $from.$field),* }
-    };
-    ($request:ident, $from:ident, $id:ident; $($field:ident),+) => {{
-        let _ = $id;
-        master::$request { $($field: $from.$field),+ }
-    }};
-}
-
-/// The calls that a device gateway and a master have alike: the fields of a master's request, and
-/// one response, as both are equal on the wire.
-macro_rules! gateway_rpcs {
-    ($($request:ident { $($field:ident),* } => $response:ident: $method:literal, $deadline:ident;)*)
-    => {$(
-        impl Rpc for wire::$request {
-            type Response = wire::$response;
-            const SERVICE: Service = Service::Connect;
-            const METHOD: &'static str = $method;
-            const DEADLINE: Duration = $deadline;
-        }
-
-        impl Rpc for master::$request {
-            type Response = wire::$response;
-            const SERVICE: Service = Service::ConnectMaster;
-            const METHOD: &'static str = $method;
-            const DEADLINE: Duration = $deadline;
-        }
-
-        impl GatewayRpc for wire::$request {
-            type ToMaster = master::$request;
-            fn to_master(self, gateway_id: &str) -> master::$request {
-                let from = self;
-                let _ = &from;
-                to_master!($request, from, gateway_id; $($field),*)
-            }
-        }
-    )*};
-}
-
-gateway_rpcs! {
-    GetDeviceListRequest { gateway_id } => GetDeviceListResponse: "GetDeviceList", LIST;
-    ConnectRequest { gateway_id, connect_info } => ConnectResponse: "Connect", COMMAND;
-    AddAsyncConnectionRequest { gateway_id, connect_infos }
-        => AddAsyncConnectionResponse: "AddAsyncConnection", COMMAND;
-    DeleteAsyncConnectionRequest { gateway_id, device_i_ds }
-        => DeleteAsyncConnectionResponse: "DeleteAsyncConnection", COMMAND;
-    DisconnectRequest { device_i_ds } => DisconnectResponse: "Disconnect", COMMAND;
-    DisconnectAllRequest { gateway_id } => DisconnectAllResponse: "DisconnectAll", COMMAND;
-    SearchDeviceRequest { gateway_id, timeout } => SearchDeviceResponse: "SearchDevice", SEARCH;
-    GetPendingListRequest { gateway_id } => GetPendingListResponse: "GetPendingList", LIST;
-    GetAcceptFilterRequest { gateway_id } => GetAcceptFilterResponse: "GetAcceptFilter", LIST;
-    SetAcceptFilterRequest { gateway_id, filter }
-        => SetAcceptFilterResponse: "SetAcceptFilter", COMMAND;
-    GetSlaveDeviceRequest { gateway_id } => GetSlaveDeviceResponse: "GetSlaveDevice", COMMAND;
-    SetSlaveDeviceRequest { gateway_id, slave_device_infos }
-        => SetSlaveDeviceResponse: "SetSlaveDevice", COMMAND;
-    SetConnectionModeRequest { device_id, connection_mode }
-        => SetConnectionModeResponse: "SetConnectionMode", LONG;
-    SetConnectionModeMultiRequest { device_i_ds, connection_mode }
-        => SetConnectionModeMultiResponse: "SetConnectionModeMulti", LONG;
-    EnableSslRequest { device_id } => EnableSslResponse: "EnableSSL", LONG;
-    EnableSslMultiRequest { device_i_ds } => EnableSslMultiResponse: "EnableSSLMulti", LONG;
-    DisableSslRequest { device_id } => DisableSslResponse: "DisableSSL", LONG;
-    DisableSslMultiRequest { device_i_ds } => DisableSslMultiResponse: "DisableSSLMulti", LONG;
-}
-
+/// The calls of one service: request, response, method and deadline of each.
 macro_rules! rpcs {
     ($service:ident: $($request:path => $response:path: $method:literal, $deadline:ident;)*) => {$(
         impl Rpc for $request {
@@ -110,6 +42,55 @@ macro_rules! rpcs {
             const DEADLINE: Duration = $deadline;
         }
     )*};
+}
+
+/// The calls that a device gateway and a master have alike. A master's request has the fields of
+/// the device gateway's, after the gateway's ID where it takes one. The response is one, as both
+/// are equal on the wire.
+macro_rules! gateway_rpcs {
+    ($($request:ident $(($id:ident))? { $($field:ident),* }
+        => $response:ident: $method:literal, $deadline:ident;)*) => {$(
+        rpcs! { Connect: wire::$request => wire::$response: $method, $deadline; }
+        rpcs! { ConnectMaster: master::$request => wire::$response: $method, $deadline; }
+
+        impl GatewayRpc for wire::$request {
+            type ToMaster = master::$request;
+            #[allow(unused_variables, reason = "some requests name no gateway")]
+            fn to_master(self, gateway_id: &str) -> master::$request {
+                master::$request {
+                    $($id: gateway_id.to_owned(),)?
+                    $($field: self.$field),*
+                }
+            }
+        }
+    )*};
+}
+
+gateway_rpcs! {
+    GetDeviceListRequest (gateway_id) {} => GetDeviceListResponse: "GetDeviceList", LIST;
+    ConnectRequest (gateway_id) { connect_info } => ConnectResponse: "Connect", COMMAND;
+    AddAsyncConnectionRequest (gateway_id) { connect_infos }
+        => AddAsyncConnectionResponse: "AddAsyncConnection", COMMAND;
+    DeleteAsyncConnectionRequest (gateway_id) { device_i_ds }
+        => DeleteAsyncConnectionResponse: "DeleteAsyncConnection", COMMAND;
+    DisconnectRequest { device_i_ds } => DisconnectResponse: "Disconnect", COMMAND;
+    DisconnectAllRequest (gateway_id) {} => DisconnectAllResponse: "DisconnectAll", COMMAND;
+    SearchDeviceRequest (gateway_id) { timeout } => SearchDeviceResponse: "SearchDevice", SEARCH;
+    GetPendingListRequest (gateway_id) {} => GetPendingListResponse: "GetPendingList", LIST;
+    GetAcceptFilterRequest (gateway_id) {} => GetAcceptFilterResponse: "GetAcceptFilter", LIST;
+    SetAcceptFilterRequest (gateway_id) { filter }
+        => SetAcceptFilterResponse: "SetAcceptFilter", COMMAND;
+    GetSlaveDeviceRequest (gateway_id) {} => GetSlaveDeviceResponse: "GetSlaveDevice", COMMAND;
+    SetSlaveDeviceRequest (gateway_id) { slave_device_infos }
+        => SetSlaveDeviceResponse: "SetSlaveDevice", COMMAND;
+    SetConnectionModeRequest { device_id, connection_mode }
+        => SetConnectionModeResponse: "SetConnectionMode", LONG;
+    SetConnectionModeMultiRequest { device_i_ds, connection_mode }
+        => SetConnectionModeMultiResponse: "SetConnectionModeMulti", LONG;
+    EnableSslRequest { device_id } => EnableSslResponse: "EnableSSL", LONG;
+    EnableSslMultiRequest { device_i_ds } => EnableSslMultiResponse: "EnableSSLMulti", LONG;
+    DisableSslRequest { device_id } => DisableSslResponse: "DisableSSL", LONG;
+    DisableSslMultiRequest { device_i_ds } => DisableSslMultiResponse: "DisableSSLMulti", LONG;
 }
 
 rpcs! { ConnectMaster:
