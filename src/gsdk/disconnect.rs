@@ -19,7 +19,6 @@ const BRIEF: Duration = Duration::from_secs(5);
 pub(crate) struct Disconnect {
     error: LinkError,
     kind: DisconnectKind,
-    pings_rejected: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,13 +27,15 @@ enum DisconnectKind {
     Absent,
     /// The gateway closed the stream without an error.
     StreamEnded,
+    /// The gateway closed the connection because of our HTTP/2 pings.
+    PingsRejected,
     /// The gateway answers, but not as it should.
     Refused,
 }
 
 impl Disconnect {
     fn new(kind: DisconnectKind, code: ErrorCode, message: String) -> Self {
-        Self { error: LinkError::new(code, message), kind, pings_rejected: false }
+        Self { error: LinkError::new(code, message), kind }
     }
 
     pub(crate) fn from_overflow(peer: &Peer) -> Self {
@@ -77,6 +78,7 @@ impl Disconnect {
             message => format!(" ({message})"),
         };
         let kind = match code {
+            _ if is_too_many_pings(status) => DisconnectKind::PingsRejected,
             Code::Unavailable => DisconnectKind::Absent,
             // A token that expired: another login opens the stream again.
             Code::Unauthenticated => DisconnectKind::StreamEnded,
@@ -84,8 +86,7 @@ impl Disconnect {
         };
         let name = code_name(code);
         let message = format!("{peer} refused or ended the status stream: {name}{reason}");
-        let pings_rejected = is_too_many_pings(status);
-        Self { pings_rejected, ..Self::new(kind, ErrorCode::Grpc(code), message) }
+        Self::new(kind, ErrorCode::Grpc(code), message)
     }
 
     /// From a broken connection.
@@ -100,14 +101,13 @@ impl Disconnect {
                 format!(" before any answer; check that it is the {}", options.peer.expected_port())
             }
         };
-        let pings_rejected = connection.pings_rejected();
-        let cause = if pings_rejected { TOO_MANY_PINGS.to_owned() } else { root_cause(status) };
+        let (kind, cause) = match connection.pings_rejected() {
+            true => (DisconnectKind::PingsRejected, TOO_MANY_PINGS.to_owned()),
+            false => (DisconnectKind::Absent, root_cause(status)),
+        };
         let (peer, address) = (&options.peer, &options.address);
         let message = format!("{peer}: the connection to {address} broke ({cause}){hint}");
-        Self {
-            pings_rejected,
-            ..Self::new(DisconnectKind::Absent, ErrorCode::ConnectionLost, message)
-        }
+        Self::new(kind, ErrorCode::ConnectionLost, message)
     }
 
     /// From a keep-alive timeout: no bytes received since the probe.
@@ -125,13 +125,13 @@ impl Disconnect {
 
     /// Whether the gateway closed the connection because of our HTTP/2 pings.
     pub(crate) const fn pings_rejected(&self) -> bool {
-        self.pings_rejected
+        matches!(self.kind, DisconnectKind::PingsRejected)
     }
 
     /// Whether another attempt soon costs the gateway nothing; `lasted`: how long the link was up.
     pub(crate) fn is_absence(&self, lasted: Option<Duration>) -> bool {
         match self.kind {
-            DisconnectKind::Absent => true,
+            DisconnectKind::Absent | DisconnectKind::PingsRejected => true,
             DisconnectKind::StreamEnded => lasted.is_some_and(|lasted| lasted >= BRIEF),
             DisconnectKind::Refused => false,
         }
@@ -147,6 +147,6 @@ impl From<Error> for Disconnect {
     fn from(error: Error) -> Self {
         let kind =
             if error.is_absence() { DisconnectKind::Absent } else { DisconnectKind::Refused };
-        Self { error: LinkError::from(&error), kind, pings_rejected: false }
+        Self { error: LinkError::from(&error), kind }
     }
 }
