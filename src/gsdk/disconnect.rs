@@ -46,6 +46,15 @@ impl Disconnect {
         Self::new(DisconnectKind::Refused, ErrorCode::Overflow, message)
     }
 
+    /// From a panic of the link's task.
+    pub(crate) fn from_panic(peer: &Peer, panic: &str) -> Self {
+        let message = format!(
+            "{peer}: internal error: its task panicked and was restarted; please report this: \
+             {panic}"
+        );
+        Self::new(DisconnectKind::Refused, ErrorCode::Internal, message)
+    }
+
     /// From the end of the status stream.
     pub(crate) fn from_stream_end(connection: &GrpcConnection, end: Result<(), Status>) -> Self {
         let Err(status) = end else {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::channel::KeepAlive;
 use super::connection::{Connector, GrpcConnection};
 use super::disconnect::Disconnect;
-use super::error::{ErrorCode, LinkError};
+use super::error::LinkError;
 use crate::net::{Backoff, FailureLog, Peer};
 use crate::task::catch_panic;
 
@@ -77,37 +77,16 @@ pub(crate) fn start(
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => {}
-            () = supervise(link, state) => {}
+            () = run(link, state) => {}
         }
     })
 }
 
-/// Runs until the receiver of the reports is gone. A panic ends the link, not the task, and what
-/// was learned is learned again.
-async fn supervise(link: impl Supervised, state: AttemptState) {
-    let options = &state.connector.options;
-    let (gateway, master, noun) = log_names(&options.peer);
-    loop {
-        let Err(panic) = catch_panic(run(link.clone(), state.clone())).await else { return };
-        tracing::error!(gateway, master, panic, "internal error: {noun} task panicked; restarting");
-        let message = format!(
-            "{}: internal error: its task panicked and was restarted; please report this: {panic}",
-            options.peer
-        );
-        let error = LinkError::new(ErrorCode::Internal, message);
-        // Nothing was observed after the last byte, even if the panic came later.
-        let last_activity = state.take_uptime().map(|(last_activity, _)| last_activity);
-        if !link.ended(&error, last_activity).await {
-            return;
-        }
-        sleep(options.timing.retry.first).await;
-    }
-}
-
+/// Runs until the receiver of the reports is gone.
 async fn run(link: impl Supervised, mut state: AttemptState) {
     let mut backoff = Backoff::new(state.connector.options.timing.retry);
     loop {
-        let disconnect = link.attempt(&mut state).await;
+        let disconnect = attempt(&link, &mut state).await;
         let (last_activity, lasted) = state.take_uptime().unzip();
         let error = disconnect.error();
         let (gateway, master, noun) = log_names(&state.connector.options.peer);
@@ -126,6 +105,28 @@ async fn run(link: impl Supervised, mut state: AttemptState) {
         }
         if !retry_at_once {
             sleep(backoff.next(disconnect.is_absence(lasted), lasted)).await;
+        }
+    }
+}
+
+/// Makes an attempt. A panic ends the link, not the task, and what the attempt learned is learned
+/// again.
+async fn attempt(link: &impl Supervised, state: &mut AttemptState) -> Disconnect {
+    let (link, mut next) = (link.clone(), state.clone());
+    let attempt = async move {
+        let disconnect = link.attempt(&mut next).await;
+        (next, disconnect)
+    };
+    match catch_panic(attempt).await {
+        Ok((next, disconnect)) => {
+            *state = next;
+            disconnect
+        }
+        Err(panic) => {
+            let peer = &state.connector.options.peer;
+            let (gateway, master, noun) = log_names(peer);
+            tracing::error!(gateway, master, panic, "internal error: {noun} task panicked");
+            Disconnect::from_panic(peer, &panic)
         }
     }
 }
