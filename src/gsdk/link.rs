@@ -41,15 +41,19 @@ impl Link {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let output = LinkOutput::new(gateway, options.peer.clone(), reports);
-        let mut link = Self::served_by_master(&output, Arc::default());
-        let task = GatewayTask { output, list_requests: link.list_requests.clone() };
-        link.task = Some(supervisor::start(task, Connector::new(options, observer), stop));
-        link
+        let list_requests = Arc::<ListRequests>::default();
+        let task = GatewayTask { output: output.clone(), list_requests: list_requests.clone() };
+        let task = supervisor::start(task, Connector::new(options, observer), stop);
+        Self::new(&output, list_requests, Some(task))
     }
 
-    /// The link of a gateway behind a master, whose task has this output.
-    pub(crate) fn served_by_master(output: &LinkOutput, list_requests: Arc<ListRequests>) -> Self {
-        Self { gateway: output.gateway, list_requests, client: output.clients(), task: None }
+    /// The link whose task has this output. `task`: its own, if it is not served by its master's.
+    pub(crate) fn new(
+        output: &LinkOutput,
+        list_requests: Arc<ListRequests>,
+        task: Option<JoinHandle<()>>,
+    ) -> Self {
+        Self { gateway: output.gateway, list_requests, client: output.clients(), task }
     }
 
     /// Requests the device list. Requests made while one is running lead to one more list. While
@@ -58,13 +62,7 @@ impl Link {
         self.list_requests.request(self.gateway);
     }
 
-    /// The client for calls beside the stream; `None` while the link is down.
-    #[must_use]
-    pub fn client(&self) -> Option<GatewayClient> {
-        self.client.borrow().clone()
-    }
-
-    /// A receiver that always holds the present link's client.
+    /// A receiver of the client for calls beside the stream; `None` while the link is down.
     #[must_use]
     pub fn clients(&self) -> watch::Receiver<Option<GatewayClient>> {
         self.client.clone()

@@ -56,7 +56,7 @@ impl MasterLink {
     #[must_use]
     pub fn add(&self, index: GatewayIndex, name: GatewayName, gateway_id: &str) -> Link {
         let output = LinkOutput::new(index, Peer::Gateway(name), self.reports.clone());
-        let link = Link::served_by_master(&output, self.behind.list_requests.clone());
+        let link = Link::new(&output, self.behind.list_requests.clone(), None);
         self.behind.add(BehindMaster { id: gateway_id.into(), output });
         link
     }

@@ -32,7 +32,7 @@ async fn it_subscribes_first_and_hands_on_in_order() {
     let peer = peer(&ca, State::default()).await;
     *peer.state.devices.lock().unwrap() = vec![device(9, 2), device(7, 0), device(0, 1)];
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
-    assert!(observed.link.client().is_none());
+    assert!(observed.client().is_none());
     let LinkReport::Up { package, certificate_expires_at } = observed.next().await else {
         panic!("a connection first");
     };
@@ -56,7 +56,7 @@ async fn it_subscribes_first_and_hands_on_in_order() {
     assert_eq!((device_id, status), (id(7), DeviceStatus::Unknown(0x203)));
     assert_eq!(timestamp_s, 1_700_000_000);
     assert!(received >= before && received <= Instant::now());
-    let filter = observed.link.client().unwrap().accept_filter().await.unwrap();
+    let filter = observed.client().unwrap().accept_filter().await.unwrap();
     assert_eq!(filter, AcceptFilter::default());
     observed.stop().await;
 }
@@ -72,7 +72,7 @@ async fn an_old_gateway_is_found_out_and_remembered() {
         let LinkReport::Up { package: "connect", .. } = up else {
             panic!("a connection in the old version, not {up:?}");
         };
-        let client = observed.link.client().unwrap();
+        let client = observed.client().unwrap();
         assert_eq!(client.api_version(), Some(ApiVersion::Legacy));
         client.device_list().await.unwrap();
         observed.stop().await;
@@ -224,7 +224,7 @@ async fn a_cut_connection_is_reported_with_its_cause() {
     let proxy = Proxy::before(peer.address).await;
     let mut observed = Observed::start(lobby(&proxy.address, &ca.file()), 1000);
     observed.up().await;
-    let client = observed.link.client().unwrap();
+    let client = observed.client().unwrap();
     proxy.cut();
     let (_, error) = observed.down_after_all().await;
     assert_eq!(error.code.as_str(), "connection_lost");
@@ -238,7 +238,7 @@ async fn a_cut_connection_is_reported_with_its_cause() {
     assert_eq!(error.code().as_str(), "unavailable");
     assert!(error.outcome_unknown());
     observed.up().await;
-    observed.link.client().unwrap().device_list().await.unwrap();
+    observed.client().unwrap().device_list().await.unwrap();
     observed.stop().await;
 }
 

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use gsdk2mqtt::fleet::GatewayIndex;
 use gsdk2mqtt::gsdk::{
-    GatewayOptions, Link, LinkError, LinkReport, LinkTiming, RpcObserver, RpcRecord, code_name,
+    GatewayClient, GatewayOptions, Link, LinkError, LinkReport, LinkTiming, RpcObserver, RpcRecord,
+    code_name,
 };
 use gsdk2mqtt::ids::HostPort;
 use gsdk2mqtt::net::{BackoffPolicy, GATEWAY_PORT, Peer, TlsFiles};
@@ -80,6 +81,11 @@ impl Observed {
         let (stop, stopped) = watch::channel(false);
         let link = Link::start(GatewayIndex(0), options, sender, observer, stopped);
         Self { link, queue, stop }
+    }
+
+    /// The client of the link; `None` while it is down.
+    fn client(&self) -> Option<GatewayClient> {
+        self.link.clients().borrow().clone()
     }
 
     /// The next report.
