@@ -77,10 +77,8 @@ fn resident_mib() -> u64 {
 
 async fn weigh() {
     let before = resident_mib();
-    let one =
-        |number| (format!("gateway{}", number + 1), mixed_devices(number, number * 1_000, 1_000));
-    let gateways = (0..100).map(one).collect();
-    let master = Some(MasterSettings { gateways, ..MasterSettings::default() });
+    let devices = |number| mixed_devices(number, number * 1_000, 1_000);
+    let master = Some(MasterSettings::numbered(100, devices));
     let started = Instant::now();
     let simulator =
         Simulator::start(SimulatorSettings { master, ..SimulatorSettings::fast(0) }).await.unwrap();

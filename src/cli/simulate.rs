@@ -121,9 +121,7 @@ impl SimulateArgs {
         };
         if let Some(count) = self.gateways.map(usize::from) {
             let devices = |number| mixed_devices(number, number * self.devices, self.devices);
-            let one = |number| (format!("gateway{}", number + 1), devices(number));
-            let gateways = (0..count).map(one).collect();
-            settings.master = Some(MasterSettings { gateways, ..MasterSettings::default() });
+            settings.master = Some(MasterSettings::numbered(count, devices));
         }
         if let Some(master) = &mut settings.master {
             master.token_lifetime = Duration::from_secs(self.token_lifetime.into());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tonic::{Code, Status};
 
 use super::fault::Fault;
@@ -126,16 +127,18 @@ impl Control {
 
     /// Runs the simulation's time. Never returns.
     pub(crate) async fn run(self) {
-        let world = self.world.clone();
-        let apply = |fault: Fault| {
-            let control = self.clone();
-            async move {
-                if let Err(error) = control.run_fault(&fault).await {
-                    tracing::warn!(%error, "a step of the scenario failed");
-                }
+        let mut running = JoinSet::new();
+        loop {
+            for fault in self.world.due_faults().await {
+                let control = self.clone();
+                running.spawn(async move {
+                    if let Err(error) = control.run_fault(&fault).await {
+                        tracing::warn!(%error, "a step of the scenario failed");
+                    }
+                });
             }
-        };
-        world.run(apply).await;
+            while running.try_join_next().is_some() {}
+        }
     }
 
     /// Reports many status changes and waits for the end.

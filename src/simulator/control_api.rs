@@ -3,7 +3,7 @@
 //! another host.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use axum::body::Bytes;
 use axum::extract::{Request, State};
@@ -35,11 +35,6 @@ pub(crate) async fn serve(control: Control, listener: TcpListener) {
     if let Err(error) = axum::serve(listener, routes).await {
         tracing::warn!(%error, "control API ended");
     }
-}
-
-/// Whether the control API may listen here.
-pub(crate) fn may_listen(address: SocketAddr) -> bool {
-    address.ip().is_loopback()
 }
 
 fn is_local_host(headers: &HeaderMap) -> bool {

@@ -220,7 +220,7 @@ fn add_device(gateways: &mut [SimulatedGateway], now: Millis, device: SiteDevice
 }
 
 /// A fault with its time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScenarioStep {
     /// Seconds after the start.

@@ -64,9 +64,6 @@ pub(crate) fn tls(
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// A connection ready for the server.
-pub(crate) type ServerConnection = PingGuard<TlsStream<GatedStream>>;
-
 /// Accepts connections on one port while it is to be open.
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
@@ -77,7 +74,8 @@ pub(crate) struct Listener {
     /// Whether the port is open.
     pub(crate) is_open: watch::Sender<bool>,
     pub(crate) enforces_pings: bool,
-    pub(crate) ready: mpsc::Sender<io::Result<ServerConnection>>,
+    /// The connections that are ready for the server.
+    pub(crate) ready: mpsc::Sender<io::Result<PingGuard<TlsStream<GatedStream>>>>,
 }
 
 impl Listener {

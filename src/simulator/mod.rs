@@ -69,7 +69,7 @@ pub use strictness::Strictness;
 
 use crate::net;
 use gate::ConnectionGates;
-use gateway::{Rules, SimulatedGateway};
+use gateway::{GatewayClock, Rules, SimulatedGateway};
 use interceptor::Interceptor;
 use listener::{Listener, READY_MAX, tls};
 use master::SimulatedMaster;
@@ -123,7 +123,7 @@ impl Simulator {
         let socket = net::listen(settings.listen).map_err(failed(settings.listen))?;
         let address = socket.local_addr().map_err(failed(settings.listen))?;
         let api = match settings.control {
-            Some(address) if !control_api::may_listen(address) => {
+            Some(address) if !address.ip().is_loopback() => {
                 return Err(SimulatorError::ControlAddress(address));
             }
             Some(address) => Some(net::bind(address).map_err(failed(address))?),
@@ -153,9 +153,9 @@ impl Simulator {
             order: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
         };
         let routes = axum::Router::new().fallback(services::serve).with_state(Arc::new(services));
-        let server = Server::builder().http2_max_header_list_size(services::HEADERS_MAX);
-        let mut server = server;
-        let server = server.add_routes(Routes::from(routes));
+        let server = Server::builder()
+            .http2_max_header_list_size(services::HEADERS_MAX)
+            .add_routes(Routes::from(routes));
         let (stop, stopped) = oneshot::channel::<()>();
 
         let mut tasks = JoinSet::new();
@@ -269,15 +269,15 @@ fn world(settings: &SimulatorSettings) -> Arc<World> {
     // A gateway of V1.4 does not have that status.
     let reports_tries = settings.reports_tries && settings.packages != Packages::Bare;
     let rules = Rules { timing: settings.timing.clone(), reports_tries };
-    let world = World::new(settings.seed, |clock| {
-        let single = [("gateway".to_owned(), settings.devices.clone())];
-        let gateways = settings.master.as_ref().map_or(&single[..], |one| &one.gateways);
-        let gateway = |(number, (id, devices)): (usize, &(String, Vec<SiteDevice>))| {
-            let seed = settings.seed.wrapping_add(number as u64);
-            SimulatedGateway::new(id, rules.clone(), devices.clone(), clock, seed)
-        };
-        gateways.iter().enumerate().map(gateway).collect()
-    });
+    let clock = GatewayClock { start_unix_ms: net::wall_time().millis(), skew_ms: 0 };
+    let single = [("gateway".to_owned(), settings.devices.clone())];
+    let gateways = settings.master.as_ref().map_or(&single[..], |one| &one.gateways);
+    let gateway = |(number, (id, devices)): (usize, &(String, Vec<SiteDevice>))| {
+        let seed = settings.seed.wrapping_add(number as u64);
+        SimulatedGateway::new(id, rules.clone(), devices.clone(), clock, seed)
+    };
+    let gateways = gateways.iter().enumerate().map(gateway).collect();
+    let world = World::new(settings.seed, gateways);
     if settings.managed {
         world.with_all(SimulatedGateway::manage_all);
     }

@@ -194,12 +194,8 @@ impl Scenario {
     /// `settings` with this site and these faults.
     #[must_use]
     pub fn settings(&self, settings: SimulatorSettings) -> SimulatorSettings {
-        let master = self.gateways.map(|count| MasterSettings {
-            gateways: (0..count)
-                .map(|number| (format!("gateway{}", number + 1), self.devices_of(number)))
-                .collect(),
-            ..MasterSettings::default()
-        });
+        let numbered = |count| MasterSettings::numbered(count, |number| self.devices_of(number));
+        let master = self.gateways.map(numbered);
         SimulatorSettings {
             devices: if master.is_some() { Vec::new() } else { self.devices_of(0) },
             master,

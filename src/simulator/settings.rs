@@ -106,6 +106,15 @@ pub struct MasterSettings {
     pub token_lifetime: Duration,
 }
 
+impl MasterSettings {
+    /// Device gateways with the IDs `gateway1`, `gateway2` and so on, with the devices of each
+    /// number from 0.
+    pub fn numbered(count: usize, devices: impl Fn(usize) -> Vec<SiteDevice>) -> Self {
+        let gateway = |number| (format!("gateway{}", number + 1), devices(number));
+        Self { gateways: (0..count).map(gateway).collect(), ..Self::default() }
+    }
+}
+
 impl Default for MasterSettings {
     fn default() -> Self {
         Self { gateways: Vec::new(), token_lifetime: Duration::from_secs(60 * 60) }

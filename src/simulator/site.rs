@@ -58,7 +58,7 @@ impl DialMode {
 }
 
 /// One physical device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiteDevice {
     /// The number on its sticker; never 0, unique within a simulation.
     pub id: u32,

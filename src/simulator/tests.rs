@@ -325,7 +325,12 @@ async fn history(name: &str, seconds: u64) -> Vec<StatusChange> {
     let settings = Scenario::load(name).unwrap().settings(SimulatorSettings::default());
     let world = world(&settings);
     let mut stream = world.subscribe(1 << 20).unwrap();
-    let driver = tokio::spawn(world.clone().run(|_| std::future::ready(())));
+    let driven = world.clone();
+    let driver = tokio::spawn(async move {
+        loop {
+            driven.due_faults().await;
+        }
+    });
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     driver.abort();
     let mut changes = Vec::new();

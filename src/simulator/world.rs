@@ -1,19 +1,18 @@
 //! All simulated gateways with their common time, planned faults and subscribers.
 //!
-//! All changes are made under one lock that is never held across an await; one task, `run`, wakes
-//! the gateways when something is due.
+//! All changes are made under one lock that is never held across an await; one task, which awaits
+//! `due_faults`, wakes the gateways when something is due.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tonic::Status;
 
 use super::fault::{Fault, ScenarioStep};
-use super::gateway::{GatewayClock, Millis, SimulatedGateway};
+use super::gateway::{Millis, SimulatedGateway};
 use super::queue::{SubscriberStream, SubscriptionReport, Subscriptions};
 use crate::proto::connect::{ConnectInfo, StatusChange};
 use crate::proto::event::EventLog;
@@ -37,7 +36,7 @@ struct WorldState {
     rng: fastrand::Rng,
     subscriptions: Subscriptions<StatusChange>,
     log_subscriptions: Subscriptions<EventLog>,
-    /// The time for which `run` sleeps.
+    /// The time for which `due_faults` sleeps.
     sleeps_until: Option<Millis>,
     #[cfg(feature = "model")]
     observers: Vec<Observer>,
@@ -55,13 +54,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// A world whose time begins now; `gateways` builds the gateways with their clock.
-    pub(crate) fn new(
-        seed: u64,
-        gateways: impl FnOnce(GatewayClock) -> Vec<SimulatedGateway>,
-    ) -> Arc<Self> {
-        let start_unix_ms = crate::net::wall_time().millis();
-        let gateways = gateways(GatewayClock { start_unix_ms, skew_ms: 0 });
+    /// A world whose time begins now.
+    pub(crate) fn new(seed: u64, gateways: Vec<SimulatedGateway>) -> Arc<Self> {
         let state = WorldState {
             gateways,
             planned: BTreeMap::new(),
@@ -246,13 +240,9 @@ impl World {
         self.lock().subscriptions.reports()
     }
 
-    /// Wakes the gateways whenever something is due. Faults that act on connections or calls are
-    /// applied by `apply`. Never returns.
-    pub(crate) async fn run<F: Future<Output = ()> + Send + 'static>(
-        self: Arc<Self>,
-        apply: impl Fn(Fault) -> F,
-    ) {
-        let mut applied = JoinSet::new();
+    /// Wakes the gateways whenever something is due, until faults are due that act on connections
+    /// or calls; returns those.
+    pub(crate) async fn due_faults(&self) -> Vec<Fault> {
         loop {
             let (faults, next) = {
                 let mut state = self.lock();
@@ -261,10 +251,9 @@ impl World {
                 state.sleeps_until = state.next_wake();
                 (std::mem::take(&mut state.due), state.sleeps_until)
             };
-            for fault in faults {
-                applied.spawn(apply(fault));
+            if !faults.is_empty() {
+                return faults;
             }
-            while applied.try_join_next().is_some() {}
             match next {
                 Some(due) => {
                     let due = self.started + Duration::from_millis(due);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 /// Milliseconds since the simulation began.
 pub(crate) type Millis = u64;
@@ -11,7 +11,7 @@ pub(crate) type Millis = u64;
 const FIRST_DIAL_MS: u64 = 1_000;
 
 /// How long things take at a gateway, in milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewayTiming {
     /// From losing an asynchronous connection, or failing to make it, to the next try. The

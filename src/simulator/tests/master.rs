@@ -13,11 +13,8 @@ async fn master_channel(simulator: &Simulator, identity: Option<&Identity>) -> C
 }
 
 fn fleet(gateways: usize, devices: usize) -> SimulatorSettings {
-    let one = |number| {
-        (format!("gateway{}", number + 1), mixed_devices(number, number * devices, devices))
-    };
-    let gateways = (0..gateways).map(one).collect();
-    let master = Some(MasterSettings { gateways, ..MasterSettings::default() });
+    let devices = |number| mixed_devices(number, number * devices, devices);
+    let master = Some(MasterSettings::numbered(gateways, devices));
     SimulatorSettings { master, managed: false, ..SimulatorSettings::fast(0) }
 }
 
