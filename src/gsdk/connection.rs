@@ -74,7 +74,7 @@ pub(crate) struct GrpcConnection {
 
 impl fmt::Debug for GrpcConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("peer", &self.options().peer).finish_non_exhaustive()
+        f.debug_struct("GrpcConnection").field("peer", &self.options().peer).finish_non_exhaustive()
     }
 }
 
@@ -272,8 +272,14 @@ impl GrpcConnection {
     /// Logs, once a connection, that a gateway sent rows whose device ID is 0.
     pub(crate) fn warn_about_id_0(&self, method: &'static str, count: usize) {
         if !self.warned_about_id_0.swap(true, Ordering::Relaxed) {
-            let gateway = self.options().peer.name();
-            tracing::warn!(gateway, method, count, "gateway sent devices with ID 0; ignored");
+            let (gateway, master, noun) = self.options().peer.log_names();
+            tracing::warn!(
+                gateway,
+                master,
+                method,
+                count,
+                "{noun} sent devices with ID 0; ignored"
+            );
         }
     }
 }

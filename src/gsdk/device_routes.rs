@@ -11,16 +11,16 @@ use crate::fleet::LinkEvent;
 use crate::ids::DeviceId;
 
 /// How long a device that no gateway has is not looked up again.
-const STRANGER_FOR: Duration = Duration::from_secs(60);
-/// Strangers that are remembered. Further ones are found again by each of their statuses.
-const STRANGERS_MAX: usize = 8_192;
+const UNLISTED_FOR: Duration = Duration::from_secs(60);
+/// Such devices that are remembered. Further ones are found again by each of their statuses.
+const UNLISTED_MAX: usize = 8_192;
 /// Statuses of unknown devices that are held until it is known whose they are.
 const HELD_MAX: usize = 8_192;
 
 /// The destination of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StatusRoute {
-    /// To the gateway at this place.
+    /// To the gateway in this slot.
     Gateway(usize),
     /// To none: its gateway is not one of ours, or no gateway had the device a short time ago.
     Elsewhere,
@@ -30,14 +30,14 @@ pub(crate) enum StatusRoute {
 
 #[derive(Debug, Default)]
 pub(crate) struct DeviceRoutes {
-    /// The places of our gateways by their IDs.
-    places: HashMap<Arc<str>, usize>,
+    /// The slots of our gateways by their IDs.
+    slots: HashMap<Arc<str>, usize>,
     /// By the gateways' lists.
     listed: HashMap<DeviceId, usize>,
     /// By the master's list of gateways: the gateway's ID.
     reported: HashMap<DeviceId, Arc<str>>,
-    /// Until when a device counts as a stranger.
-    strangers: HashMap<DeviceId, Instant>,
+    /// The devices that no gateway has, and until when they are not looked up again.
+    unlisted: HashMap<DeviceId, Instant>,
     /// Statuses of unknown devices, and whether the gateways have been requested since.
     held: BTreeMap<DeviceId, (bool, Vec<LinkEvent>)>,
     held_len: usize,
@@ -45,12 +45,12 @@ pub(crate) struct DeviceRoutes {
 
 impl DeviceRoutes {
     /// Adds one of our gateways.
-    pub(crate) fn add_gateway(&mut self, id: Arc<str>, place: usize) {
-        self.places.insert(id, place);
+    pub(crate) fn add_gateway(&mut self, id: Arc<str>, slot: usize) {
+        self.slots.insert(id, slot);
     }
 
-    pub(crate) fn place(&self, gateway_id: &str) -> Option<usize> {
-        self.places.get(gateway_id).copied()
+    pub(crate) fn slot(&self, gateway_id: &str) -> Option<usize> {
+        self.slots.get(gateway_id).copied()
     }
 
     /// The destination of a status that shows the device as connected, or not.
@@ -65,9 +65,9 @@ impl DeviceRoutes {
         }
         if is_connected {
             // A gateway has accepted the device since it was looked up.
-            self.strangers.remove(&device_id);
+            self.unlisted.remove(&device_id);
         }
-        match self.strangers.get(&device_id) {
+        match self.unlisted.get(&device_id) {
             Some(until) if *until > now => StatusRoute::Elsewhere,
             _ => StatusRoute::Unknown,
         }
@@ -75,11 +75,11 @@ impl DeviceRoutes {
 
     /// By the lists of the gateways and of the master; `None` for a device that is in none.
     fn known(&self, device_id: DeviceId) -> Option<StatusRoute> {
-        if let Some(&place) = self.listed.get(&device_id) {
-            return Some(StatusRoute::Gateway(place));
+        if let Some(&slot) = self.listed.get(&device_id) {
+            return Some(StatusRoute::Gateway(slot));
         }
         let gateway_id = self.reported.get(&device_id)?;
-        Some(self.place(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway))
+        Some(self.slot(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway))
     }
 
     /// Holds the status of an unknown device; one too many is dropped. Returns whether the gateways
@@ -107,7 +107,7 @@ impl DeviceRoutes {
     }
 
     /// The master's list of gateways: the devices of each. Returns the held statuses of
-    /// devices that are ours now, with their places, and the number of devices that no gateway has.
+    /// devices that are ours now, with their slots, and the number of devices that no gateway has.
     pub(crate) fn reported(
         &mut self,
         gateways: impl IntoIterator<Item = (Arc<str>, Vec<DeviceId>)>,
@@ -117,25 +117,25 @@ impl DeviceRoutes {
         for (gateway_id, device_ids) in gateways {
             self.reported.extend(device_ids.into_iter().map(|id| (id, gateway_id.clone())));
         }
-        self.strangers.retain(|_, until| *until > now);
-        let (mut found, mut strangers) = (Vec::new(), 0);
+        self.unlisted.retain(|_, until| *until > now);
+        let (mut found, mut unlisted) = (Vec::new(), 0);
         for (device_id, (is_covered, statuses)) in std::mem::take(&mut self.held) {
             match self.known(device_id) {
-                Some(StatusRoute::Gateway(place)) => {
-                    found.extend(statuses.into_iter().map(|status| (place, status)));
+                Some(StatusRoute::Gateway(slot)) => {
+                    found.extend(statuses.into_iter().map(|status| (slot, status)));
                 }
                 Some(_) => {}
                 None if !is_covered => _ = self.held.insert(device_id, (false, statuses)),
                 None => {
-                    strangers += 1;
-                    if self.strangers.len() < STRANGERS_MAX {
-                        self.strangers.insert(device_id, now + STRANGER_FOR);
+                    unlisted += 1;
+                    if self.unlisted.len() < UNLISTED_MAX {
+                        self.unlisted.insert(device_id, now + UNLISTED_FOR);
                     }
                 }
             }
         }
         self.held_len = self.held.values().map(|(_, statuses)| statuses.len()).sum();
-        (found, strangers)
+        (found, unlisted)
     }
 
     /// Whether statuses are held that the next report of the gateways is to explain.
@@ -143,30 +143,30 @@ impl DeviceRoutes {
         self.held.values().any(|(is_covered, _)| !is_covered)
     }
 
-    /// The list of the gateway at this place: its devices, and whether each is connected. Where two
+    /// The list of the gateway in this slot: its devices, and whether each is connected. Where two
     /// lists have a device, it belongs to the one that shows it as connected, else to the earlier.
     /// Returns the held statuses of these devices, which are older than the list, and the other
-    /// places that had some of these devices: their lists are to be read again.
+    /// slots that had some of these devices: their lists are to be read again.
     pub(crate) fn listed(
         &mut self,
-        place: usize,
+        slot: usize,
         rows: impl IntoIterator<Item = (DeviceId, bool)>,
     ) -> (Vec<LinkEvent>, BTreeSet<usize>) {
         let rows: BTreeMap<DeviceId, bool> = rows.into_iter().collect();
-        self.listed.retain(|device_id, at| *at != place || rows.contains_key(device_id));
+        self.listed.retain(|device_id, listed| *listed != slot || rows.contains_key(device_id));
         let (mut found, mut others) = (Vec::new(), BTreeSet::new());
         for (device_id, is_connected) in rows {
             match self.listed.get(&device_id) {
-                Some(&other) if other != place => {
+                Some(&other) if other != slot => {
                     others.insert(other);
                     if is_connected {
-                        self.listed.insert(device_id, place);
+                        self.listed.insert(device_id, slot);
                     }
                 }
                 Some(_) => {}
-                None => _ = self.listed.insert(device_id, place),
+                None => _ = self.listed.insert(device_id, slot),
             }
-            self.strangers.remove(&device_id);
+            self.unlisted.remove(&device_id);
             // A held device was in no list, so it belongs to this gateway now.
             if let Some((_, statuses)) = self.held.remove(&device_id) {
                 self.held_len -= statuses.len();
@@ -225,11 +225,11 @@ mod tests {
         routes.hold(id(4), false, refused(4));
         assert!(routes.is_waiting());
         let gateways = [("b".into(), vec![id(1)]), ("other".into(), vec![id(2)])];
-        let (found, strangers) = routes.reported(gateways, now);
-        assert_eq!((found, strangers), (vec![(1, held)], 1));
+        let (found, unlisted) = routes.reported(gateways, now);
+        assert_eq!((found, unlisted), (vec![(1, held)], 1));
         assert_eq!(routes.route(id(2), false, now), StatusRoute::Elsewhere);
         assert_eq!(routes.route(id(3), false, now), StatusRoute::Elsewhere);
-        assert_eq!(routes.route(id(3), false, now + STRANGER_FOR), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(3), false, now + UNLISTED_FOR), StatusRoute::Unknown);
         assert!(routes.is_waiting(), "4 came after the request");
     }
 
@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(routes.held_len, HELD_MAX);
         routes.requested();
         assert_eq!(routes.reported([], now).1, HELD_MAX);
-        assert_eq!((routes.held_len, routes.strangers.len()), (0, STRANGERS_MAX));
+        assert_eq!((routes.held_len, routes.unlisted.len()), (0, UNLISTED_MAX));
     }
 
     #[test]

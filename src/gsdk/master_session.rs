@@ -14,11 +14,11 @@ use super::convert;
 use super::device_routes::{DeviceRoutes, StatusRoute};
 use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
+use super::gateway_slots::GatewaySlots;
 use super::keep_alive;
 use super::master_calls::{CallResult, next_result};
 use super::master_client::{MasterClient, MasterStreams};
 use super::master_timers::{Check, Renewal};
-use super::places::Places;
 use super::reports::{LinkReport, MasterReport, MasterSink};
 use super::rpc::SUBSCRIBE_STATUS;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd};
@@ -33,7 +33,7 @@ pub(crate) struct MasterSession {
     streams: MasterStreams,
     behind: Arc<GatewaysBehind>,
     reports: MasterSink,
-    places: Places,
+    slots: GatewaySlots,
     routes: DeviceRoutes,
     /// Whether the master is connected to each gateway that it lists.
     connected: BTreeMap<String, bool>,
@@ -53,13 +53,13 @@ impl MasterSession {
         behind: Arc<GatewaysBehind>,
         reports: MasterSink,
     ) -> Result<Self, Disconnect> {
-        let places = Places::new(master.clone(), behind.list_requests.clone());
+        let slots = GatewaySlots::new(master.clone(), behind.list_requests.clone());
         let mut session = Self {
             master,
             streams,
             behind,
             reports,
-            places,
+            slots,
             routes: DeviceRoutes::default(),
             connected: BTreeMap::new(),
             calls: JoinSet::new(),
@@ -96,7 +96,7 @@ impl MasterSession {
                 end = self.streams.devices.read(&mut batch) => {
                     let full = batch.len() >= BATCH_LEN_MAX;
                     self.route(&mut batch)?;
-                    self.go_on(end)?;
+                    self.check_end(end)?;
                     if full {
                         // A stream that is always ready must not starve the other tasks.
                         tokio::task::yield_now().await;
@@ -104,7 +104,7 @@ impl MasterSession {
                 }
                 end = self.streams.gateways.read(&mut gateways) => {
                     self.gateways_changed(&mut gateways)?;
-                    self.go_on(end)?;
+                    self.check_end(end)?;
                 }
                 Some(answer) = next_result(&mut self.calls) => {
                     // Changes that came before the answer are reported before it.
@@ -113,9 +113,9 @@ impl MasterSession {
                     let gateways_end = self.streams.gateways.read_ready(&mut gateways).await;
                     self.gateways_changed(&mut gateways)?;
                     self.answered(answer)?;
-                    self.go_on(end.or(gateways_end))?;
+                    self.check_end(end.or(gateways_end))?;
                 }
-                requested = self.behind.list_requests.take() => self.places.want_lists(&requested),
+                requested = self.behind.list_requests.take() => self.slots.want_lists(&requested),
                 () = self.behind.added.notified() => self.add_gateways()?,
                 Some(()) = check => self.start_check(),
                 Some(()) = renewal => self.start_renewal(),
@@ -123,7 +123,7 @@ impl MasterSession {
         }
     }
 
-    fn go_on(&self, end: Option<StreamEnd>) -> Result<(), Disconnect> {
+    fn check_end(&self, end: Option<StreamEnd>) -> Result<(), Disconnect> {
         match end {
             None => Ok(()),
             Some(end) => Err(Disconnect::from_stream_end(self.master.connection(), end)),
@@ -141,7 +141,7 @@ impl MasterSession {
                 continue;
             };
             match self.routes.route(device_id, is_connected, now) {
-                StatusRoute::Gateway(place) => self.places.report(place, event)?,
+                StatusRoute::Gateway(slot) => self.slots.report(slot, event)?,
                 StatusRoute::Unknown => {
                     self.check.want(self.routes.hold(device_id, is_connected, event));
                 }
@@ -160,8 +160,8 @@ impl MasterSession {
             self.reports.try_send(MasterReport::Clock { timestamp_s: timestamp, received })?;
             let is_connected = status == i32::from(gateway::Status::Connected);
             self.changes += 1;
-            if let Some(at) = self.routes.place(&gateway_id) {
-                self.places.set_status(at, self.changes, true, is_connected)?;
+            if let Some(slot) = self.routes.slot(&gateway_id) {
+                self.slots.set_status(slot, self.changes, true, is_connected)?;
             }
             if self.connected.insert(gateway_id, is_connected).is_none() {
                 // A gateway that was added at the master.
@@ -180,20 +180,20 @@ impl MasterSession {
     ) -> Result<(), Disconnect> {
         self.connected = gateways.iter().map(|it| (it.id.clone(), it.is_connected)).collect();
         self.reports.try_send(MasterReport::Gateways(self.connected.keys().cloned().collect()))?;
-        for at in 0..self.places.len() {
-            let Some(id) = self.places.id(at) else { continue };
+        for slot in 0..self.slots.len() {
+            let Some(id) = self.slots.id(slot) else { continue };
             let connected = self.connected.get(id.as_ref()).copied();
             let (is_listed, is_connected) = (connected.is_some(), connected == Some(true));
-            self.places.set_status(at, requested, is_listed, is_connected)?;
+            self.slots.set_status(slot, requested, is_listed, is_connected)?;
         }
         let devices = gateways.into_iter().map(|it| (Arc::from(it.id), it.device_ids));
-        let (found, strangers) = self.routes.reported(devices, Instant::now());
-        if strangers > 0 {
+        let (found, unlisted) = self.routes.reported(devices, Instant::now());
+        if unlisted > 0 {
             let master = self.master.connection().options().peer.name();
-            tracing::debug!(master, strangers, "status of unknown devices");
+            tracing::debug!(master, unlisted, "status of unknown devices");
         }
-        for (place, event) in found {
-            self.places.report(place, event)?;
+        for (slot, event) in found {
+            self.slots.report(slot, event)?;
         }
         self.check.want(self.routes.is_waiting());
         Ok(())
@@ -201,14 +201,14 @@ impl MasterSession {
 
     /// Takes over gateways that were added.
     fn add_gateways(&mut self) -> Result<(), Disconnect> {
-        for gateway in self.behind.after(self.places.len()) {
+        for gateway in self.behind.after(self.slots.len()) {
             let id = gateway.id.clone();
             let connected = self.connected.get(id.as_ref()).copied();
-            let at = self.places.add(gateway);
-            self.routes.add_gateway(id, at);
+            let slot = self.slots.add(gateway);
+            self.routes.add_gateway(id, slot);
             match connected {
                 Some(is_connected) => {
-                    self.places.set_status(at, self.changes, true, is_connected)?;
+                    self.slots.set_status(slot, self.changes, true, is_connected)?;
                 }
                 None => self.check.want(true),
             }
@@ -218,8 +218,9 @@ impl MasterSession {
 
     /// Reads the lists that wait.
     fn start_lists(&mut self) -> Result<(), Disconnect> {
-        while let Some((at, link, client)) = self.places.next_list()? {
-            self.calls.spawn(async move { CallResult::List(at, link, client.device_list().await) });
+        while let Some((slot, link, client)) = self.slots.next_list()? {
+            self.calls
+                .spawn(async move { CallResult::List(slot, link, client.device_list().await) });
         }
         Ok(())
     }
@@ -242,10 +243,10 @@ impl MasterSession {
 
     fn answered(&mut self, answer: CallResult) -> Result<(), Disconnect> {
         let failed = match answer {
-            CallResult::List(at, link, list) => self.list_read(at, link, list)?,
-            CallResult::Filter(at, link, filter) => {
+            CallResult::List(slot, link, list) => self.list_read(slot, link, list)?,
+            CallResult::Filter(slot, link, filter) => {
                 // A filter that cannot be read is no failure of the link.
-                if let (Some(gateway), Ok(filter)) = (self.places.current(at, link), filter) {
+                if let (Some(gateway), Ok(filter)) = (self.slots.current(slot, link), filter) {
                     gateway.output.reports.try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
                 }
                 None
@@ -295,27 +296,27 @@ impl MasterSession {
     /// Reports a list and requests the accept filter after it; returns the error of a failed one.
     fn list_read(
         &mut self,
-        at: usize,
+        slot: usize,
         link: u64,
         list: Result<Vec<Listed>, Error>,
     ) -> Result<Option<Error>, Disconnect> {
-        let Some(gateway) = self.places.list_ended(at, link) else { return Ok(None) };
+        let Some(gateway) = self.slots.list_ended(slot, link) else { return Ok(None) };
         match list {
             Ok(rows) => {
                 let connected = |row: &Listed| row.status.connected() == Some(true);
                 let rows_by_id = rows.iter().map(|row| (row.device_id, connected(row)));
-                let (held, others) = self.routes.listed(at, rows_by_id);
+                let (held, others) = self.routes.listed(slot, rows_by_id);
                 for event in held {
-                    self.places.report(at, event)?;
+                    self.slots.report(slot, event)?;
                 }
                 for other in others {
                     // A device has moved: the other list is to agree.
-                    self.places.want_list(other);
+                    self.slots.want_list(other);
                 }
                 gateway.output.reports.try_send(LinkEvent::List(rows))?;
                 if let Some(client) = gateway.output.client() {
                     self.calls.spawn(async move {
-                        CallResult::Filter(at, link, client.accept_filter().await)
+                        CallResult::Filter(slot, link, client.accept_filter().await)
                     });
                 }
                 Ok(None)

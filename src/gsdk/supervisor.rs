@@ -12,7 +12,7 @@ use super::channel::KeepAlive;
 use super::connection::{Connector, GrpcConnection};
 use super::disconnect::Disconnect;
 use super::error::LinkError;
-use crate::net::{Backoff, FailureLog, Peer};
+use crate::net::{Backoff, FailureLog};
 use crate::task::catch_panic;
 
 /// What a link to a gateway and one to a master do differently. Clones are the same link.
@@ -44,7 +44,7 @@ impl AttemptState {
     pub(crate) fn connected(&mut self, connection: &Arc<GrpcConnection>, package: &'static str) {
         self.up.send_replace(Some((Instant::now(), connection.clone())));
         let failures = self.failures.reset();
-        let (gateway, master, noun) = log_names(&self.connector.options.peer);
+        let (gateway, master, noun) = self.connector.options.peer.log_names();
         tracing::info!(gateway, master, package, failures, "connected to the {noun}");
     }
 
@@ -53,14 +53,6 @@ impl AttemptState {
         let (since, connection) = self.up.send_replace(None)?;
         let last_activity = connection.activity().last_activity();
         Some((last_activity, last_activity.saturating_duration_since(since)))
-    }
-}
-
-/// The other side in log lines: the gateway or the master, and which of both it is.
-fn log_names(peer: &Peer) -> (Option<&str>, Option<&str>, &'static str) {
-    match peer {
-        Peer::Master(name) => (None, Some(name.as_str()), "master"),
-        peer => (Some(peer.name()), None, "gateway"),
     }
 }
 
@@ -89,7 +81,7 @@ async fn run(link: impl Supervised, mut state: AttemptState) {
         let disconnect = attempt(&link, &mut state).await;
         let (last_activity, lasted) = state.take_uptime().unzip();
         let error = disconnect.error();
-        let (gateway, master, noun) = log_names(&state.connector.options.peer);
+        let (gateway, master, noun) = state.connector.options.peer.log_names();
         let retry_at_once =
             disconnect.pings_rejected() && state.connector.keep_alive == KeepAlive::Pings;
         if retry_at_once {
@@ -124,7 +116,7 @@ async fn attempt(link: &impl Supervised, state: &mut AttemptState) -> Disconnect
         }
         Err(panic) => {
             let peer = &state.connector.options.peer;
-            let (gateway, master, noun) = log_names(peer);
+            let (gateway, master, noun) = peer.log_names();
             tracing::error!(gateway, master, panic, "internal error: {noun} task panicked");
             Disconnect::from_panic(peer, &panic)
         }

@@ -80,6 +80,14 @@ impl Peer {
         }
     }
 
+    /// Its name as the field `gateway` or `master` of a log line, and which of both it is.
+    pub(crate) fn log_names(&self) -> (Option<&str>, Option<&str>, &'static str) {
+        match self {
+            Self::Master(name) => (None, Some(name.as_str()), "master"),
+            peer => (Some(peer.name()), None, "gateway"),
+        }
+    }
+
     /// Whether it is a device gateway or a master gateway.
     pub(crate) const fn is_gateway(&self) -> bool {
         matches!(self, Self::Gateway(_) | Self::Master(_))

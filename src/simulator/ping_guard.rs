@@ -73,7 +73,7 @@ pub(crate) struct PingGuard<S> {
     strikes: u32,
     newest_stream: u32,
     /// What is left to send before the connection ends.
-    goodbye: Option<Vec<u8>>,
+    closing: Option<Vec<u8>>,
 }
 
 impl<S> PingGuard<S> {
@@ -87,7 +87,7 @@ impl<S> PingGuard<S> {
             last_ping: None,
             strikes: 0,
             newest_stream: 0,
-            goodbye: None,
+            closing: None,
         }
     }
 
@@ -113,8 +113,8 @@ impl<S> PingGuard<S> {
         self.last_ping = Some(now);
         if self.strikes > STRIKES_MAX {
             // Within a frame nothing can be inserted.
-            let may_speak = self.sent.is_between_frames();
-            self.goodbye = Some(if may_speak { goaway(self.newest_stream) } else { Vec::new() });
+            let can_insert = self.sent.is_between_frames();
+            self.closing = Some(if can_insert { goaway(self.newest_stream) } else { Vec::new() });
         }
     }
 
@@ -137,8 +137,8 @@ fn goaway(newest_stream: u32) -> Vec<u8> {
 
 impl<S: AsyncWrite + Unpin> PingGuard<S> {
     /// Sends the remaining bytes; then the connection ends with an error.
-    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        while let Some(left) = self.goodbye.as_mut().filter(|left| !left.is_empty()) {
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        while let Some(left) = self.closing.as_mut().filter(|left| !left.is_empty()) {
             match ready!(Pin::new(&mut self.stream).poll_write(cx, left)) {
                 Ok(written) if written > 0 => drop(left.drain(..written)),
                 Ok(_) | Err(_) => left.clear(),
@@ -157,15 +157,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PingGuard<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.goodbye.is_none() {
+        if self.closing.is_none() {
             let before = buf.filled().len();
             ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
             if self.is_enforced {
                 self.follow_received(&buf.filled()[before..]);
             }
         }
-        if self.goodbye.is_some() {
-            return self.poll_goodbye(cx).map(Err);
+        if self.closing.is_some() {
+            return self.poll_close(cx).map(Err);
         }
         Poll::Ready(Ok(()))
     }
@@ -185,8 +185,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PingGuard<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.goodbye.is_some() {
-            return self.poll_goodbye(cx).map(Err);
+        if self.closing.is_some() {
+            return self.poll_close(cx).map(Err);
         }
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
         if self.is_enforced {
@@ -238,14 +238,14 @@ mod tests {
     async fn the_third_ping_too_soon_ends_a_quiet_connection() {
         let mut guard = guard();
         for pings in 1..=4 {
-            assert!(guard.goodbye.is_none(), "after {} pings", pings - 1);
+            assert!(guard.closing.is_none(), "after {} pings", pings - 1);
             // However the bytes come.
             PINGED.iter().for_each(|byte| guard.follow_received(&[*byte]));
             tokio::time::advance(Duration::from_secs(10)).await;
         }
-        let goodbye = guard.goodbye.unwrap();
-        assert!(goodbye.ends_with(b"too_many_pings"));
-        assert_eq!(goodbye[13..17], ENHANCE_YOUR_CALM.to_be_bytes());
+        let closing = guard.closing.unwrap();
+        assert!(closing.ends_with(b"too_many_pings"));
+        assert_eq!(closing[13..17], ENHANCE_YOUR_CALM.to_be_bytes());
     }
 
     #[tokio::test(start_paused = true)]
@@ -259,7 +259,7 @@ mod tests {
             tokio::time::advance(MIN_INTERVAL).await;
             guard.follow_received(&PINGED);
         }
-        assert!(guard.goodbye.is_none());
+        assert!(guard.closing.is_none());
     }
 
     #[tokio::test(start_paused = true)]
@@ -267,6 +267,6 @@ mod tests {
         let mut guard = guard();
         guard.follow_sent(&ANSWER[..10]);
         (0..5).for_each(|_| guard.follow_received(&PINGED));
-        assert_eq!(guard.goodbye, Some(Vec::new()));
+        assert_eq!(guard.closing, Some(Vec::new()));
     }
 }

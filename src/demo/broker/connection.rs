@@ -66,7 +66,8 @@ pub(crate) async fn serve(state: Arc<Mutex<BrokerState>>, stream: TcpStream) -> 
         Ok(()) => session.run(protocol, &mut reader, &mut out, messages, removed).await,
         Err(error) => Err(error),
     };
-    lock(&state).disconnect(&client_id, connection, matches!(result, Ok(Departure::Goodbye)));
+    let has_disconnected = matches!(result, Ok(SessionEnd::Disconnected));
+    lock(&state).disconnect(&client_id, connection, has_disconnected);
     result.map(drop)
 }
 
@@ -75,9 +76,9 @@ fn lock(state: &Mutex<BrokerState>) -> MutexGuard<'_, BrokerState> {
 }
 
 /// Why a session ended without an error.
-enum Departure {
+enum SessionEnd {
     /// The client sent DISCONNECT; its last will is not published.
-    Goodbye,
+    Disconnected,
     /// The connection was closed, or the broker has removed the client.
     Closed,
 }
@@ -102,16 +103,16 @@ impl DemoSession<'_> {
         out: &mut ClientWriter,
         mut messages: mpsc::Receiver<BrokerMessage>,
         mut removed: oneshot::Receiver<()>,
-    ) -> Result<Departure, String> {
+    ) -> Result<SessionEnd, String> {
         loop {
             tokio::select! {
                 packet = reader.next(protocol) => match packet? {
                     Some(Packet::Disconnect(it)) => return Ok(match it.reason_code {
-                        DisconnectReasonCode::DisconnectWithWillMessage => Departure::Closed,
-                        _ => Departure::Goodbye,
+                        DisconnectReasonCode::DisconnectWithWillMessage => SessionEnd::Closed,
+                        _ => SessionEnd::Disconnected,
                     }),
                     Some(packet) => out.send(self.answer(packet)?).await?,
-                    None => return Ok(Departure::Closed),
+                    None => return Ok(SessionEnd::Closed),
                 },
                 Some(message) = messages.recv(), if self.in_flight.len() < self.in_flight_max => {
                     out.send(self.outgoing(message)).await?;
@@ -123,7 +124,7 @@ impl DemoSession<'_> {
                         false => DisconnectReasonCode::QuotaExceeded,
                     };
                     out.send([Packet::Disconnect(Disconnect::new(reason))]).await?;
-                    return Ok(Departure::Closed);
+                    return Ok(SessionEnd::Closed);
                 }
             }
         }

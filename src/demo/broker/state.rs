@@ -93,11 +93,11 @@ impl BrokerState {
     }
 
     /// Ends a connection, unless another has taken over its client ID. The last will is published
-    /// unless the client has said goodbye.
-    pub(crate) fn disconnect(&mut self, client_id: &str, connection: u64, said_goodbye: bool) {
+    /// unless the client has sent DISCONNECT.
+    pub(crate) fn disconnect(&mut self, client_id: &str, connection: u64, has_disconnected: bool) {
         let client = self.clients.get_mut(client_id);
         if let Some(client) = client.filter(|client| client.connection == connection) {
-            if said_goodbye {
+            if has_disconnected {
                 client.will = None;
             }
             self.remove(client_id);

@@ -77,7 +77,7 @@ fn retained_messages_are_sent_as_a_subscription_asks() {
 }
 
 #[test]
-fn a_last_will_is_published_unless_the_client_says_goodbye() {
+fn a_last_will_is_published_unless_the_client_sends_disconnect() {
     let mut state = BrokerState::default();
     let (_, mut messages, _) = state.connect("reader", None);
     state.subscribe("reader", filter("will/#"));

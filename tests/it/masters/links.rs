@@ -206,7 +206,7 @@ async fn a_master_that_lists_no_gateway_removes_none_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_knocking_stranger_costs_one_question_a_minute() {
+async fn an_unknown_device_that_is_refused_costs_one_lookup_a_minute() {
     let campus = Campus::named(3).await;
     campus.bridge.is_ready().await;
     let (asked, lists) = (campus.master.calls("Get"), campus.master.calls("GetDeviceList"));
@@ -218,7 +218,7 @@ async fn a_knocking_stranger_costs_one_question_a_minute() {
         campus.master.simulator.control().apply_fault(&knock);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    // What came after it shows that the stranger's statuses were read.
+    // What came after it shows that its statuses were read.
     let device = campus.master.devices[0][0];
     campus.master.fault(&Fault::power(device, false));
     let topic = format!("gsdk/north/{device}/event/disconnected");
