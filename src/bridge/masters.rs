@@ -31,11 +31,12 @@ pub(crate) struct Masters {
 /// Which master reports what.
 pub(crate) type Report = (GatewayName, MasterReport);
 
-/// The gateways that a master lists, so many milliseconds after it was last asked on the same link.
+/// The gateways that a master lists.
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) master: GatewayName,
     pub(crate) ids: Vec<String>,
+    /// Since the last listing on the same link, in milliseconds.
     pub(crate) passed_ms: i64,
 }
 
@@ -94,18 +95,18 @@ impl Masters {
         match report {
             MasterReport::Up { certificate_expires_at } => {
                 (master.lost_at, master.listed_at) = (None, None);
-                let is_news = set_state(state, &name, LinkState::Online);
-                set_facts(state, &name, true, |facts| {
+                let is_new_state = set_facts(state, &name, |facts| {
+                    facts.state = LinkState::Online;
                     facts.certificate_expires_at = certificate_expires_at;
                     facts.last_error = None;
                 });
-                if is_news {
+                if is_new_state {
                     tracing::info!(master = %name, "master online");
                     state.bridge_event(&BridgeEventKind::MasterReachable { master: name.clone() });
                 }
             }
             MasterReport::Token { expires_at } => {
-                set_facts(state, &name, false, |facts| facts.token_expires_at = expires_at);
+                set_facts(state, &name, |facts| facts.token_expires_at = expires_at);
             }
             MasterReport::Gateways(ids) => {
                 let now = state.clock.steady();
@@ -118,7 +119,7 @@ impl Masters {
                 master.skew.sample(timestamp, state.clock.steady_clock().at(received));
                 let offset = state.clock.wall_offset_ms();
                 let skew = master.skew.estimate_ms().map(|skew| skew - offset);
-                set_facts(state, &name, false, |facts| facts.clock_skew_ms = skew);
+                set_facts(state, &name, |facts| facts.clock_skew_ms = skew);
             }
             MasterReport::Down { error, last_activity } => {
                 if let Some(last_activity) = last_activity {
@@ -136,7 +137,7 @@ impl Masters {
             if master.lost_at.take_if(|at| *at <= now).is_none() {
                 continue;
             }
-            if set_state(state, name, LinkState::Lost) {
+            if set_facts(state, name, |facts| facts.state = LinkState::Lost) {
                 tracing::warn!(master = %name, "master lost; its gateways are unknown");
                 let error =
                     state.directory.masters.get(name).and_then(|facts| facts.last_error.as_ref());
@@ -153,39 +154,28 @@ impl Masters {
     }
 }
 
-/// Sets a master's state; returns whether it is another one.
-fn set_state(state: &mut State, name: &GatewayName, link: LinkState) -> bool {
+/// Sets facts of a master, which are published with its info; returns whether its state changed.
+fn set_facts(state: &mut State, name: &GatewayName, set: impl FnOnce(&mut MasterFacts)) -> bool {
     let now = state.clock.now();
-    let Some(facts) = state.directory.masters.get_mut(name).filter(|facts| facts.state != link)
-    else {
-        return false;
-    };
-    (facts.state, facts.since) = (link, now);
-    true
-}
-
-/// Sets facts of a master, which are published with its info: `at_once`, or with the next one.
-fn set_facts(
-    state: &mut State,
-    name: &GatewayName,
-    at_once: bool,
-    set: impl FnOnce(&mut MasterFacts),
-) {
-    let Some(facts) = state.directory.masters.get_mut(name) else { return };
+    let Some(facts) = state.directory.masters.get_mut(name) else { return false };
     let before = facts.clone();
     set(facts);
-    let (is_news, of) = (*facts != before, InfoOf::Master(name.clone()));
-    let infos = state.publisher.content().infos();
-    if at_once {
+    let is_new_state = facts.state != before.state;
+    if is_new_state {
+        facts.since = now;
+    }
+    let (infos, of) = (state.publisher.content().infos(), InfoOf::Master(name.clone()));
+    if is_new_state || facts.last_error != before.last_error {
         infos.changed_at_once(of);
-    } else if is_news {
+    } else if *facts != before {
         infos.changed(of);
     }
+    is_new_state
 }
 
 fn set_error(state: &mut State, name: &GatewayName, error: &LinkError) {
     let error = LastError { code: error.code.to_string(), message: error.to_string() };
-    set_facts(state, name, true, |facts| facts.last_error = Some(error));
+    set_facts(state, name, |facts| facts.last_error = Some(error));
 }
 
 /// Those devices of a gateway that have left its list and are in the list of another gateway of the

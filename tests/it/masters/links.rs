@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{Campus, NAMED};
 use crate::harness::eventually;
+use crate::harness::master::Master;
 use crate::harness::watcher::{check_chain, retained};
 
 fn end_streams(code: &str) -> Fault {
@@ -111,6 +112,25 @@ async fn a_master_that_restarts_is_lost_with_all_its_gateways_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_master_without_gateways_is_published_as_lost_once_it_is() {
+    let master = Master::start(&["a"], 1).await;
+    master.list("a", false);
+    let campus = Campus::with(master, "", "").await;
+    campus.see_master("online", |info| info["state"] == "online").await;
+    campus.bridge.is_ready().await;
+    campus.watcher.clear();
+    // The first attempt fails only after the master counts as lost: its dialing takes 10 s.
+    campus.master.fault(&Fault::Freeze { on: true });
+    campus.master.fault(&Fault::CutConnections);
+    let broken = campus.see_master("its error", |info| !info["last_error"].is_null()).await;
+    assert_eq!(broken["state"], "online", "{broken}");
+    let lost = campus.see_master("lost", |info| info["state"] == "lost").await;
+    assert_eq!(lost["last_error"], broken["last_error"], "no attempt has failed since");
+    assert_ne!(lost["since"], broken["since"]);
+    assert!(campus.watcher.find(|seen| seen.topic.ends_with("/master_unreachable")).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_master_is_noticed() {
     let campus = Campus::named(2).await;
     campus.bridge.is_ready().await;
@@ -161,7 +181,7 @@ async fn an_expired_token_in_the_middle_of_a_command_or_stream_is_renewed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_renewed_at_half_of_its_life() {
-    let master = crate::harness::master::Master::start_with(&["a"], 1, |mut settings| {
+    let master = Master::start_with(&["a"], 1, |mut settings| {
         let master = settings.master.as_mut().unwrap();
         master.token_lifetime = Duration::from_secs(4);
         settings
