@@ -310,7 +310,7 @@ impl Broker {
         let filter = |name| vec![state.publisher.topics().request_filter(name)];
         match change {
             GatewayChange::Added(name) if state.publisher.is_online() => {
-                self.requests.add(filter(&name));
+                self.requests.add(&filter(&name));
             }
             // Its filter will be among those of all.
             GatewayChange::Added(_) => {}

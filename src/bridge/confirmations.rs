@@ -23,8 +23,8 @@ pub(crate) struct RequestSubscription {
     /// The packet whose acknowledgement is awaited.
     sent: Option<Vec<String>>,
     refused: Vec<(String, Refusal)>,
+    /// When the refused filters are subscribed again.
     retry_at: Option<Instant>,
-    is_complete: bool,
 }
 
 impl RequestSubscription {
@@ -45,13 +45,13 @@ impl RequestSubscription {
     /// Starts with these filters.
     pub(crate) fn start(&mut self, filters: &[String]) {
         *self = Self { is_started: true, ..Self::new(self.is_wanted) };
-        filters.chunks(FILTERS_PER_PACKET).for_each(|filters| self.add(filters.to_vec()));
+        self.add(filters);
     }
 
-    /// Adds the filters of one more packet.
-    pub(crate) fn add(&mut self, filters: Vec<String>) {
+    /// Adds these filters to those that wait.
+    pub(crate) fn add(&mut self, filters: &[String]) {
         if self.is_wanted {
-            self.waiting.push_back(filters);
+            self.waiting.extend(filters.chunks(FILTERS_PER_PACKET).map(<[String]>::to_vec));
         }
     }
 
@@ -76,18 +76,17 @@ impl RequestSubscription {
         }
         self.sent = None;
         self.refused.extend_from_slice(refused);
-        if self.waiting.is_empty() {
-            self.is_complete = self.refused.is_empty();
-            self.retry_at = (!self.is_complete).then(|| now + RETRY_AFTER);
+        if self.waiting.is_empty() && !self.refused.is_empty() {
+            self.retry_at = Some(now + RETRY_AFTER);
         }
     }
 
     /// Subscribes again to what was refused, once it is time.
     pub(crate) fn wake(&mut self, now: Instant) {
-        if self.retry_at.is_some_and(|at| at <= now) {
-            let refused = std::mem::take(&mut self.refused).into_iter();
+        if self.retry_at.take_if(|at| *at <= now).is_some() {
+            let refused = self.refused.drain(..);
             let filters: Vec<String> = refused.map(|(filter, _)| filter).collect();
-            self.start(&filters);
+            self.add(&filters);
         }
     }
 
@@ -99,10 +98,13 @@ impl RequestSubscription {
     /// Why requests may not arrive; `None` once the broker has accepted all filters, or if none are
     /// wanted.
     pub(crate) fn fault(&self) -> Option<String> {
-        if self.is_complete || !self.is_wanted {
+        if !self.is_wanted {
             return None;
         }
         let Some((filter, refusal)) = self.refused.first() else {
+            if self.is_started && self.sent.is_none() && self.waiting.is_empty() {
+                return None;
+            }
             return Some("the broker has not acknowledged the subscription to requests yet".into());
         };
         let others = match self.refused.len() {
@@ -179,6 +181,29 @@ mod tests {
             sent.extend(packet);
         }
         assert_eq!(sent, all);
+        assert_eq!((subscription.fault(), subscription.due()), (None, None));
+    }
+
+    #[test]
+    fn a_retry_of_a_refused_filter_drops_no_filter_that_waits() {
+        let mut subscription = RequestSubscription::new(true);
+        let added = |name: &str| vec![format!("gsdk/{name}/request/#")];
+        subscription.start(&filters(1));
+        let refused = subscription.next_packet().unwrap();
+        let refusal = (refused[0].clone(), Refusal::NOT_AUTHORIZED);
+        subscription.acknowledged(now(), &refused, &[refusal]);
+        let retry_at = subscription.due().unwrap();
+        subscription.add(&added("annex"));
+        subscription.add(&added("barn"));
+        assert_eq!(subscription.next_packet(), Some(added("annex")));
+        subscription.wake(retry_at);
+        assert_eq!(subscription.next_packet(), None, "one packet at a time");
+        subscription.acknowledged(retry_at, &added("annex"), &[]);
+        for packet in [added("barn"), refused] {
+            assert!(subscription.fault().is_some());
+            assert_eq!(subscription.next_packet().as_ref(), Some(&packet));
+            subscription.acknowledged(retry_at, &packet, &[]);
+        }
         assert_eq!((subscription.fault(), subscription.due()), (None, None));
     }
 
