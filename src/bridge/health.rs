@@ -1,5 +1,7 @@
 //! The bridge's health: whether it is ready, and why it is degraded.
 
+use std::collections::BTreeSet;
+
 use tokio::time::Instant;
 
 use super::broker::Broker;
@@ -61,16 +63,19 @@ fn degraded(state: &State, broker: &Broker, web: &Web, reason: DegradedReason) -
 
 /// Files that connections and the web server wait for, with what to do.
 fn files_missing(state: &State, broker: &Broker, web: &Web) -> Option<String> {
-    let errors = state.facts.iter().filter_map(|facts| facts.last_error.as_ref());
-    let of_gateways = errors.filter(|error| is_file_missing(&error.code));
+    let of_gateways = state.facts.iter().map(|facts| &facts.last_error);
+    let of_masters = state.directory.masters.values().map(|facts| &facts.last_error);
+    let of_links = of_gateways.chain(of_masters).flatten();
+    let of_links = of_links.filter(|error| is_file_missing(&error.code));
     let of_web = web.file_problems();
-    let all: Vec<&str> = of_gateways
+    // All gateways behind a master have the same message.
+    let all: BTreeSet<&str> = of_links
         .map(|error| error.message.as_str())
         .chain(broker.session.file_missing())
         .chain(of_web.iter().map(String::as_str))
-        .take(FILES_NAMED_MAX)
         .collect();
-    (!all.is_empty()).then(|| all.join("; "))
+    let named: Vec<&str> = all.into_iter().take(FILES_NAMED_MAX).collect();
+    (!named.is_empty()).then(|| named.join("; "))
 }
 
 /// Why the bridge is not ready; empty when it is.

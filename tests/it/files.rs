@@ -8,6 +8,7 @@ use gsdk2mqtt::simulator::Simulator;
 use tempfile::TempDir;
 
 use crate::harness::bridge::{Bridge, PROGRAM, Setup};
+use crate::harness::master::{Master, behind};
 use crate::harness::mosquitto::{Mosquitto, free_port};
 use crate::harness::watcher::Watcher;
 use crate::harness::{LOOK_EVERY, PATIENCE, patiently, simulator};
@@ -231,6 +232,32 @@ async fn a_gateways_missing_ca_file_is_named_in_readyz_until_it_is_there() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_masters_missing_file_is_named_once_in_readyz_whatever_its_gateways() {
+    let (broker, master) = (Mosquitto::start("").await, Master::start(&["a", "b"], 1).await);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.crt");
+    let present = master.file("ca.crt").display().to_string();
+    let table = master.table("campus", "").replace(&present, &file.display().to_string());
+    let named = behind("named", "campus", "a", "") + &behind("other", "campus", "b", "");
+    for gateways in ["", &named] {
+        let bridge = Setup::new(broker.port, "").lines(&table).lines(gateways).start();
+        patiently("the file is reported", async {
+            while bridge.metric(FILE_MISSING).await != Some(1.0) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        })
+        .await;
+        let (_, body) = bridge.get("/readyz").await;
+        let reported: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let degraded = &reported["degraded"][0];
+        assert_eq!(degraded["reason"], "file_missing", "{body}");
+        let message = degraded["message"].as_str().unwrap();
+        assert_eq!(message.matches("masters.campus.ca_file").count(), 1, "{message}");
+        assert!(message.contains(file.to_str().unwrap()), "{message}");
+    }
 }
 
 #[test]
