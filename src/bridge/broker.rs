@@ -126,8 +126,12 @@ impl Broker {
         self.own_state = OwnState::default();
         self.requests.reset();
         self.scan = Scan::default();
-        self.forget = None;
-        self.session.disconnected(state, reason, closed_by_broker)
+        let connection = self.session.disconnected(state, reason, closed_by_broker);
+        if let Some(forget) = self.forget.take() {
+            // It gets no answer, but the request has an event.
+            self.session.reply(state, &forget.interrupted());
+        }
+        connection
     }
 
     fn subscribed(
@@ -137,6 +141,7 @@ impl Broker {
         filters: &[String],
         refused: &[(String, Refusal)],
     ) {
+        let discovery = state.publisher.discovery().filter();
         if self.scan.subscribed(filters) {
             let info = state.publisher.topics().bridge_info();
             let is_refused = refused.iter().any(|(filter, _)| *filter == info);
@@ -148,9 +153,13 @@ impl Broker {
             } else {
                 state.publisher.content().infos().again(InfoOf::Bridge);
             }
+            // A broker without Home Assistant may refuse discovery's topics.
+            let is_unreadable = refused.iter().any(|(filter, _)| *filter != discovery);
+            if let Some(forget) = self.forget.take_if(|it| is_unreadable && it.is_started()) {
+                self.session.reply(state, &forget.unreadable());
+            }
         }
         self.requests.acknowledged(now, filters, refused);
-        let discovery = state.publisher.discovery().filter();
         for (filter, reason) in refused {
             if *filter == discovery && self.home_assistant_topic.is_none() {
                 tracing::debug!(filter, %reason, "subscription refused by the broker");
@@ -278,7 +287,7 @@ impl Broker {
             state.publisher.content().discovery_mut().home_assistant_started(&state.fleet);
         }
         if let Some(forget) = self.forget.take_if(|it| it.deadline() <= now) {
-            self.session.reply(state, &forget.timed_out());
+            self.session.reply(state, &forget.unreadable());
         }
         self.scan_again(state);
         if self.duplicates.settle(now) {

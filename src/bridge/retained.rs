@@ -207,13 +207,23 @@ impl ForgetScan {
         }
     }
 
-    /// The broker has not sent everything in time.
-    pub(crate) fn timed_out(self) -> Reply {
+    /// The broker has not sent everything in time, or refuses that it is read.
+    pub(crate) fn unreadable(self) -> Reply {
         let message = "what the broker keeps of the gateway could not be read, so nothing is \
                        cleared; permit the bridge to read its own topics in the broker's access \
                        list";
-        let outcome = Outcome::failed(Failure::new(Code::FailedPrecondition, message));
-        self.request.reply(outcome, BTreeSet::new())
+        self.failed(Failure::new(Code::FailedPrecondition, message))
+    }
+
+    /// The connection to the broker has ended meanwhile.
+    pub(crate) fn interrupted(self) -> Reply {
+        let message = "the connection to the broker ended while it was read what the broker keeps \
+                       of the gateway, so nothing is cleared; send the request again";
+        self.failed(Failure::new(Code::Unavailable, message))
+    }
+
+    fn failed(self, failure: Failure) -> Reply {
+        self.request.reply(Outcome::failed(failure), BTreeSet::new())
     }
 
     /// All retained messages have been read: they are cleared. Returns the reply.

@@ -2,8 +2,13 @@
 
 use serde_json::json;
 
-use super::{ALL, Stack, refusal};
+use super::{ALL, Stack, refusal, rr};
+use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::eventually;
+use crate::harness::scripted_broker::{Reply, ScriptedBroker};
 use crate::harness::watcher::{Watcher, publish, retained};
+
+const FORGET: &str = "gsdk/bridge/request/forget";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn republish_gives_all_retained_topics_again() {
@@ -109,4 +114,48 @@ async fn a_device_that_left_the_list_is_forgotten_and_continues_its_chain_when_l
     })
     .await;
     crate::harness::watcher::check_chain(&watcher.events_of(id));
+}
+
+/// A bridge that is ready, at a broker that answers like this when the topics of the gateway
+/// `annex` are read.
+async fn scripted(reply: Reply) -> (ScriptedBroker, gsdk2mqtt::simulator::Simulator, Bridge) {
+    let (broker, simulator) = (ScriptedBroker::start("").await, crate::harness::simulator(1).await);
+    let setup = Setup::new(broker.port, "").lines(ALL);
+    let bridge = setup.gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    broker.on_subscribe(
+        move |filter| {
+            if filter.contains("annex") { reply } else { Reply::Forward }
+        },
+    );
+    (broker, simulator, bridge)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forget_says_that_nothing_could_be_read_where_the_broker_refuses_that() {
+    let (broker, _simulator, _bridge) = scripted(Reply::Code(0x87)).await;
+    let request = ["-t", FORGET, "-m", r#"{"gateway":"annex"}"#];
+    let answer = rr(broker.mosquitto.port, &request, "20").await.unwrap();
+    let (code, message) = refusal(&answer);
+    assert_eq!(code, "failed_precondition", "{answer}");
+    assert!(message.contains("access list"), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forget_that_a_broken_connection_ends_has_its_event() {
+    let (broker, _simulator, bridge) = scripted(Reply::Withhold).await;
+    let watcher = Watcher::start(broker.mosquitto.port).await;
+    let request = r#"{"gateway":"annex","transaction":7,"requested_by":"Ann"}"#;
+    publish(broker.mosquitto.port, &["-t", FORGET, "-m", request]);
+    let reads = |filter: &String| filter.contains("annex");
+    eventually("its topics are read", || broker.filters().iter().any(reads).then_some(())).await;
+    broker.close();
+    let is_it = |seen: &crate::harness::watcher::Seen| seen.topic == "gsdk/bridge/event/command";
+    let event = watcher.see("its event", is_it).await.json();
+    assert_eq!((&event["command"], &event["gateway"]), (&json!("forget"), &json!("annex")));
+    assert_eq!((&event["transaction"], &event["requested_by"]), (&json!(7), &json!("Ann")));
+    assert_eq!((&event["result"], &event["code"]), (&json!("error"), &json!("unavailable")));
+    let series =
+        "gsdk_commands_total{command=\"forget\",gateway=\"bridge\",result=\"unavailable\"}";
+    assert_eq!(bridge.metric(series).await, Some(1.0));
 }
