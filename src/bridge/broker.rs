@@ -1,7 +1,6 @@
 //! Applies the events of the broker session and its messages: on the bridge's own topics, retained
 //! messages, Home Assistant's, and requests.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,7 +12,6 @@ use super::duplicates::{DuplicateDetector, InfoAction};
 use super::retained::{ForgetScan, Scan, StaleTopics};
 use super::session::{BrokerSession, Filters};
 use super::state::State;
-use crate::commands::{Failure, FailureCode, Outcome};
 use crate::config::Config;
 use crate::ids::GatewayName;
 use crate::mqtt::{
@@ -230,7 +228,7 @@ impl Broker {
     fn retained_read(&mut self, state: &mut State, mut filters: Vec<String>) {
         let own = state.publisher.topics().own();
         filters.retain(|filter| !own.contains(filter));
-        self.session.unsubscribe(filters);
+        self.session.unsubscribe(&filters);
         self.stale_topics.read();
         state.publisher.content().discovery_mut().retained_read();
         if let Some(forget) = self.forget.take_if(|it| it.is_started()) {
@@ -269,14 +267,10 @@ impl Broker {
         gateway: GatewayName,
         request: BridgeRequest,
     ) {
-        if self.forget.is_none() {
-            self.forget = Some(ForgetScan::new(Instant::now(), gateway, request));
-            return;
+        if self.forget.is_some() {
+            return self.session.reply(state, &ForgetScan::busy(request));
         }
-        let message =
-            "another gateway is being forgotten; repeat the request when that is answered";
-        let outcome = Outcome::failed(Failure::new(FailureCode::RateLimited, message));
-        self.session.reply(state, &request.reply(outcome, BTreeSet::new()));
+        self.forget = Some(ForgetScan::new(Instant::now(), gateway, request));
     }
 
     /// Does what is due by now.
@@ -314,17 +308,21 @@ impl Broker {
         session.into_iter().chain(others).flatten().min()
     }
 
-    /// Accepts requests to a gateway from now on, or no more.
-    pub(crate) fn gateway_changed(&mut self, state: &State, change: GatewayChange) {
-        let filter = |name| vec![state.publisher.topics().request_filter(name)];
-        match change {
-            GatewayChange::Added(name) if state.publisher.is_online() => {
-                self.requests.add(&filter(&name));
-            }
-            // Its filter will be among those of all.
-            GatewayChange::Added(_) => {}
-            GatewayChange::Forgotten(name) => self.session.unsubscribe(filter(&name)),
+    /// Accepts requests to gateways that were added, and no more to those that were forgotten.
+    pub(crate) fn gateways_changed(&mut self, state: &State, changes: Vec<GatewayChange>) {
+        let (mut added, mut forgotten) = (Vec::new(), Vec::new());
+        for change in changes {
+            let (filters, name) = match change {
+                GatewayChange::Added(name) => (&mut added, name),
+                GatewayChange::Forgotten(name) => (&mut forgotten, name),
+            };
+            filters.push(state.publisher.topics().request_filter(&name));
         }
+        // Otherwise it starts with the filters of all gateways.
+        if self.requests.is_started() {
+            self.requests.add(&added);
+        }
+        self.session.unsubscribe(&forgotten);
     }
 
     /// Subscribes to the requests, once `online` is published.

@@ -144,9 +144,7 @@ impl Bridge {
         self.state.wake(now);
         self.gateways.wake(&mut self.state, now);
         self.broker.wake(&mut self.state, now);
-        for change in self.gateways.take_changes() {
-            self.broker.gateway_changed(&self.state, change);
-        }
+        self.broker.gateways_changed(&self.state, self.gateways.take_changes());
         for gateway in self.state.list_requests.drain(..) {
             self.gateways.list_now(gateway);
         }

@@ -14,7 +14,7 @@ use tonic::Code;
 
 use super::dispatch::{BridgeRequest, Reply};
 use super::state::State;
-use crate::commands::{Failure, Outcome};
+use crate::commands::{Failure, FailureCode, Outcome};
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::{Message, Publisher};
 use crate::payload::{Directory, Subject};
@@ -212,18 +212,21 @@ impl ForgetScan {
         let message = "what the broker keeps of the gateway could not be read, so nothing is \
                        cleared; permit the bridge to read its own topics in the broker's access \
                        list";
-        self.failed(Failure::new(Code::FailedPrecondition, message))
+        failed(self.request, Failure::new(Code::FailedPrecondition, message))
     }
 
     /// The connection to the broker has ended meanwhile.
     pub(crate) fn interrupted(self) -> Reply {
-        let message = "the connection to the broker ended while it was read what the broker keeps \
+        let message = "the connection to the broker ended before everything was read that it keeps \
                        of the gateway, so nothing is cleared; send the request again";
-        self.failed(Failure::new(Code::Unavailable, message))
+        failed(self.request, Failure::new(Code::Unavailable, message))
     }
 
-    fn failed(self, failure: Failure) -> Reply {
-        self.request.reply(Outcome::failed(failure), BTreeSet::new())
+    /// The reply to a request while another gateway is being forgotten.
+    pub(crate) fn busy(request: BridgeRequest) -> Reply {
+        let message =
+            "another gateway is being forgotten; repeat the request when that is answered";
+        failed(request, Failure::new(FailureCode::RateLimited, message))
     }
 
     /// All retained messages have been read: they are cleared. Returns the reply.
@@ -244,4 +247,8 @@ impl ForgetScan {
         state.publisher.content().clearing().clear_at_once(topics, outbox);
         request.reply(outcome, device_ids)
     }
+}
+
+fn failed(request: BridgeRequest, failure: Failure) -> Reply {
+    request.reply(Outcome::failed(failure), BTreeSet::new())
 }

@@ -18,6 +18,8 @@ use crate::mqtt::{
 
 /// Events handled in one iteration.
 const EVENTS_TAKEN_MAX: usize = 64;
+/// Filters in one UNSUBSCRIBE packet: some kilobytes.
+const FILTERS_PER_UNSUBSCRIBE: usize = 64;
 
 /// Filters to subscribe, and how.
 pub(crate) type Filters = Vec<(String, RetainHandling)>;
@@ -163,11 +165,12 @@ impl BrokerSession {
         }
     }
 
-    pub(crate) fn unsubscribe(&mut self, filters: Vec<String>) {
-        if let Some(connection) = &mut self.connection
-            && !filters.is_empty()
-        {
-            connection.unsubscribe(filters);
+    /// Ends these subscriptions, in few packets: a connection takes less than a hundred at once.
+    pub(crate) fn unsubscribe(&mut self, filters: &[String]) {
+        if let Some(connection) = &mut self.connection {
+            for filters in filters.chunks(FILTERS_PER_UNSUBSCRIBE) {
+                connection.unsubscribe(filters.to_vec());
+            }
         }
     }
 
