@@ -25,6 +25,11 @@ impl GatewayAccess {
         self.clients.borrow().clone()
     }
 
+    /// Whether there is a link.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.clients.borrow().is_some()
+    }
+
     /// A slot for a command, if there is one and a link; `facts` have the reason where there is no
     /// link.
     pub(crate) fn acquire(
@@ -32,7 +37,7 @@ impl GatewayAccess {
         class: CommandClass,
         facts: Option<&LinkFacts>,
     ) -> Result<Slot, Failure> {
-        if self.clients.borrow().is_some() {
+        if self.is_connected() {
             return self.slots.acquire(class);
         }
         let error = facts.and_then(|facts| facts.last_error.as_ref());

@@ -66,12 +66,13 @@ impl DetailsReader {
 
     /// When the next device may be read.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.schedule.due().filter(|_| !self.is_reading && self.access.client().is_some())
+        self.schedule.due().filter(|_| !self.is_reading && self.access.is_connected())
     }
 
     /// Reads the next device if that is due.
     pub(crate) fn wake(&mut self, now: Instant) {
-        if self.is_reading {
+        // Most gateways have nothing to read: their client is not cloned.
+        if self.due().is_none_or(|due| due > now) {
             return;
         }
         let Some(client) = self.access.client() else { return };
