@@ -83,6 +83,8 @@ pub(crate) struct DiscoveredGateways {
     stored: BTreeMap<GatewayIndex, StoredGateway>,
     /// Those that are forgotten.
     forgotten: BTreeMap<GatewayIndex, GatewayEntry>,
+    /// Whether there are too many to add another, which is logged once.
+    is_full: bool,
 }
 
 impl DiscoveredGateways {
@@ -93,6 +95,7 @@ impl DiscoveredGateways {
             forget_after,
             stored: BTreeMap::new(),
             forgotten: BTreeMap::new(),
+            is_full: false,
         }
     }
 
@@ -109,8 +112,12 @@ impl DiscoveredGateways {
         if all().any(|entry| entry.master.as_ref() == Some(&reference)) {
             return None;
         }
-        if self.stored.len() >= DISCOVERED_MAX {
-            tracing::warn!(%master, gateway_id, "too many gateways; not discovered");
+        let known = self.stored.values().filter(|stored| !stored.is_forgotten).count();
+        let was_full = std::mem::replace(&mut self.is_full, known >= DISCOVERED_MAX);
+        if self.is_full {
+            if !was_full {
+                tracing::warn!(%master, gateway_id, "too many gateways; not discovered");
+            }
             return None;
         }
         let is_taken = |name: &GatewayName| {
@@ -132,7 +139,6 @@ impl DiscoveredGateways {
         });
         let settings = settings(&config, self.forget_after);
         let gateway = state.fleet.add_gateway(state.clock.steady(), settings, &[]);
-        state.fleet.set_wall_offset(state.clock.wall_offset_ms());
         state.facts.push(LinkFacts::default());
         self.publish(state, gateway, entry);
         Some(name)

@@ -153,6 +153,7 @@ impl State {
                 Output::Forgotten { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                     self.device_removed(gateway, device_id);
+                    self.page.device_removed();
                     self.connections.push((gateway, device_id, Some(false)));
                 }
                 Output::RequestList(gateway) => self.list_requests.push(gateway),

@@ -23,6 +23,11 @@ impl StatusPage {
         }
     }
 
+    /// A device is forgotten: the page is loaded again, without its row.
+    pub(crate) fn device_removed(&mut self) {
+        self.changed = None;
+    }
+
     /// The devices that changed since the previous call; too many at the first.
     pub(crate) fn take_changes(&mut self, fleet: &Fleet) -> ChangedStates {
         let Some(changed) = self.changed.replace(BTreeSet::new()) else {
@@ -39,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_many_changes_are_not_listed() {
+    fn too_many_changes_and_a_removed_device_are_not_listed() {
         let now = crate::ids::Moment::from_millis(0);
         let clock = crate::ids::SteadyClock::new(std::time::Instant::now(), now);
         let (mut page, fleet) = (StatusPage::default(), Fleet::new(clock));
@@ -54,5 +59,7 @@ mod tests {
         assert!(matches!(change(CHANGES_MAX), ChangedStates::Devices(_)));
         assert!(matches!(change(CHANGES_MAX + 1), ChangedStates::TooMany));
         assert!(matches!(change(0), ChangedStates::Devices(_)));
+        page.device_removed();
+        assert!(matches!(page.take_changes(&fleet), ChangedStates::TooMany));
     }
 }

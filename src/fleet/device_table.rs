@@ -37,8 +37,12 @@ pub(crate) struct ConnectionTotals {
 }
 
 impl DeviceTable {
-    pub(crate) fn new(now: Moment, declared: &[DeviceId], forget_after_ms: Option<i64>) -> Self {
-        let devices = declared.iter().map(|&id| (id, Device::new(id, now, true, false)));
+    pub(crate) fn new(
+        wall_time: Moment,
+        declared: &[DeviceId],
+        forget_after_ms: Option<i64>,
+    ) -> Self {
+        let devices = declared.iter().map(|&id| (id, Device::new(id, wall_time, true, false)));
         Self {
             devices: devices.collect(),
             tombstones: BTreeMap::new(),

@@ -39,17 +39,19 @@ impl Gateway {
         settings: GatewaySettings,
         declared: &[DeviceId],
         now: Moment,
+        wall_offset_ms: i64,
     ) -> Self {
+        let wall_time = now.plus(wall_offset_ms);
         Self {
             index,
-            devices: DeviceTable::new(now, declared, settings.forget_after_ms),
+            devices: DeviceTable::new(wall_time, declared, settings.forget_after_ms),
             unknown_devices: UnknownDevices::default(),
-            link: LinkTracker::new(now, settings.unknown_after_ms),
+            link: LinkTracker::new(now, wall_time, settings.unknown_after_ms),
             lists: ListSchedule::new(settings.audit_interval_ms),
             stream_seq: 0,
             counts: GatewayCounts::default(),
             skew: Skew::default(),
-            wall_offset_ms: 0,
+            wall_offset_ms,
         }
     }
 

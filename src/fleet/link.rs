@@ -73,14 +73,14 @@ impl ViewContext {
 }
 
 impl LinkTracker {
-    pub(crate) const fn new(now: Moment, unknown_after_ms: i64) -> Self {
+    pub(crate) const fn new(now: Moment, wall_time: Moment, unknown_after_ms: i64) -> Self {
         let expiry = Expiry { at: now.plus(unknown_after_ms), is_extended: false };
         Self {
             unknown_after_ms,
             is_up: false,
             view: GatewayView::Pending { expiry },
             state: LinkState::Connecting,
-            state_since: now,
+            state_since: wall_time,
         }
     }
 

@@ -55,13 +55,15 @@ use gateway::Gateway;
 pub struct Fleet {
     /// The clock of every `now`.
     clock: SteadyClock,
+    /// How far the wall clock is ahead of `now`, in milliseconds.
+    wall_offset_ms: i64,
     gateways: Vec<Gateway>,
 }
 
 impl Fleet {
     #[must_use]
     pub const fn new(clock: SteadyClock) -> Self {
-        Self { clock, gateways: Vec::new() }
+        Self { clock, wall_offset_ms: 0, gateways: Vec::new() }
     }
 
     /// Adds a gateway with the devices that its configuration declares. Their states are published
@@ -73,7 +75,8 @@ impl Fleet {
         declared: &[DeviceId],
     ) -> GatewayIndex {
         let index = GatewayIndex(self.gateways.len());
-        self.gateways.push(Gateway::new(index, settings, declared, now));
+        let gateway = Gateway::new(index, settings, declared, now, self.wall_offset_ms);
+        self.gateways.push(gateway);
         index
     }
 
@@ -223,6 +226,7 @@ impl Fleet {
     /// Sets how far the wall clock is ahead of `now` (behind, if negative). Published times follow
     /// it; order and durations do not.
     pub fn set_wall_offset(&mut self, ms: i64) {
+        self.wall_offset_ms = ms;
         self.gateways.iter_mut().for_each(|gateway| gateway.set_wall_offset(ms));
     }
 

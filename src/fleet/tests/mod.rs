@@ -21,6 +21,11 @@ pub(crate) struct Bench {
 pub(crate) const AUDIT_MS: i64 = 60_000;
 pub(crate) const UNKNOWN_MS: i64 = 10_000;
 pub(crate) const FORGET_MS: i64 = 3_600_000;
+pub(crate) const SETTINGS: GatewaySettings = GatewaySettings {
+    audit_interval_ms: AUDIT_MS,
+    unknown_after_ms: UNKNOWN_MS,
+    forget_after_ms: Some(FORGET_MS),
+};
 
 pub(crate) fn id(number: u32) -> DeviceId {
     DeviceId::new(number).unwrap()
@@ -47,13 +52,8 @@ impl Bench {
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
         let clock = SteadyClock::new(Instant::now(), now);
         let mut fleet = Fleet::new(clock);
-        let settings = GatewaySettings {
-            audit_interval_ms: AUDIT_MS,
-            unknown_after_ms: UNKNOWN_MS,
-            forget_after_ms: Some(FORGET_MS),
-        };
         let declared: Vec<_> = declared.iter().map(|&number| id(number)).collect();
-        let gateway = fleet.add_gateway(now, settings, &declared);
+        let gateway = fleet.add_gateway(now, SETTINGS, &declared);
         Self { fleet, clock, gateway, now, out: Vec::new() }
     }
 

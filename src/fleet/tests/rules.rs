@@ -70,6 +70,15 @@ fn published_times_follow_the_wall_clock_and_durations_do_not() {
 }
 
 #[test]
+fn a_gateway_that_is_added_after_the_clock_was_set_begins_at_the_wall_time() {
+    let mut bench = Bench::new(&[]);
+    bench.fleet.set_wall_offset(5_000);
+    let added = bench.fleet.add_gateway(bench.now, SETTINGS, &[id(7)]);
+    assert_eq!(bench.fleet.gateway(added).unwrap().since, bench.now.plus(5_000));
+    assert_eq!(bench.fleet.device(added, id(7)).unwrap().updated_at, bench.now.plus(5_000));
+}
+
+#[test]
 fn an_absent_device_makes_two_events_not_thousands() {
     let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
     bench.status(7, Disconnected);
