@@ -246,7 +246,7 @@ impl DiscoveredGateways {
         let entry = self.forgotten.remove(&gateway)?;
         let name = entry.name.clone();
         tracing::info!(gateway = %name, "a forgotten gateway is listed again");
-        state.fleet.recall_gateway(state.clock.steady(), gateway);
+        state.change(gateway, |gateway, now, _| gateway.recall(now));
         self.publish(state, gateway, entry);
         state.publisher.content().gateway_changed(gateway);
         Some(name)

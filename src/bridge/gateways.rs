@@ -217,7 +217,9 @@ impl Gateways {
                 let reader = self.details(gateway);
                 let details = reader.and_then(|reader| reader.finished(Instant::now(), read));
                 if let Some(details) = details {
-                    state.set_details(gateway, device_id, details);
+                    state.change(gateway, |gateway, now, out| {
+                        gateway.set_details(now, device_id, details, out);
+                    });
                 }
             }
         }

@@ -205,7 +205,8 @@ impl Restore<'_> {
         let details = details.filter(|_| self.gateways.reads_details());
         if let (Some(gateway), Some(details)) = (gateway, details) {
             // Nothing is published yet.
-            fleet.set_details(clock.now(), gateway, id, details, &mut Vec::new());
+            let out = &mut Vec::new();
+            fleet.change(gateway, |gateway| gateway.set_details(clock.now(), id, details, out));
         }
     }
 }

@@ -12,7 +12,7 @@ use super::dispatch::Audit;
 use super::persistence::Persistence;
 use super::status_page::StatusPage;
 use crate::desired::DesiredState;
-use crate::fleet::{DeviceDetails, Fleet, GatewayEvent, GatewayIndex, LinkEvent, Output};
+use crate::fleet::{Fleet, Gateway, GatewayEvent, GatewayIndex, LinkEvent, Output};
 use crate::ids::{DeviceId, Moment, random_id};
 use crate::metrics::Metrics;
 use crate::mqtt::{InfoOf, Publisher};
@@ -58,32 +58,28 @@ impl State {
         }
     }
 
-    /// Changes the core, and applies its outputs.
-    fn change<R>(&mut self, change: impl FnOnce(&mut Fleet, Moment, &mut Vec<Output>) -> R) -> R {
+    /// Applies an event of a gateway's link to the core.
+    pub(crate) fn step(&mut self, gateway: GatewayIndex, event: LinkEvent) {
         let mut outputs = Vec::new();
-        let result = change(&mut self.fleet, self.clock.steady(), &mut outputs);
+        self.fleet.step(self.clock.steady(), gateway, event, &mut outputs);
+        self.apply(outputs);
+    }
+
+    /// Changes a gateway in the core, and applies the outputs.
+    pub(crate) fn change<R>(
+        &mut self,
+        gateway: GatewayIndex,
+        change: impl FnOnce(&mut Gateway, Moment, &mut Vec<Output>) -> R,
+    ) -> Option<R> {
+        let (now, mut outputs) = (self.clock.steady(), Vec::new());
+        let result = self.fleet.change(gateway, |gateway| change(gateway, now, &mut outputs));
         self.apply(outputs);
         result
     }
 
-    /// Applies an event of a gateway's link to the core.
-    pub(crate) fn step(&mut self, gateway: GatewayIndex, event: LinkEvent) {
-        self.change(|fleet, now, out| fleet.step(now, gateway, event, out));
-    }
-
     /// Requests a gateway's list: something was changed at it.
     pub(crate) fn request_list(&mut self, gateway: GatewayIndex) {
-        self.change(|fleet, now, out| fleet.request_list(now, gateway, out));
-    }
-
-    /// Sets the details of a device.
-    pub(crate) fn set_details(
-        &mut self,
-        gateway: GatewayIndex,
-        device_id: DeviceId,
-        details: DeviceDetails,
-    ) {
-        self.change(|fleet, now, out| fleet.set_details(now, gateway, device_id, details, out));
+        self.change(gateway, Gateway::request_list);
     }
 
     /// Stores what commands made at a gateway, and marks its devices as kept.
@@ -92,18 +88,20 @@ impl State {
         let value = (!commanded.is_empty()).then(|| to_bytes(commanded));
         self.persistence.set(Key::Desired(entry.name.clone()), value.as_deref());
         let kept = commanded.kept().collect();
-        self.change(|fleet, now, out| fleet.set_kept(now, gateway, kept, out));
+        self.change(gateway, |gateway, now, out| gateway.set_kept(now, kept, out));
     }
 
     /// Forgets devices of a gateway that are not expected; returns those that are.
     pub(crate) fn forget(&mut self, gateway: GatewayIndex, ids: &[DeviceId]) -> Vec<DeviceId> {
-        self.change(|fleet, _, out| fleet.forget(gateway, ids, out))
+        self.change(gateway, |gateway, _, out| gateway.forget(ids, out)).unwrap_or_default()
     }
 
     /// Does what is due by now.
     pub(crate) fn wake(&mut self, now: Instant) {
         self.follow_wall_clock();
-        self.change(|fleet, now, out| fleet.wake(now, out));
+        let mut outputs = Vec::new();
+        self.fleet.wake(self.clock.steady(), &mut outputs);
+        self.apply(outputs);
         // A full outbox would drop another event for the report, so it waits for the broker.
         if self.publisher.is_connected()
             && let Some(kind) = self.persistence.events.report(now)
@@ -249,7 +247,7 @@ impl State {
     /// Forgets all devices of a gateway, and stores that; returns them.
     pub(crate) fn forget_devices(&mut self, gateway: GatewayIndex) -> BTreeSet<DeviceId> {
         let ids = self.fleet.device_ids(gateway).collect();
-        self.change(|fleet, _, out| fleet.forget_gateway(gateway, out));
+        self.change(gateway, |gateway, _, out| gateway.forget_all(out));
         self.persistence.add_touched(&self.fleet, &self.directory);
         ids
     }

@@ -29,11 +29,11 @@ mod tests;
 mod unknown_devices;
 mod uptime;
 
-use std::collections::BTreeSet;
 use std::ops::RangeBounds;
 
 pub use details::DeviceDetails;
 pub use event::{DeviceEvent, EventType, GatewayEvent, GatewayIndex, Source};
+pub(crate) use gateway::Gateway;
 pub use io::{LinkEvent, Output};
 pub use listed::{DeviceInfo, DeviceType, Listed};
 pub use provisioned::{AcceptFilter, Effect, Slaves, Target};
@@ -48,7 +48,6 @@ pub use uptime::Observed;
 use crate::ids::{DeviceId, Moment, SteadyClock};
 use device::Device;
 use event::StatusReport;
-use gateway::Gateway;
 
 /// Every gateway with every device. Methods ignore an index that was never returned.
 #[derive(Debug)]
@@ -163,64 +162,16 @@ impl Fleet {
         debug_assert_eq!(gateway.broken_invariant(changed), None);
     }
 
-    /// Requests a gateway's list: something was changed at it.
-    pub fn request_list(&mut self, now: Moment, gateway: GatewayIndex, out: &mut Vec<Output>) {
-        if let Some(gateway) = self.gateway_mut(gateway) {
-            gateway.request_list(now, out);
-        }
-    }
-
-    /// Sets the devices of a gateway that are provisioned again because of a command.
-    pub fn set_kept(
-        &mut self,
-        now: Moment,
-        gateway: GatewayIndex,
-        kept: BTreeSet<DeviceId>,
-        out: &mut Vec<Output>,
-    ) {
-        if let Some(gateway) = self.gateway_mut(gateway) {
-            gateway.set_kept(now, kept, out);
-            debug_assert_eq!(gateway.broken_invariant(None), None);
-        }
-    }
-
-    /// Sets the details of a device.
-    pub fn set_details(
-        &mut self,
-        now: Moment,
-        gateway: GatewayIndex,
-        device_id: DeviceId,
-        details: DeviceDetails,
-        out: &mut Vec<Output>,
-    ) {
-        if let Some(gateway) = self.gateway_mut(gateway) {
-            gateway.set_details(now, device_id, details, out);
-        }
-    }
-
-    /// Forgets devices that are not expected; returns those that are.
-    pub fn forget(
+    /// Changes a gateway; `None` for an index that was never returned.
+    pub(crate) fn change<R>(
         &mut self,
         gateway: GatewayIndex,
-        ids: &[DeviceId],
-        out: &mut Vec<Output>,
-    ) -> Vec<DeviceId> {
-        self.gateway_mut(gateway).map(|gateway| gateway.forget(ids, out)).unwrap_or_default()
-    }
-
-    /// Forgets a gateway that is lost, with all its devices. Their places in the event chain are
-    /// kept.
-    pub fn forget_gateway(&mut self, gateway: GatewayIndex, out: &mut Vec<Output>) {
-        if let Some(gateway) = self.gateway_mut(gateway) {
-            gateway.forget_all(out);
-        }
-    }
-
-    /// A forgotten gateway exists again.
-    pub fn recall_gateway(&mut self, now: Moment, gateway: GatewayIndex) {
-        if let Some(gateway) = self.gateway_mut(gateway) {
-            gateway.recall(now);
-        }
+        change: impl FnOnce(&mut Gateway) -> R,
+    ) -> Option<R> {
+        let gateway = self.gateway_mut(gateway)?;
+        let result = change(gateway);
+        debug_assert_eq!(gateway.broken_invariant(None), None);
+        Some(result)
     }
 
     /// Sets how far the wall clock is ahead of `now` (behind, if negative). Published times follow

@@ -124,7 +124,7 @@ fn forget_removes_only_devices_that_are_neither_listed_nor_declared() {
     bench.pass(AUDIT_MS);
     bench.list(vec![row(2, TcpConnected, true)]);
     bench.out.clear();
-    let kept = bench.fleet.forget(bench.gateway, &[id(1), id(2), id(3)], &mut bench.out);
+    let kept = bench.change(|gateway, _, out| gateway.forget(&[id(1), id(2), id(3)], out));
     assert_eq!(kept, [id(1), id(2)]);
     assert_eq!(bench.out, [Output::Forgotten { gateway: bench.gateway, device_id: id(3) }]);
 }
@@ -150,7 +150,7 @@ fn a_second_list_that_follows_at_once_does_not_count() {
     let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
     bench.pass(AUDIT_MS);
     bench.list(vec![row(7, Disconnected, true)]);
-    bench.request_list();
+    bench.change(Gateway::request_list);
     bench.pass(1_000);
     bench.list(vec![row(7, Disconnected, true)]);
     assert!(bench.events().is_empty());
@@ -175,10 +175,10 @@ fn seconds_run_only_while_a_device_is_expected() {
     bench.pass(5_000);
     let observed_ms = |bench: &mut Bench, number| bench.measures(number).observed.observed_ms;
     assert_eq!((observed_ms(&mut bench, 1), observed_ms(&mut bench, 2)), (0, 5_000));
-    bench.fleet.set_kept(bench.now, bench.gateway, [id(1)].into(), &mut bench.out);
+    bench.set_kept(&[1]);
     bench.pass(1_000);
     assert_eq!((observed_ms(&mut bench, 1), observed_ms(&mut bench, 2)), (1_000, 6_000));
-    bench.fleet.set_kept(bench.now, bench.gateway, [].into(), &mut bench.out);
+    bench.set_kept(&[]);
     bench.pass(1_000);
     bench.list(vec![row(1, TcpConnected, false)]);
     bench.pass(2_000);
@@ -189,7 +189,7 @@ fn seconds_run_only_while_a_device_is_expected() {
 fn a_device_absent_for_long_is_forgotten_unless_a_command_keeps_it() {
     let all = || vec![row(1, Status::TcpConnected, false), row(2, Status::TcpConnected, false)];
     let mut bench = Bench::online(all());
-    bench.fleet.set_kept(bench.now, bench.gateway, [id(2)].into(), &mut bench.out);
+    bench.set_kept(&[2]);
     assert!(bench.device(2).kept && !bench.device(1).kept);
     for number in [1, 2] {
         bench.status(number, Status::Disconnected);

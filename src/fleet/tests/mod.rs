@@ -81,8 +81,17 @@ impl Bench {
         self.input(LinkEvent::Status { device_id, status, timestamp_s, received });
     }
 
-    pub(crate) fn request_list(&mut self) {
-        self.fleet.request_list(self.now, self.gateway, &mut self.out);
+    pub(crate) fn change<R>(
+        &mut self,
+        change: impl FnOnce(&mut Gateway, Moment, &mut Vec<Output>) -> R,
+    ) -> R {
+        let (now, out) = (self.now, &mut self.out);
+        self.fleet.change(self.gateway, |gateway| change(gateway, now, out)).unwrap()
+    }
+
+    pub(crate) fn set_kept(&mut self, kept: &[u32]) {
+        let kept = kept.iter().map(|&number| id(number)).collect();
+        self.change(|gateway, now, out| gateway.set_kept(now, kept, out));
     }
 
     pub(crate) fn list(&mut self, rows: Vec<Listed>) {

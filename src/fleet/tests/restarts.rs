@@ -80,12 +80,12 @@ fn a_gateway_forgotten_before_a_restart_counts_as_lost_once_it_exists_again() {
     for (number, remembered) in left() {
         bench.fleet.restore(bench.now, bench.gateway, id(number), remembered);
     }
-    bench.fleet.forget_gateway(bench.gateway, &mut bench.out);
+    bench.change(|gateway, _, out| gateway.forget_all(out));
     assert_eq!(bench.out.len(), 2, "its devices are forgotten: {:?}", bench.out);
     assert_eq!(bench.fleet.gateways().count(), 0);
     bench.pass(UNKNOWN_MS);
     let recalled_at = bench.now;
-    bench.fleet.recall_gateway(bench.now, bench.gateway);
+    bench.change(|gateway, now, _| gateway.recall(now));
     assert_eq!(bench.fleet.gateways().count(), 1);
     assert!(bench.fleet.gateway_is_decided(bench.gateway));
     assert_eq!(bench.fleet.observed_until(bench.gateway), Some(recalled_at));

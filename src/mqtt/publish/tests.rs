@@ -106,7 +106,9 @@ impl Setup {
 
     fn set_details(&mut self, device_id: DeviceId, details: DeviceDetails) {
         let mut out = Vec::new();
-        self.fleet.set_details(self.now, GatewayIndex(0), device_id, details, &mut out);
+        let (now, out_of) = (self.now, &mut out);
+        let change = |gateway: &mut Gateway| gateway.set_details(now, device_id, details, out_of);
+        self.fleet.change(GatewayIndex(0), change);
         self.apply(out);
     }
 
