@@ -1,17 +1,14 @@
 //! Answers `history` from the store in a separate task, also while the gateway is offline.
 
-use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep_until;
 
 use super::response::{Reply, respond};
-use super::task::{TaskContext, TaskMessage, stopping};
+use super::task::{TaskContext, TaskMessage, expired, stopping};
 use crate::commands::{
     Failure, FailureCode, HistoryQuery, Outcome, RefusedRequest, Request, Response, history,
 };
@@ -79,9 +76,14 @@ impl StartedQuery {
         let empty = self.requester.answer(to_bytes(&self.response(Outcome::done(Value::Null))));
         let max_bytes = self.packet_size_max.saturating_sub(empty.packet_size() + PAGE_OVERHEAD);
         let filter = self.request.command.clone().filter(self.gateway.clone(), max_bytes);
+        let message = "timeout_s ran out before the events were read; raise it, or request a \
+                       shorter period";
+        let timed_out = Failure::new(FailureCode::Timeout, message);
         let outcome = tokio::select! {
             outcome = history(&self.reader, filter) => outcome,
-            outcome = expired(&self.requester, self.request.timeout) => outcome,
+            failure = expired(&self.requester, self.request.timeout, timed_out) => {
+                Outcome::failed(failure)
+            }
             () = context.stopped() => Outcome::failed(stopping()),
         };
         let response = self.response(outcome);
@@ -101,24 +103,4 @@ fn too_many() -> Failure {
          is answered"
     );
     Failure::new(FailureCode::RateLimited, message)
-}
-
-/// Waits for the request's expiry or its `timeout_s`, whichever is earlier.
-async fn expired(requester: &Requester, timeout: Option<Duration>) -> Outcome {
-    let expiry = requester.expires_at.map(|at| {
-        let message = "the request expired before the events were read; send it again";
-        (at, Failure::new(FailureCode::Expired, message))
-    });
-    let timeout = timeout.map(|timeout| {
-        let message = "timeout_s ran out before the events were read; raise it, or request a \
-                       shorter period";
-        (requester.received + timeout, Failure::new(FailureCode::Timeout, message))
-    });
-    match expiry.into_iter().chain(timeout).min_by_key(|(at, _)| *at) {
-        Some((at, failure)) => {
-            sleep_until(at).await;
-            Outcome::failed(failure)
-        }
-        None => pending().await,
-    }
 }

@@ -52,14 +52,6 @@ impl StartedCommand {
     fn deadline(&self) -> Option<Instant> {
         self.request.timeout.map(|timeout| self.requester.received + timeout)
     }
-
-    /// Waits until it may no longer start.
-    async fn ran_out(&self) {
-        match self.deadline().into_iter().chain(self.requester.expires_at).min() {
-            Some(at) => sleep_until(at).await,
-            None => pending().await,
-        }
-    }
 }
 
 /// A command that has ended.
@@ -121,6 +113,25 @@ pub(crate) fn stopping() -> Failure {
     Failure::new(FailureCode::GatewayUnavailable, message)
 }
 
+/// Waits until a request expires or its `timeout_s` has passed, whichever is earlier; returns the
+/// failure, which is `timed_out` for the latter.
+pub(crate) async fn expired(
+    requester: &Requester,
+    timeout: Option<Duration>,
+    timed_out: Failure,
+) -> Failure {
+    let message = "the request expired while it waited; nothing was done, send it again";
+    let expiry = requester.expires_at.map(|at| (at, Failure::new(FailureCode::Expired, message)));
+    let timeout = timeout.map(|timeout| (requester.received + timeout, timed_out));
+    match expiry.into_iter().chain(timeout).min_by_key(|(at, _)| *at) {
+        Some((at, failure)) => {
+            sleep_until(at).await;
+            failure
+        }
+        None => pending().await,
+    }
+}
+
 /// Waits for the permit of a command, runs it, and reports its outcome.
 pub(crate) async fn run(
     started: StartedCommand,
@@ -128,44 +139,30 @@ pub(crate) async fn run(
     access: GatewayAccess,
     context: TaskContext,
 ) {
+    let message = "timeout_s ran out while the request waited; nothing was done, send it again or \
+                   raise it";
+    let timed_out = Failure::new(FailureCode::Expired, message);
     let permit = tokio::select! {
-        permit = slot.permit() => Some(permit),
-        () = context.stopped() => None,
-        () = started.ran_out() => None,
+        // What comes first in this order, counts.
+        biased;
+        failure = expired(&started.requester, started.request.timeout, timed_out) => Err(failure),
+        () = context.stopped() => Err(stopping()),
+        permit = slot.permit() => Ok(permit),
     };
-    let (outcome, was_run) = match ready(&started, permit.is_some(), &access) {
-        Ok(calls) => (run_command(&started, calls, &context).await, true),
+    let client = permit.and_then(|permit| {
+        let message = "the link to the gateway was lost; nothing was done, try again later";
+        let failure = || Failure::new(FailureCode::GatewayUnavailable, message);
+        access.client().map(|client| (client, permit)).ok_or_else(failure)
+    });
+    let (outcome, was_run) = match client {
+        Ok((client, _permit)) => {
+            let calls = Calls::new(client, started.deadline());
+            (run_command(&started, calls, &context).await, true)
+        }
         Err(failure) => (Outcome::failed(failure), false),
     };
-    drop(permit);
     let finished = Finished { started, outcome, was_run };
     context.report(TaskMessage::Finished(Box::new(finished))).await;
-}
-
-/// The access to the gateway, unless the command may not run any more.
-fn ready(
-    started: &StartedCommand,
-    is_permitted: bool,
-    access: &GatewayAccess,
-) -> Result<Calls, Failure> {
-    let (now, deadline) = (Instant::now(), started.deadline());
-    if started.requester.expires_at.is_some_and(|at| at <= now) {
-        let message = "the request expired while it waited; nothing was done, send it again";
-        return Err(Failure::new(FailureCode::Expired, message));
-    }
-    if deadline.is_some_and(|deadline| deadline <= now) {
-        let message = "timeout_s ran out while the request waited; nothing was done, send it \
-                       again or raise it";
-        return Err(Failure::new(FailureCode::Expired, message));
-    }
-    if !is_permitted {
-        return Err(stopping());
-    }
-    let client = access.client().ok_or_else(|| {
-        let message = "the link to the gateway was lost; nothing was done, try again later";
-        Failure::new(FailureCode::GatewayUnavailable, message)
-    })?;
-    Ok(Calls::new(client, deadline))
 }
 
 /// Runs a command; the intent of a change with steps is persisted before it starts and after each
