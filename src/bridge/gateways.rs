@@ -150,7 +150,7 @@ impl Gateways {
         at_once: bool,
     ) -> BTreeSet<DeviceId> {
         if let Some(provisioner) = self.provisioner(gateway) {
-            provisioner.forget(state);
+            provisioner.set_commanded(state, DesiredState::default());
         }
         let Some((name, ids)) = self.discovered.forget(state, gateway, at_once) else {
             return BTreeSet::new();

@@ -15,7 +15,7 @@ use super::provision_step::{Provisioned, may_concern_single};
 use super::provision_tasks::{ProvisionTasks, StoredAtMaster, TaskDone, TaskResult};
 use super::state::State;
 use crate::commands::{Command, Failure, FailureCode, Warning};
-use crate::desired::{BatchPlanner, ChangeResult, DesiredItem, DesiredState, Reconciler, by_kind};
+use crate::desired::{BatchPlanner, DesiredItem, DesiredState, Reconciler, by_kind};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed};
 use crate::ids::{DeviceId, GatewayName};
 
@@ -72,15 +72,9 @@ impl Provisioner {
         }
     }
 
-    /// Restores what commands of earlier processes made.
-    pub(crate) fn restore(&mut self, state: &mut State, commanded: &DesiredState) {
-        self.desired.restore(commanded);
-        state.set_desired(self.index, self.desired.commanded());
-    }
-
-    /// Forgets what commands made.
-    pub(crate) fn forget(&mut self, state: &mut State) {
-        self.desired.forget();
+    /// Replaces what commands made: by what is stored of it, or by nothing.
+    pub(crate) fn set_commanded(&mut self, state: &mut State, commanded: DesiredState) {
+        self.desired.set_commanded(commanded);
         state.set_desired(self.index, self.desired.commanded());
     }
 
@@ -126,10 +120,8 @@ impl Provisioner {
         state: &mut State,
         effects: Vec<Effect>,
     ) -> Vec<Warning> {
-        let ChangeResult { changed, kept } = self.desired.command_finished(effects);
-        if changed {
-            state.set_desired(self.index, self.desired.commanded());
-        }
+        let kept = self.desired.command_finished(effects);
+        state.set_desired(self.index, self.desired.commanded());
         let warning =
             |item: DesiredItem| Warning::kept_by_configuration(&self.name, item.device_id());
         kept.into_iter().map(warning).collect()

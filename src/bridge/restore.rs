@@ -117,7 +117,7 @@ impl Restore<'_> {
                     Some(gateway) => match serde_json::from_slice(value) {
                         Ok(commanded) => {
                             if let Some(provisioner) = self.gateways.provisioner(gateway) {
-                                provisioner.restore(self.state, &commanded);
+                                provisioner.set_commanded(self.state, commanded);
                             }
                         }
                         Err(error) => {

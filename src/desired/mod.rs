@@ -17,15 +17,6 @@ pub use state::{DesiredItem, DesiredState, ItemKind};
 use crate::fleet::{AcceptFilter, Effect, Listed, Slaves};
 use crate::ids::DeviceId;
 
-/// The result of a finished command.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChangeResult {
-    /// Whether the items made by commands changed.
-    pub changed: bool,
-    /// Declared items that the command removed: provisioned again at the next link.
-    pub kept: BTreeSet<DesiredItem>,
-}
-
 /// Compares what one gateway should have with what was seen at it on the present link.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -54,14 +45,9 @@ impl Reconciler {
         }
     }
 
-    /// Restores what commands of earlier processes made. Commands of this process take precedence.
-    pub fn restore(&mut self, earlier: &DesiredState) {
-        self.commanded.merge(earlier, |_| true);
-    }
-
-    /// Forgets what commands made.
-    pub fn forget(&mut self) {
-        self.commanded = DesiredState::default();
+    /// Replaces what commands made.
+    pub fn set_commanded(&mut self, commanded: DesiredState) {
+        self.commanded = commanded;
     }
 
     /// What the configuration declares.
@@ -92,10 +78,9 @@ impl Reconciler {
     }
 
     /// It has finished. What it removed is not missing on this link, nor withdrawn by another
-    /// client.
-    pub fn command_finished(&mut self, effects: Vec<Effect>) -> ChangeResult {
+    /// client. Returns declared items that it removed: they are provisioned at the next link.
+    pub fn command_finished(&mut self, effects: Vec<Effect>) -> BTreeSet<DesiredItem> {
         self.running_commands = self.running_commands.saturating_sub(1);
-        let before = self.commanded.clone();
         let mut kept = BTreeSet::new();
         for effect in effects {
             let removed: Vec<DesiredItem> =
@@ -112,7 +97,7 @@ impl Reconciler {
         let Self { declared, commanded, missing, seen, .. } = self;
         missing.retain(|item| declared.contains(*item) || commanded.contains(*item));
         seen.retain(|item| declared.contains(*item) || commanded.contains(*item));
-        ChangeResult { changed: *commanded != before, kept }
+        kept
     }
 
     /// Compares with the device list. Returns whether it is the first of its link, after which
@@ -148,9 +133,9 @@ impl Reconciler {
         self.declared.is_empty() && self.commanded.is_empty()
     }
 
-    /// Whether slaves are desired: only then they have to be read.
+    /// Whether slaves are desired: only then they have to be read. The configuration declares none.
     pub fn wants_slaves(&self) -> bool {
-        !self.declared.slaves.is_empty() || !self.commanded.slaves.is_empty()
+        !self.commanded.slaves.is_empty()
     }
 
     /// Compares with the slaves. Returns the items that another client withdrew.
@@ -172,8 +157,9 @@ impl Reconciler {
     /// declared one counts.
     pub fn missing(&self) -> DesiredState {
         let mut missing = DesiredState::default();
-        missing.merge(&self.declared, |item| self.missing.contains(&item));
-        missing.merge(&self.commanded, |item| self.missing.contains(&item));
+        for state in [&self.commanded, &self.declared] {
+            missing.copy(state, &self.missing);
+        }
         missing
     }
 

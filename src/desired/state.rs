@@ -134,34 +134,29 @@ impl DesiredState {
         }
     }
 
-    /// Adds the selected items of another state; an existing item keeps its value.
-    pub(crate) fn merge(&mut self, other: &Self, wanted: impl Fn(DesiredItem) -> bool) {
-        for item in other.items().filter(|item| wanted(*item)) {
-            if !self.contains(item) {
-                self.copy(other, item);
-            }
-        }
-    }
-
     /// Those of these items that it has.
     pub(crate) fn only(&self, items: &[DesiredItem]) -> Self {
         let mut selected = Self::default();
-        for item in items.iter().filter(|item| self.contains(**item)) {
-            selected.copy(self, *item);
-        }
+        selected.copy(self, items);
         selected
     }
 
-    /// Copies an item of another state.
-    fn copy(&mut self, other: &Self, item: DesiredItem) {
-        match item {
-            DesiredItem::Registered(id) => {
-                self.registered.extend(other.registered.get_key_value(&id));
-            }
-            DesiredItem::Accepted(id) => _ = self.accepted.insert(id),
-            DesiredItem::AllowAll => self.allow_all = true,
-            DesiredItem::Slaves(id) => {
-                self.slaves.extend(other.slaves.get(&id).map(|slaves| (id, slaves.clone())));
+    /// Copies those of these items that another state has; they replace its own.
+    pub(crate) fn copy<'a>(
+        &mut self,
+        other: &Self,
+        items: impl IntoIterator<Item = &'a DesiredItem>,
+    ) {
+        for item in items {
+            match item {
+                DesiredItem::Registered(id) => {
+                    self.registered.extend(other.registered.get_key_value(id));
+                }
+                DesiredItem::Accepted(id) => self.accepted.extend(other.accepted.get(id)),
+                DesiredItem::AllowAll => self.allow_all |= other.allow_all,
+                DesiredItem::Slaves(id) => {
+                    self.slaves.extend(other.slaves.get(id).map(|slaves| (*id, slaves.clone())));
+                }
             }
         }
     }

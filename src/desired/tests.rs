@@ -65,14 +65,16 @@ fn a_present_item_is_not_missing() {
 fn an_item_made_by_a_command_is_missing_at_the_next_link() {
     let mut desired = settled();
     desired.command_started();
-    assert!(desired.command_finished(vec![Effect::Registered(vec![(id(7), target())])]).changed);
+    desired.command_finished(vec![Effect::Registered(vec![(id(7), target())])]);
+    assert_eq!(desired.commanded().registered, [(id(7), target())].into());
     assert!(desired.missing().is_empty(), "its command provisioned it");
     desired.link_up();
     desired.list_requested();
     desired.listed(&[row(1)]);
     assert_eq!(desired.missing().registered, [(id(7), target())].into());
     desired.command_started();
-    assert!(desired.command_finished(vec![Effect::Unregistered([id(7)].into())]).changed);
+    desired.command_finished(vec![Effect::Unregistered([id(7)].into())]);
+    assert!(desired.commanded().is_empty());
     assert!(desired.missing().registered.is_empty(), "it is not desired any more");
 }
 
@@ -126,8 +128,8 @@ fn a_declared_item_removed_by_our_command_is_missing_at_the_next_link() {
         let there = AcceptFilter { allow_all: true, ..filter(&[2]) };
         assert!(desired.filter_read(&there).is_empty());
         desired.command_started();
-        let ended = desired.command_finished(vec![effect]);
-        assert_eq!(ended, ChangeResult { changed: false, kept: gone.clone() });
+        assert_eq!(desired.command_finished(vec![effect]), gone);
+        assert!(desired.commanded().is_empty());
         // This was read before the change.
         assert!(desired.filter_read(&there).is_empty());
         desired.list_requested();
