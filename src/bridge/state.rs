@@ -190,7 +190,7 @@ impl State {
                 tracing::debug!(%gateway, %device_id, %status, "status of an unknown device");
             }
         }
-        let content = GatewayEventContent::new(&gateway, event);
+        let content = GatewayEventContent { gateway: &gateway, event };
         self.append_event(self.clock.now(), gateway.as_str(), event.name(), content);
     }
 

@@ -17,6 +17,9 @@ pub use state::{DesiredItem, DesiredState, ItemKind};
 use crate::fleet::{AcceptFilter, Effect, Listed, Slaves};
 use crate::ids::DeviceId;
 
+/// Devices named in one event, which has to fit a broker's largest packet.
+const REPORTED_IDS_MAX: usize = 1_000;
+
 /// Compares what one gateway should have with what was seen at it on the present link.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -197,7 +200,8 @@ impl Reconciler {
     }
 }
 
-/// Groups items as they are reported: what they are, how many, and the devices.
+/// Groups items as they are reported: what they are, how many, and the devices, of which an event
+/// names the first few.
 pub fn by_kind(
     items: BTreeSet<DesiredItem>,
 ) -> impl Iterator<Item = (&'static str, u64, BTreeSet<DeviceId>)> {
@@ -205,7 +209,9 @@ pub fn by_kind(
     for item in items {
         let (count, device_ids) = groups.entry(item.kind()).or_default();
         *count += 1;
-        device_ids.extend(item.device_id());
+        if device_ids.len() < REPORTED_IDS_MAX {
+            device_ids.extend(item.device_id());
+        }
     }
     groups.into_iter().map(|(kind, (count, device_ids))| (kind.what(), count, device_ids))
 }

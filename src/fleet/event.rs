@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use serde::{Serialize, Serializer};
+
 use super::listed::DeviceType;
 use super::status::Status;
 use crate::ids::{DeviceId, Moment};
@@ -114,8 +116,9 @@ pub struct DeviceEvent {
     pub read_at: Option<Instant>,
 }
 
-/// An event of a gateway.
-#[derive(Clone, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+/// An event of a gateway, with the fields that are published.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
+#[serde(untagged)]
 #[strum(serialize_all = "snake_case")]
 pub enum GatewayEvent {
     /// The first list of a link was read: its devices' states are known.
@@ -124,18 +127,22 @@ pub enum GatewayEvent {
     Unreachable,
     /// Audits found differences that the stream had not reported.
     Corrected { count: u64 },
-    /// Missing items were provisioned. Not from the core.
+    /// Missing items were provisioned. Made by `bridge/provisioner.rs`.
     Restored {
         /// `async_connections`, `accept_filter` or `slaves`.
         what: &'static str,
         count: u64,
-        /// The devices of those items that are of one.
+        /// The devices of those items that are of one; the first few of many.
         device_ids: BTreeSet<DeviceId>,
     },
-    /// Another client removed desired items. Not from the core.
+    /// Another client removed desired items. Made by `bridge/provisioner.rs`.
     Withdrawn { what: &'static str, count: u64, device_ids: BTreeSet<DeviceId> },
     /// A status of a device that is neither listed nor configured.
-    Stranger { device_id: DeviceId, status: Status },
+    Stranger {
+        device_id: DeviceId,
+        #[serde(serialize_with = "name_of")]
+        status: Status,
+    },
 }
 
 impl GatewayEvent {
@@ -144,4 +151,9 @@ impl GatewayEvent {
     pub fn name(&self) -> &'static str {
         self.into()
     }
+}
+
+/// Writes the name of a status, where its derived form is the number that is stored.
+fn name_of<S: Serializer>(status: &Status, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(status)
 }

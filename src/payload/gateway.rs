@@ -4,10 +4,7 @@ use serde::Serialize;
 
 use super::{Directory, GatewayEntry};
 use crate::fleet::{GatewayEvent, GatewayState};
-use crate::ids::{DeviceId, GatewayName, Moment};
-
-/// Devices named in one event.
-const DEVICE_IDS_MAX: usize = 1_000;
+use crate::ids::{GatewayName, Moment};
 
 /// `<base>/<gw>/info`, retained.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -103,40 +100,10 @@ impl<'a> GatewayInfo<'a> {
 }
 
 /// What an event of a gateway contains besides the fields of [`super::EventPayload`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct GatewayEventContent<'a> {
-    gateway: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device_id: Option<DeviceId>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    what: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    count: Option<u64>,
-    /// The first few of many: the event has to fit a broker's largest packet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device_ids: Option<Vec<DeviceId>>,
-}
-
-impl<'a> GatewayEventContent<'a> {
-    /// The content of an event of this gateway.
-    #[must_use]
-    pub fn new(gateway: &'a GatewayName, event: &GatewayEvent) -> Self {
-        let empty = Self { gateway: gateway.as_str(), ..Self::default() };
-        match event {
-            GatewayEvent::Reachable | GatewayEvent::Unreachable => empty,
-            GatewayEvent::Corrected { count } => Self { count: Some(*count), ..empty },
-            GatewayEvent::Restored { what, count, device_ids }
-            | GatewayEvent::Withdrawn { what, count, device_ids } => Self {
-                what: Some(*what),
-                count: Some(*count),
-                device_ids: Some(device_ids.iter().copied().take(DEVICE_IDS_MAX).collect()),
-                ..empty
-            },
-            GatewayEvent::Stranger { device_id, status } => {
-                Self { device_id: Some(*device_id), status: Some(status.to_string()), ..empty }
-            }
-        }
-    }
+    /// Its name.
+    pub gateway: &'a GatewayName,
+    #[serde(flatten)]
+    pub event: &'a GatewayEvent,
 }
