@@ -71,17 +71,19 @@ impl<'a> Changes<'a> {
         needs_list
     }
 
-    /// Compares all devices with a list; returns how many differences an audit has corrected.
+    /// Compares all devices with a list, which is in the order of their IDs; returns how many
+    /// differences an audit has corrected.
     pub(crate) fn reconcile(
         &mut self,
         devices: &mut DeviceTable,
         unknown_devices: &mut UnknownDevices,
-        rows: Vec<Listed>,
+        rows: &[Listed],
         list: &ListContext,
     ) -> u64 {
+        debug_assert!(rows.is_sorted_by(|row, next| row.device_id < next.device_id));
         let wall_time = self.view.wall_time(list.now);
         let mut corrected = 0;
-        for Listed { device_id, status, info } in rows {
+        for &Listed { device_id, status, info } in rows {
             let (device, is_new) = devices.get_or_add(device_id, list.now, wall_time);
             if device.set_listed(info, list, &self.view) {
                 self.state(device_id);
@@ -91,12 +93,14 @@ impl<'a> Changes<'a> {
             }
             corrected += self.compare(device, Some(status), list);
         }
+        let mut listed = rows.iter().map(|row| row.device_id).peekable();
         for device in devices.iter_mut() {
-            if device.is_missing_from(list) {
-                corrected += self.compare(device, None, list);
-                if device.leave_list(list.now, &self.view) {
-                    self.state(device.id());
-                }
+            if listed.next_if_eq(&device.id()).is_some() || device.is_settled_as_absent() {
+                continue;
+            }
+            corrected += self.compare(device, None, list);
+            if device.leave_list(list.now, &self.view) {
+                self.state(device.id());
             }
         }
         corrected

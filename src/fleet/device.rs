@@ -185,7 +185,6 @@ impl Device {
         view: &ViewContext,
     ) -> bool {
         let is_changed = !self.presence.is_listed() || self.info != Some(info);
-        self.check.set_listed(list);
         self.presence.enter_list();
         self.info = Some(info);
         if view.is_live {
@@ -197,12 +196,11 @@ impl Device {
         is_changed
     }
 
-    /// Whether a list lacks it that it has to be compared with.
-    pub(crate) fn is_missing_from(&self, list: &ListContext) -> bool {
-        let is_settled = !self.presence.is_listed()
+    /// Whether a list without it shows nothing new.
+    pub(crate) fn is_settled_as_absent(&self) -> bool {
+        !self.presence.is_listed()
             && self.connection.matches_list(None)
-            && !self.connection.is_determined_by_list();
-        !self.check.is_in(list) && !is_settled
+            && !self.connection.is_determined_by_list()
     }
 
     /// Compares with its status in a list, `None` if it is missing from it.

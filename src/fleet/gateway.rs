@@ -154,10 +154,10 @@ impl Gateway {
     }
 
     /// Compares a list with what is known.
-    pub(crate) fn list(&mut self, now: Moment, rows: Vec<Listed>, out: &mut Vec<Output>) {
-        let Some((number, requested_seq)) = self.lists.receive() else { return };
+    pub(crate) fn list(&mut self, now: Moment, rows: &[Listed], out: &mut Vec<Output>) {
+        let Some(requested_seq) = self.lists.requested_seq() else { return };
         let (is_first, stream_seq) = (!self.link.is_synced(), self.stream_seq);
-        let list = ListContext { now, number, is_first, requested_seq, stream_seq };
+        let list = ListContext { now, is_first, requested_seq, stream_seq };
         self.count_absence(now, out);
         let (devices, unknown_devices, mut changes) = self.changing(out);
         let corrected = changes.reconcile(devices, unknown_devices, rows, &list);

@@ -18,8 +18,6 @@ pub(crate) struct ListCheck {
     last_stream_seq: u64,
     /// A difference in one list, not applied yet.
     suspect: Option<Suspect>,
-    /// The number of the last list that had the device.
-    last_list: u64,
 }
 
 /// A difference between a list and what is known.
@@ -39,7 +37,6 @@ struct Suspect {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListContext {
     pub(crate) now: Moment,
-    pub(crate) number: u64,
     /// Whether it is the first of its link.
     pub(crate) is_first: bool,
     /// The gateway's `stream_seq` when the list was requested.
@@ -62,14 +59,6 @@ pub(crate) enum Comparison {
 impl ListCheck {
     pub(crate) const fn set_last_stream_seq(&mut self, stream_seq: u64) {
         self.last_stream_seq = stream_seq;
-    }
-
-    pub(crate) const fn set_listed(&mut self, list: &ListContext) {
-        self.last_list = list.number;
-    }
-
-    pub(crate) const fn is_in(&self, list: &ListContext) -> bool {
-        self.last_list == list.number
     }
 
     /// Whether an unbelieved difference needs a second list.

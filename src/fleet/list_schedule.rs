@@ -17,8 +17,6 @@ pub(crate) struct ListSchedule {
     /// A list was requested before the next audit is due.
     is_wanted: bool,
     last_request: Option<Moment>,
-    /// The number of the last list.
-    number: u64,
     last_list_at: Option<Moment>,
 }
 
@@ -44,7 +42,6 @@ impl ListSchedule {
             state: ListState::NoLink,
             is_wanted: false,
             last_request: None,
-            number: 0,
             last_list_at: None,
         }
     }
@@ -79,17 +76,12 @@ impl ListSchedule {
         }
     }
 
-    /// A list arrived; returns its number and the `stream_seq` when it was requested. `None` if it
-    /// was not requested.
-    pub(crate) const fn receive(&mut self) -> Option<(u64, u64)> {
-        let requested_seq = match self.state {
-            ListState::Sent { stream_seq } => stream_seq,
-            // A list without the event of its request: nothing is known to be later than it.
-            ListState::Requested => u64::MAX,
-            ListState::NoLink | ListState::Waiting { .. } => return None,
-        };
-        self.number += 1;
-        Some((self.number, requested_seq))
+    /// The `stream_seq` when the list that arrives now was requested; `None` if it was not.
+    pub(crate) const fn requested_seq(&self) -> Option<u64> {
+        match self.state {
+            ListState::Sent { stream_seq } => Some(stream_seq),
+            ListState::NoLink | ListState::Waiting { .. } | ListState::Requested => None,
+        }
     }
 
     /// The list was compared; the next one is due soon if a difference needs it, else as an audit.

@@ -153,7 +153,7 @@ impl Fleet {
                 changed = Some(device_id);
             }
             LinkEvent::ListRequested => gateway.list_requested(),
-            LinkEvent::List(rows) => gateway.list(now, rows, out),
+            LinkEvent::List(rows) => gateway.list(now, &rows, out),
             LinkEvent::ListFailed => gateway.list_failed(now),
             LinkEvent::LinkDown { last_activity } => {
                 gateway.link_down(now, clock.at(last_activity), out);
