@@ -84,7 +84,7 @@ impl<'a> Changes<'a> {
         let wall_time = self.view.wall_time(list.now);
         let mut corrected = 0;
         for &Listed { device_id, status, info } in rows {
-            let (device, is_new) = devices.get_or_add(device_id, list.now, wall_time);
+            let (device, is_new) = devices.get_or_add(device_id, wall_time);
             if device.set_listed(info, list, &self.view) {
                 self.state(device_id);
             }

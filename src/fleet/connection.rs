@@ -14,8 +14,9 @@ pub(crate) enum ConnectionState {
     /// The device is connected, or is not.
     Known {
         known: Known,
-        /// When the value began by the core's `now`; its duration is counted from here.
-        began: Moment,
+        /// When the value began, by the core's `now`; `None` if it was not observed from then on
+        /// without a gap.
+        observed_since: Option<Moment>,
         /// Reported since the value began.
         retries: RetrySet,
     },
@@ -26,28 +27,23 @@ pub(crate) enum ConnectionState {
 
 impl ConnectionState {
     /// The state that an earlier process left; nothing of it has been observed since.
-    pub(crate) fn restore(
-        now: Moment,
-        status: Option<Status>,
-        known: Option<Known>,
-        retries: RetrySet,
-    ) -> Self {
+    pub(crate) fn restore(status: Option<Status>, known: Option<Known>, retries: RetrySet) -> Self {
         let Some(status) = status else { return Self::Unseen };
-        match known.map(Known::with_gap) {
+        match known {
             Some(known) if status.connected() == Some(known.connected) => {
-                Self::Known { known: Known { status, ..known }, began: now, retries }
+                Self::Known { known: Known { status, ..known }, observed_since: None, retries }
             }
             last => Self::Undetermined { status, last },
         }
     }
 
     /// The state after a first status whose beginning was not seen.
-    pub(crate) fn first_seen(now: Moment, wall_time: Moment, status: Status) -> Self {
+    pub(crate) fn first_seen(wall_time: Moment, status: Status) -> Self {
         match status.connected() {
             Some(connected) => {
-                let (since, exact, whole) = (wall_time, false, false);
-                let known = Known { connected, since, exact, whole, status };
-                Self::Known { known, began: now, retries: RetrySet::default().with(status) }
+                let known = Known { connected, since: wall_time, exact: false, status };
+                let retries = RetrySet::default().with(status);
+                Self::Known { known, observed_since: None, retries }
             }
             None => Self::Undetermined { status, last: None },
         }
@@ -88,8 +84,8 @@ impl ConnectionState {
     /// How long the present value lasted until `at`, if it was observed from its beginning.
     pub(crate) fn observed_ms(&self, at: Moment) -> Option<i64> {
         match self {
-            Self::Known { known, began, .. } if known.whole => Some(at.since(*began)),
-            Self::Unseen | Self::Known { .. } | Self::Undetermined { .. } => None,
+            Self::Known { observed_since, .. } => observed_since.map(|since| at.since(since)),
+            Self::Unseen | Self::Undetermined { .. } => None,
         }
     }
 
@@ -125,33 +121,32 @@ impl ConnectionState {
         is_gapless: bool,
     ) {
         let Some(connected) = status.connected() else {
-            let last = self.known().map(Known::with_gap);
-            *self = Self::Undetermined { status, last };
+            *self = Self::Undetermined { status, last: self.known() };
             return;
         };
         let is_seen = source == Source::Stream;
         *self = match *self {
-            Self::Known { known, began, retries } if known.connected == connected => {
-                let whole = known.whole && is_seen && is_gapless;
-                let known = Known { status, whole, ..known };
-                Self::Known { known, began, retries: retries.with(status) }
+            Self::Known { known, observed_since, retries } if known.connected == connected => {
+                let observed_since = observed_since.filter(|_| is_seen && is_gapless);
+                let known = Known { status, ..known };
+                Self::Known { known, observed_since, retries: retries.with(status) }
             }
             Self::Undetermined { last: Some(known), .. } if known.connected == connected => {
-                let known = Known { status, whole: false, ..known };
-                Self::Known { known, began: at, retries: RetrySet::default().with(status) }
+                let (known, retries) = (Known { status, ..known }, RetrySet::default());
+                Self::Known { known, observed_since: None, retries: retries.with(status) }
             }
             Self::Unseen | Self::Known { .. } | Self::Undetermined { .. } => {
-                let (since, exact, whole) = (wall_time, is_seen, is_seen);
-                let known = Known { connected, since, exact, whole, status };
-                Self::Known { known, began: at, retries: RetrySet::default().with(status) }
+                let known = Known { connected, since: wall_time, exact: is_seen, status };
+                let observed_since = is_seen.then_some(at);
+                Self::Known { known, observed_since, retries: RetrySet::default().with(status) }
             }
         };
     }
 
     /// From here on, the value is no longer observed.
     pub(crate) const fn stop_observing(&mut self) {
-        if let Self::Known { known, .. } = self {
-            known.whole = false;
+        if let Self::Known { observed_since, .. } = self {
+            *observed_since = None;
         }
     }
 }

@@ -50,11 +50,11 @@ impl Device {
     }
 
     /// Restores what an earlier process knew; nothing of it has been observed since.
-    pub(crate) fn restore(&mut self, now: Moment, remembered: &Remembered) {
+    pub(crate) fn restore(&mut self, remembered: &Remembered) {
         let Remembered { seq, status, known, reported_retries, managed, info, absent_ms, .. } =
             *remembered;
         self.seq = seq;
-        self.connection = ConnectionState::restore(now, status, known, reported_retries);
+        self.connection = ConnectionState::restore(status, known, reported_retries);
         self.presence.restore(managed, absent_ms);
         self.info = info;
     }
@@ -78,7 +78,7 @@ impl Device {
         Remembered {
             seq: self.seq,
             status: self.connection.status(),
-            known: self.connection.known().map(super::Known::with_gap),
+            known: self.connection.known(),
             reported_retries: self.connection.retries(),
             managed: self.presence.is_listed(),
             info: self.info,
@@ -211,7 +211,7 @@ impl Device {
     /// Sets its first status, which is a state and not an event.
     pub(crate) fn set_first_seen(&mut self, status: Status, now: Moment, view: &ViewContext) {
         let wall_time = view.wall_time(now);
-        self.connection = ConnectionState::first_seen(now, wall_time, status);
+        self.connection = ConnectionState::first_seen(wall_time, status);
         self.updated_at = wall_time;
         if view.is_live {
             self.start_observing(now);

@@ -93,7 +93,6 @@ impl DeviceTable {
     pub(crate) fn get_or_add(
         &mut self,
         device_id: DeviceId,
-        now: Moment,
         wall_time: Moment,
     ) -> (&mut Device, bool) {
         let mut is_new = false;
@@ -102,7 +101,7 @@ impl DeviceTable {
             let is_kept = self.kept.contains(&device_id);
             let mut device = Device::new(device_id, wall_time, false, is_kept);
             if let Some(tombstone) = self.tombstones.remove(&device_id) {
-                device.restore(now, &tombstone);
+                device.restore(&tombstone);
             }
             device
         });
@@ -114,7 +113,7 @@ impl DeviceTable {
             self.tombstones.insert(device_id, remembered);
             return;
         }
-        self.get_or_add(device_id, now, now).0.restore(now, &remembered);
+        self.get_or_add(device_id, now).0.restore(&remembered);
     }
 
     /// What is persisted of a device; `None` if it never had topics.

@@ -15,19 +15,8 @@ pub struct Known {
     pub since: Moment,
     /// Whether its beginning was seen on the stream.
     pub exact: bool,
-    /// Whether it was observed from its beginning without a gap; never across a restart.
-    #[serde(skip)]
-    pub whole: bool,
     /// The last known status within it.
     pub status: Status,
-}
-
-impl Known {
-    /// The same value, no longer observed without a gap.
-    #[must_use]
-    pub(crate) const fn with_gap(self) -> Self {
-        Self { whole: false, ..self }
-    }
 }
 
 /// What is persisted of a device.

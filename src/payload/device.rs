@@ -242,7 +242,6 @@ mod tests {
             status: Status::TlsConnected,
             since: Moment::from_millis(1_795_428_000_000),
             exact: true,
-            whole: false,
         });
         let unknown = DeviceState {
             connected: None,

@@ -37,7 +37,6 @@ fn device(seq: u64) -> Remembered {
             connected: false,
             since: Moment::from_millis(1_790_000_000_000),
             exact: true,
-            whole: false,
             status: Status::TcpCannotConnect,
         }),
         reported_retries: vec![Status::TryToConnect, Status::TcpCannotConnect].into(),
