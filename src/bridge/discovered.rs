@@ -219,7 +219,7 @@ impl DiscoveredGateways {
         let entry = state.directory.gateways.remove(&gateway)?;
         let name = entry.name.clone();
         tracing::info!(gateway = %name, devices = ids.len(), "gateway forgotten");
-        state.info.gateways.retain(|other| *other != name);
+        state.directory.info.gateways.retain(|other| *other != name);
         state.persistence.observations.gateways(&state.directory);
         state.metrics.forget_gateway(name.as_str());
         let outbox = state.persistence.events.outbox_mut();
@@ -262,7 +262,7 @@ impl DiscoveredGateways {
             StoredGateway { name: name.clone(), absent_ms: 0, is_forgotten: false },
         );
         state.persistence.set(Key::Gateway(name.clone()), Some(&[]));
-        state.info.gateways.push(name);
+        state.directory.info.gateways.push(name);
         state.persistence.observations.gateways(&state.directory);
         state.publisher.content().gateway_added(gateway);
     }

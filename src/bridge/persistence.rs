@@ -262,7 +262,7 @@ impl Persistence {
         let records = self.events.outbox().records().chain(values);
         let (dir, always) = (self.dir.log(), self.settings.always_sync);
         let (next_id, after) = (self.events.next_id(), self.recorder.status().position.segment);
-        Log::create(&dir, always, &directory.chain, next_id, after, records)
+        Log::create(&dir, always, &directory.info.chain, next_id, after, records)
     }
 
     /// Whether what is written outlives the process.

@@ -33,13 +33,13 @@ pub(crate) fn restore(
             restore.state.persistence.continue_log(log);
             restore.content(content);
             let events = state.persistence.events.outbox().len();
-            tracing::info!(chain = state.directory.chain, events, "chain continues");
+            tracing::info!(chain = state.directory.info.chain, events, "chain continues");
             Ok(())
         }
         Recovery::NewChain { from, reason } => {
             restore.content(content);
             if let Some(reason) = reason {
-                let to = state.directory.chain.clone();
+                let to = state.directory.info.chain.clone();
                 state.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
             }
             state.begin_log()

@@ -111,7 +111,7 @@ impl StaleTopics {
             return;
         }
         let origin = serde_json::from_slice::<PublishedBy>(&message.payload);
-        if origin.is_ok_and(|origin| origin.bridge == directory.bridge) {
+        if origin.is_ok_and(|origin| origin.bridge == directory.info.bridge) {
             let found = self.found.entry(gateway).or_default();
             if found.len() < FOUND_MAX {
                 found.insert(device_id);

@@ -79,7 +79,7 @@ impl BrokerSession {
     pub(crate) fn connected(&mut self, state: &mut State, connected: Connected) {
         state.metrics.mqtt_connections.inc();
         state.metrics.mqtt_connected.set(1);
-        state.info.connected_at = Some(state.clock.now());
+        state.directory.info.connected_at = Some(state.clock.now());
         let connection = connected.connection;
         state.publisher.connected(usize::from(connection.window()), &state.fleet);
         let announced = connection.announced_packet_size();
@@ -180,8 +180,8 @@ impl BrokerSession {
         loop {
             let Some(connection) = &mut self.connection else { return };
             let now = state.clock.steady();
-            let State { fleet, directory, facts, info, publisher, persistence, .. } = state;
-            let view = mqtt::View { fleet, directory, links: facts, bridge: info };
+            let State { fleet, directory, facts, publisher, persistence, .. } = state;
+            let view = mqtt::View { fleet, directory, links: facts };
             let outbox = persistence.events.outbox_mut();
             while let Some((token, mut publish)) = publisher.next(now, outbox, &view) {
                 // Where nothing is retained, present subscribers still get it.

@@ -17,7 +17,7 @@ use crate::ids::{DeviceId, Moment, random_id};
 use crate::metrics::Metrics;
 use crate::mqtt::{InfoOf, Publisher};
 use crate::payload::{
-    BridgeEventKind, BridgeInfo, Directory, EventPayload, GatewayEventContent, LinkFacts, Subject,
+    BridgeEventKind, Directory, EventPayload, GatewayEventContent, LinkFacts, OutboxInfo, Subject,
     to_bytes,
 };
 use crate::store::{HistoryStatus, Key, StoreError};
@@ -33,8 +33,6 @@ pub(crate) struct State {
     pub(crate) directory: Directory,
     /// By gateway.
     pub(crate) facts: Vec<LinkFacts>,
-    /// The bridge's own `info`.
-    pub(crate) info: BridgeInfo,
     pub(crate) persistence: Persistence,
     pub(crate) publisher: Publisher,
     pub(crate) page: StatusPage,
@@ -200,7 +198,7 @@ impl State {
     }
 
     pub(crate) fn bridge_event(&mut self, kind: &BridgeEventKind) {
-        let bridge = self.directory.bridge.clone();
+        let bridge = self.directory.info.bridge.clone();
         let payload = self.append_event(self.clock.now(), &bridge, kind.name(), kind);
         if !matches!(kind, BridgeEventKind::MasterReachable { .. }) {
             let payload = String::from_utf8_lossy(&payload);
@@ -253,8 +251,7 @@ impl State {
     }
 
     pub(crate) fn set_chain(&mut self, chain: String) {
-        self.info.chain.clone_from(&chain);
-        self.directory.chain = chain;
+        self.directory.info.chain = chain;
         self.publisher.content().infos().changed(InfoOf::Bridge);
     }
 
@@ -279,20 +276,20 @@ impl State {
             self.metrics.store.set_history(fault.is_none(), totals.events, totals.oldest_at);
         }
         let outbox = self.persistence.events.outbox();
-        self.info.outbox.pending = outbox.len();
-        self.info.outbox.dropped = outbox.dropped();
-        self.metrics.set_outbox(outbox.len(), outbox.bytes(), outbox.dropped());
+        let (pending, dropped) = (outbox.len(), outbox.dropped());
+        self.directory.info.outbox = OutboxInfo { pending, dropped };
+        self.metrics.set_outbox(pending, outbox.bytes(), dropped);
     }
 
     /// Continues in memory under a new chain.
     fn log_failed(&mut self, error: &StoreError) {
         let reason = error.to_string();
         tracing::error!(%error, "store failed; continuing in memory");
-        let from = Some(self.directory.chain.clone());
+        let from = Some(self.directory.info.chain.clone());
         self.set_chain(new_chain_id());
         self.persistence.events.restart_chain(&mut self.fleet, &self.directory);
         self.bridge_event(&BridgeEventKind::StoreFailed { reason: reason.clone() });
-        let to = self.directory.chain.clone();
+        let to = self.directory.info.chain.clone();
         self.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
         self.publisher.all_changed(&self.fleet);
     }

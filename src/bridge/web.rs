@@ -77,7 +77,7 @@ pub(crate) fn answer(
         LoopQuery::Bridge(answer) => {
             let totals = state.persistence.history().totals;
             _ = answer.send(BridgeStatus {
-                info: state.info.clone(),
+                info: state.directory.info.clone(),
                 health: health(state),
                 mqtt_connected,
                 history_events: totals.events,

@@ -80,7 +80,6 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         Persistence::open(store_settings(config), clock.now(), write_seconds)?;
     let gateways_known = discovered::known_gateways(config, &content);
     let directory = directory(config, &gateways_known, clock.now());
-    let info = info(config, &directory, clock.now());
 
     let mut fleet = Fleet::new(clock.steady_clock());
     let mut gateways =
@@ -102,11 +101,11 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
 
     let (event_loop, queries) = LoopClient::new();
     let heartbeat = Heartbeat::start();
-    let settings = web_settings(config, &info, event_loop.clone(), &metrics, &heartbeat);
+    let settings = web_settings(config, event_loop.clone(), &metrics, &heartbeat);
     let file_problems = settings.file_problems.subscribe();
     let server = web.spawn(http::serve(listeners, settings, gateways.stopped()));
     let web = Web::new(server, queries, file_problems);
-    let instance_id = directory.instance_id.clone();
+    let instance_id = directory.info.instance_id.clone();
     let mut broker = Broker::start(config, broker_settings(config), instance_id);
     let (gateway_count, enabled) = (directory.gateways.len(), config.home_assistant.enabled);
     let mut state = State {
@@ -114,7 +113,6 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         fleet,
         facts: vec![LinkFacts::default(); gateway_count],
         directory,
-        info,
         persistence,
         publisher: Publisher::new(topics(config), discovery(config), enabled),
         page: StatusPage::default(),
@@ -130,29 +128,23 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     Ok(Bridge { heartbeat, event_loop, state, gateways, broker, dispatcher, web, alarm })
 }
 
-fn info(config: &Config, directory: &Directory, started_at: Moment) -> BridgeInfo {
-    BridgeInfo {
-        bridge: directory.bridge.clone(),
-        instance_id: directory.instance_id.clone(),
-        chain: directory.chain.clone(),
-        version: VERSION,
-        commit: COMMIT,
-        started_at,
-        connected_at: None,
-        base_topic: config.mqtt.base_topic.clone(),
-        gateways: directory.gateways.values().map(|entry| entry.name.clone()).collect(),
-        commands_allowed: config.commands.allow.patterns().map(str::to_owned).collect(),
-        outbox: OutboxInfo::default(),
-    }
-}
-
 fn directory(config: &Config, gateways: &[(GatewayName, GatewayConfig)], now: Moment) -> Directory {
     let entries =
         gateways.iter().map(|(name, gateway)| gateway_entry(&config.masters, name, gateway));
     Directory {
-        bridge: config.bridge_name.clone(),
-        instance_id: random_id(INSTANCE_ID_LEN),
-        chain: new_chain_id(),
+        info: BridgeInfo {
+            bridge: config.bridge_name.clone(),
+            instance_id: random_id(INSTANCE_ID_LEN),
+            chain: new_chain_id(),
+            version: VERSION,
+            commit: COMMIT,
+            started_at: now,
+            connected_at: None,
+            base_topic: config.mqtt.base_topic.clone(),
+            gateways: gateways.iter().map(|(name, _)| name.clone()).collect(),
+            commands_allowed: config.commands.allow.patterns().map(str::to_owned).collect(),
+            outbox: OutboxInfo::default(),
+        },
         masters: master_facts(config, now),
         removed_masters: BTreeSet::new(),
         gateways: (0..).map(GatewayIndex).zip(entries).collect(),
@@ -189,7 +181,6 @@ fn count_rpcs(
 
 fn web_settings(
     config: &Config,
-    info: &BridgeInfo,
     event_loop: LoopClient,
     metrics: &Metrics,
     heartbeat: &Heartbeat,
@@ -203,7 +194,7 @@ fn web_settings(
     let always = [DeviceGroup::State, DeviceGroup::Info];
     let groups: BTreeSet<DeviceGroup> = always.into_iter().chain(chosen).collect();
     http::HttpSettings {
-        bridge: info.bridge.clone(),
+        bridge: config.bridge_name.clone(),
         event_loop,
         heartbeat: heartbeat.clone(),
         metrics: metrics.clone(),

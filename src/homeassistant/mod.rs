@@ -161,8 +161,8 @@ impl Discovery {
 
     /// The bridge with its entities.
     fn bridge(&self, directory: &Directory) -> (String, Value) {
-        let id = self.bridge_id(&directory.bridge);
-        let name = match directory.bridge.as_str() {
+        let id = self.bridge_id(&directory.info.bridge);
+        let name = match directory.info.bridge.as_str() {
             BRIDGE_ONLY => "gsdk2mqtt".to_owned(),
             other => format!("gsdk2mqtt {other}"),
         };
@@ -189,7 +189,7 @@ impl Discovery {
             "name": format!("Gateway {}", gateway.name),
             "manufacturer": MANUFACTURER,
             "model": "G-SDK gateway",
-            "via_device": self.bridge_id(&directory.bridge),
+            "via_device": self.bridge_id(&directory.info.bridge),
         });
         suggest_area(&mut device, gateway.area.as_deref());
         let payload = json!({
@@ -261,7 +261,7 @@ impl Discovery {
     #[must_use]
     pub fn subject(&self, directory: &Directory, topic: &str) -> Option<Described> {
         let rest = self.id(topic)?.strip_prefix(&self.base())?.strip_prefix('_')?;
-        if rest == directory.bridge {
+        if rest == directory.info.bridge {
             return Some(Described::Bridge);
         }
         let (name, last) = rest.rsplit_once('_')?;
@@ -283,7 +283,7 @@ impl Discovery {
             return false;
         }
         let Ok(published) = serde_json::from_slice::<Published>(payload) else { return false };
-        let (state, id) = (self.topics.bridge_state(), self.bridge_id(&directory.bridge));
+        let (state, id) = (self.topics.bridge_state(), self.bridge_id(&directory.info.bridge));
         published.origin.name == ORIGIN
             && (published.availability.first().is_some_and(|first| first.topic == state)
                 || published.device.identifiers.contains(&id))

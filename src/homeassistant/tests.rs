@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fleet::{DeviceInfo, GatewayIndex, Mode, Status};
 use crate::ids::Moment;
-use crate::payload::DeviceEntry;
+use crate::payload::{BridgeInfo, DeviceEntry};
 
 const ALL: Controls =
     Controls { republish: true, disconnect: true, disconnect_all: true, allow_all: true };
@@ -30,12 +30,9 @@ fn directory(name: Option<&str>) -> Directory {
         devices: Arc::new([(id(), entry)].into()),
     };
     Directory {
-        bridge: "bridge".to_owned(),
-        instance_id: "i1".to_owned(),
-        chain: "c1".to_owned(),
-        masters: Default::default(),
-        removed_masters: Default::default(),
+        info: BridgeInfo { bridge: "bridge".to_owned(), ..BridgeInfo::default() },
         gateways: [(GatewayIndex(0), gateway)].into(),
+        ..Directory::default()
     }
 }
 
@@ -250,7 +247,8 @@ fn a_payload_names_the_bridge_that_published_it() {
     let all = payloads(&directory(None), ALL);
     let discovery = discovery(ALL);
     let is_ours = |payload: &Value, bridge: &str| {
-        let directory = Directory { bridge: bridge.to_owned(), ..directory(None) };
+        let mut directory = directory(None);
+        directory.info.bridge = bridge.to_owned();
         let topics = Topics::new("gsdk", bridge);
         let discovery = Discovery { topics, ..discovery.clone() };
         discovery.is_ours(&directory, TOPIC, payload.to_string().as_bytes())

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::ids::{DeviceId, GatewayName, Moment};
 
 /// `<base>/<bridge>/info`, retained.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BridgeInfo {
     /// `bridge_name` of the configuration.
     pub bridge: String,

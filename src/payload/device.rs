@@ -64,7 +64,7 @@ impl<'a> DeviceStatePayload<'a> {
         let (info, details) = (state.info, state.details.as_deref());
         let device_id = state.device_id;
         Self {
-            bridge: &directory.bridge,
+            bridge: &directory.info.bridge,
             gateway: gateway.name.as_str(),
             device_id,
             name: gateway.device_name(device_id, info.map(|info| info.device_type)),
@@ -78,7 +78,7 @@ impl<'a> DeviceStatePayload<'a> {
                 status: last.status,
                 since: last.since,
             }),
-            chain: &directory.chain,
+            chain: &directory.info.chain,
             seq: state.seq,
             device_type: info.map(|info| info.device_type),
             ip: info.and_then(|info| info.ip),
@@ -130,13 +130,13 @@ impl<'a> DeviceEventPayload<'a> {
     #[must_use]
     pub fn new(directory: &'a Directory, gateway: &'a GatewayEntry, event: &DeviceEvent) -> Self {
         let DeviceEvent { device_id, seq, status, .. } = *event;
-        let (chain, name) = (&directory.chain, &gateway.name);
+        let (chain, name) = (&directory.info.chain, &gateway.name);
         Self {
             event_type: event.event_type.name(),
             event_id: [chain, name.as_str(), &device_id.to_string(), &seq.to_string()].join("-"),
             chain,
             seq,
-            bridge: &directory.bridge,
+            bridge: &directory.info.bridge,
             gateway: name.as_str(),
             device_id,
             name: gateway.device_name(device_id, event.device_type),
@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
     use crate::fleet::*;
-    use crate::payload::{DeviceEntry, to_bytes};
+    use crate::payload::{BridgeInfo, DeviceEntry, to_bytes};
 
     fn directory() -> Directory {
         let device_id = DeviceId::new(544_114_231).unwrap();
@@ -174,12 +174,14 @@ mod tests {
             devices: Arc::new([(device_id, entry)].into()),
         };
         Directory {
-            bridge: "bridge".to_owned(),
-            instance_id: "i1".to_owned(),
-            chain: "k7f3".to_owned(),
-            masters: Default::default(),
-            removed_masters: Default::default(),
+            info: BridgeInfo {
+                bridge: "bridge".to_owned(),
+                instance_id: "i1".to_owned(),
+                chain: "k7f3".to_owned(),
+                ..BridgeInfo::default()
+            },
             gateways: [(GatewayIndex(0), gateway)].into(),
+            ..Directory::default()
         }
     }
 

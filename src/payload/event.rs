@@ -30,8 +30,8 @@ impl<'a, C: Serialize> EventPayload<'a, C> {
     ) -> Self {
         Self {
             event_type,
-            event_id: format!("{}-{owner}-{number}", directory.instance_id),
-            bridge: &directory.bridge,
+            event_id: format!("{}-{owner}-{number}", directory.info.instance_id),
+            bridge: &directory.info.bridge,
             content,
             timestamp: at,
             received_at: at,

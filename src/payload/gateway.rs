@@ -80,7 +80,7 @@ impl<'a> GatewayInfo<'a> {
     ) -> Self {
         let master = gateway.master.as_ref();
         Self {
-            bridge: &directory.bridge,
+            bridge: &directory.info.bridge,
             gateway: gateway.name.as_str(),
             address: &gateway.address,
             master: master.map(|master| master.name.as_str()),

@@ -53,7 +53,7 @@ impl<'a> MasterInfo<'a> {
         gateways_online: usize,
     ) -> Self {
         Self {
-            bridge: &directory.bridge,
+            bridge: &directory.info.bridge,
             master: master.as_str(),
             address: &facts.address,
             state: facts.state.name(),

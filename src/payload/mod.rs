@@ -41,14 +41,10 @@ const SCRATCH_KEPT_MAX: usize = 16 << 10;
 pub const BRIDGE_ONLY: &str = "bridge";
 
 /// The names that go into payloads: the bridge's, the gateways', the devices'.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
-    /// `bridge_name` of the configuration.
-    pub bridge: String,
-    /// A random ID of this run of the process.
-    pub instance_id: String,
-    /// The chain that events are numbered in.
-    pub chain: String,
+    /// The bridge's own info.
+    pub info: BridgeInfo,
     /// The master gateways, with what their links show.
     pub masters: BTreeMap<GatewayName, MasterFacts>,
     /// Masters that the configuration does not have any more.

@@ -107,9 +107,7 @@ pub(crate) async fn gateway(
 /// The names that payloads have of the bridge.
 pub(crate) async fn directory(app: &App) -> Result<Directory, NoAnswer> {
     let info = app.settings.event_loop.ask(LoopQuery::Bridge).await?.info;
-    let BridgeInfo { bridge, instance_id, chain, .. } = info;
-    let (masters, removed_masters, gateways) = Default::default();
-    Ok(Directory { bridge, instance_id, chain, masters, removed_masters, gateways })
+    Ok(Directory { info, ..Directory::default() })
 }
 
 fn info<'a>(directory: &'a Directory, gateway: &'a GatewayMeasures) -> GatewayInfo<'a> {

@@ -10,7 +10,7 @@ use crate::homeassistant;
 use crate::ids::DeviceId;
 use crate::mqtt::refusal::{Refusal, Rejection};
 use crate::mqtt::session::Publish;
-use crate::payload::{BridgeInfo, Directory, LinkFacts, Subject};
+use crate::payload::{Directory, LinkFacts, Subject};
 use crate::store::Event;
 
 /// Bytes of an answer in memory beside its packet.
@@ -213,5 +213,4 @@ pub(crate) struct View<'a> {
     pub(crate) directory: &'a Directory,
     /// By gateway.
     pub(crate) links: &'a [LinkFacts],
-    pub(crate) bridge: &'a BridgeInfo,
 }

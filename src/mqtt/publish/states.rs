@@ -212,7 +212,7 @@ impl States {
 
     /// The topic and the payload of an info; `None` for a gateway that is forgotten.
     fn info(&self, of: &InfoOf, view: &View) -> Option<(String, Bytes)> {
-        let View { fleet, directory, links, bridge } = view;
+        let View { fleet, directory, links } = view;
         Some(match of {
             InfoOf::Gateway(gateway) => {
                 let entry = directory.gateway(*gateway)?;
@@ -228,7 +228,7 @@ impl States {
                 let info = MasterInfo::new(directory, name, facts, gateways, online);
                 (self.topics.master_info(name), to_bytes(&info))
             }
-            InfoOf::Bridge => (self.topics.bridge_info(), to_bytes(bridge)),
+            InfoOf::Bridge => (self.topics.bridge_info(), to_bytes(&directory.info)),
         })
     }
 

@@ -4,7 +4,6 @@ mod discovery;
 mod refused;
 mod retained;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -86,12 +85,9 @@ impl Setup {
             appended: 0,
             publisher: publisher(false),
             directory: Directory {
-                bridge: "bridge".to_owned(),
-                instance_id: "i1".to_owned(),
-                chain: "c1".to_owned(),
-                masters: BTreeMap::new(),
-                removed_masters: BTreeSet::new(),
+                info: BridgeInfo { bridge: "bridge".to_owned(), ..BridgeInfo::default() },
                 gateways: [(GatewayIndex(0), entry)].into(),
+                ..Directory::default()
             },
             links: vec![LinkFacts::default()],
             now,
@@ -142,21 +138,9 @@ impl Setup {
     }
 
     fn next(&mut self) -> Option<Sent> {
-        let info = BridgeInfo {
-            bridge: "bridge".to_owned(),
-            instance_id: "i1".to_owned(),
-            chain: "c1".to_owned(),
-            version: "0",
-            commit: "c",
-            started_at: self.now,
-            connected_at: Some(self.now),
-            base_topic: "gsdk".to_owned(),
-            gateways: vec!["lobby".parse().unwrap()],
-            commands_allowed: vec![],
-            outbox: OutboxInfo::default(),
-        };
+        self.directory.info.connected_at = Some(self.now);
         let (fleet, directory, links) = (&self.fleet, &self.directory, &self.links[..]);
-        let view = View { fleet, directory, links, bridge: &info };
+        let view = View { fleet, directory, links };
         let (token, Publish { topic, payload, .. }) =
             self.publisher.next(self.now, &mut self.outbox, &view)?;
         Some(Sent { token, topic, payload })
