@@ -52,13 +52,6 @@ struct Tile {
     state: SpanState,
 }
 
-/// An unbroken time of disconnection in a bucket.
-struct Outage {
-    at: Moment,
-    ms: i64,
-    is_at_least: bool,
-}
-
 impl Tiles {
     /// The figures of a timeline in a period. Open rows are valid up to `proven_at`, but for
     /// absence, which lasts.
@@ -109,7 +102,6 @@ impl Tiles {
     #[must_use]
     pub fn figures(&self, start: Moment, end: Moment) -> Figures {
         let mut figures = Figures { period_ms: end.since(start), ..Figures::default() };
-        let mut longest: Option<Outage> = None;
         let first = self.0.partition_point(|tile| tile.to <= start);
         let tiles = self.0.get(first..).unwrap_or_default();
         for (index, tile) in tiles.iter().take_while(|tile| tile.from < end).enumerate() {
@@ -117,24 +109,20 @@ impl Tiles {
             let ms = to.since(from);
             match tile.state {
                 SpanState::Connected => figures.connected_ms += ms,
-                SpanState::Disconnected => figures.disconnected_ms += ms,
+                SpanState::Disconnected => {
+                    figures.disconnected_ms += ms;
+                    figures.outages += 1;
+                    if figures.longest_outage_ms.is_none_or(|longest| ms > longest) {
+                        let next = tiles.get(index + 1).map(|next| next.state);
+                        let is_at_least = tile.to <= end && next == Some(SpanState::Unknown);
+                        figures.longest_outage_ms = Some(ms);
+                        figures.longest_outage_at = Some(from);
+                        figures.longest_outage_at_least = is_at_least;
+                    }
+                }
                 SpanState::Unknown => figures.unobserved_ms += ms,
                 SpanState::Absent => figures.absent_ms += ms,
             }
-            if tile.state == SpanState::Disconnected {
-                figures.outages += 1;
-                let next = tiles.get(index + 1).map(|next| next.state);
-                let is_at_least = tile.to <= end && next == Some(SpanState::Unknown);
-                let outage = Outage { at: from, ms, is_at_least };
-                if longest.as_ref().is_none_or(|longest| outage.ms > longest.ms) {
-                    longest = Some(outage);
-                }
-            }
-        }
-        if let Some(Outage { at, ms, is_at_least }) = longest {
-            figures.longest_outage_ms = Some(ms);
-            figures.longest_outage_at = Some(at);
-            figures.longest_outage_at_least = is_at_least;
         }
         figures.with_shares()
     }
