@@ -27,15 +27,6 @@ pub(crate) struct DeviceTable {
     forget_after_ms: Option<i64>,
 }
 
-/// How many devices are connected, and how many are not although they should be.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct ConnectionTotals {
-    pub(crate) connected: usize,
-    pub(crate) disconnected: usize,
-    /// Not known to be the one or the other.
-    pub(crate) unknown: usize,
-}
-
 impl DeviceTable {
     pub(crate) fn new(
         wall_time: Moment,
@@ -74,19 +65,6 @@ impl DeviceTable {
         ids: impl RangeBounds<DeviceId>,
     ) -> impl Iterator<Item = &mut Device> {
         self.devices.range_mut(ids).map(|(_, device)| device)
-    }
-
-    /// Without a live view, the connections of all devices are unknown.
-    pub(crate) fn connection_totals(&self, is_live: bool) -> ConnectionTotals {
-        let mut totals = ConnectionTotals::default();
-        for device in self.iter() {
-            match device.connected().filter(|_| is_live) {
-                Some(true) => totals.connected += 1,
-                Some(false) => totals.disconnected += usize::from(device.is_expected()),
-                None => totals.unknown += usize::from(device.is_expected()),
-            }
-        }
-        totals
     }
 
     /// The device with this ID, and whether it was added now.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::changes::Changes;
 use super::details::DeviceDetails;
 use super::device::Device;
-use super::device_table::{ConnectionTotals, DeviceTable};
+use super::device_table::DeviceTable;
 use super::event::{GatewayEvent, GatewayIndex, StatusReport};
 use super::io::Output;
 use super::link::{LinkTracker, ViewContext};
@@ -242,8 +242,7 @@ impl Gateway {
 
     /// When [`Gateway::wake`] is due.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
-        let due = [self.link.expires_at(), self.lists.next()];
-        due.into_iter().flatten().min()
+        [self.link.expires_at(), self.lists.next()].into_iter().flatten().min()
     }
 
     pub(crate) fn set_kept(
@@ -311,20 +310,25 @@ impl Gateway {
     }
 
     pub(crate) fn state(&self) -> GatewayState {
-        let ConnectionTotals { connected, disconnected, unknown } =
-            self.devices.connection_totals(self.link.is_live());
-        GatewayState {
+        let mut state = GatewayState {
             state: self.link.state(),
             since: self.link.state_since(),
             live: self.link.is_live(),
-            decided: self.link.is_decided(),
-            connected,
-            disconnected,
-            unknown,
+            connected: 0,
+            disconnected: 0,
+            unknown: 0,
             clock_skew_ms: self.skew.estimate_ms().map(|skew| skew - self.wall_offset_ms),
             last_list_at: self.lists.last_list_at(),
             audit_interval_ms: self.lists.audit_interval_ms(),
+        };
+        for device in self.devices.iter() {
+            match device.connected().filter(|_| state.live) {
+                Some(true) => state.connected += 1,
+                Some(false) => state.disconnected += usize::from(device.is_expected()),
+                None => state.unknown += usize::from(device.is_expected()),
+            }
         }
+        state
     }
 
     /// The invariant that does not hold, if any; `device_id`: the only device to check.

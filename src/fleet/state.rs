@@ -74,8 +74,6 @@ pub struct GatewayState {
     pub since: Moment,
     /// Whether its devices' states are known.
     pub live: bool,
-    /// Whether its list was read, or its loss established, since the start.
-    pub decided: bool,
     /// Devices that are connected.
     pub connected: usize,
     /// Devices that are expected and not connected.
