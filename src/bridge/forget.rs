@@ -22,7 +22,7 @@ pub(crate) fn forget(
     let outcome = match (state.directory.find(gateway), device_ids) {
         (None, None) => return None,
         (Some(at), Some(ids)) => forget_devices(state, at, ids),
-        (Some(at), None) if gateways.may_be_forgotten(state, at) => {
+        (Some(at), None) if gateways.discovered.may_be_forgotten(state, at) => {
             let ids = gateways.forget(state, at, true);
             Outcome::done(json!({ "device_ids": ids }))
         }

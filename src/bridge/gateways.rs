@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::access::GatewayAccess;
 use super::details::DetailsReader;
-use super::discovered::{DiscoveredGateways, GatewayChange, StoredGateway};
+use super::discovered::{DiscoveredGateways, GatewayChange};
 use super::gateway_inputs::{GatewayInput, GatewayInputs};
 use super::masters::{self, Listing, Masters};
 use super::provisioner::Provisioner;
@@ -24,7 +24,7 @@ use crate::payload::{AcceptFilterInfo, LastError};
 pub(crate) struct Gateways {
     gateways: Vec<LinkedGateway>,
     masters: Masters,
-    discovered: DiscoveredGateways,
+    pub(crate) discovered: DiscoveredGateways,
     /// Changes that the loop has not taken yet.
     changes: Vec<GatewayChange>,
     inputs: GatewayInputs,
@@ -119,26 +119,11 @@ impl Gateways {
         }
     }
 
-    /// Restores what is stored of a discovered gateway.
-    pub(crate) fn restore(
-        &mut self,
-        state: &mut State,
-        gateway: GatewayIndex,
-        stored: StoredGateway,
-    ) {
-        self.discovered.restore(state, gateway, stored);
-    }
-
     /// Forgets what earlier processes have forgotten, once everything is restored.
     pub(crate) fn forget_restored(&mut self, state: &mut State) {
         for gateway in self.discovered.restored_forgotten() {
             self.forget(state, gateway, false);
         }
-    }
-
-    /// Whether a gateway may be forgotten: it is discovered, and its master does not list it.
-    pub(crate) fn may_be_forgotten(&self, state: &State, gateway: GatewayIndex) -> bool {
-        self.discovered.may_be_forgotten(state, gateway)
     }
 
     /// Forgets a gateway with all its devices; returns these. Their topics are cleared `at_once`,

@@ -149,7 +149,7 @@ impl Restore<'_> {
                 let at = directory.behind(master).find(|(_, entry)| is_it(entry)).map(|(at, _)| at);
                 match at {
                     Some(gateway) => {
-                        self.gateways.restore(self.state, gateway, decode(value)?);
+                        self.gateways.discovered.restore(self.state, gateway, decode(value)?);
                     }
                     None => persistence.set(key.clone(), None),
                 }
