@@ -95,9 +95,14 @@ impl Persistence {
         self.log = LogState::Open(log);
     }
 
-    /// A value that an earlier process has stored.
+    /// A value that an earlier process has stored. Other components hold devices, topics to be
+    /// cleared, and the outbox.
     pub(crate) fn restore(&mut self, key: &Key, value: &[u8]) {
-        self.values.insert(key.clone(), value.to_vec());
+        let is_elsewhere = matches!(key, Key::Device(..) | Key::Clearing(_) | Key::NextId)
+            || matches!(key, Key::Lost(_) | Key::LostBefore(_));
+        if !is_elsewhere {
+            self.values.insert(key.clone(), value.to_vec());
+        }
     }
 
     /// Sets or removes a value with the next write.

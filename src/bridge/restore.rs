@@ -65,6 +65,7 @@ impl Restore<'_> {
             self.state.persistence.events.outbox_mut().insert(event);
         }
         for (key, value) in values {
+            self.state.persistence.restore(&key, &value);
             if self.value(&key, &value).is_none() {
                 tracing::error!(?key, "store: a value cannot be read; ignored");
             }
@@ -97,7 +98,6 @@ impl Restore<'_> {
                 self.device(name, *id, device, details);
             }
             Key::Gateway(name) => {
-                persistence.restore(key, value);
                 if self.state.directory.find(name).is_none() {
                     self.stale_topics.gone.insert(name.clone());
                     self.gone.entry(name.clone()).or_default();
@@ -108,29 +108,17 @@ impl Restore<'_> {
             }
             Key::UnreportedLoss(subject) => {
                 persistence.events.add_loss(subject.clone(), decode(value)?);
-                persistence.restore(key, value);
             }
-            Key::Desired(name) => {
-                persistence.restore(key, value);
-                match self.state.directory.find(name) {
-                    None => self.state.persistence.set(key.clone(), None),
-                    Some(gateway) => match serde_json::from_slice(value) {
-                        Ok(commanded) => {
-                            if let Some(provisioner) = self.gateways.provisioner(gateway) {
-                                provisioner.set_commanded(self.state, commanded);
-                            }
-                        }
-                        Err(error) => {
-                            let what = "the persisted desired state cannot be read; ignored";
-                            tracing::error!(gateway = %name, %error, what);
-                            self.state.persistence.set(key.clone(), None);
-                        }
-                    },
+            Key::Desired(name) => match directory.find(name) {
+                None => persistence.set(key.clone(), None),
+                Some(gateway) => {
+                    let commanded = serde_json::from_slice(value).ok()?;
+                    let provisioner = self.gateways.provisioner(gateway)?;
+                    provisioner.set_commanded(self.state, commanded);
                 }
-            }
+            },
             Key::Intent(name) => {
                 // Its command is reported, not resumed.
-                persistence.restore(key, value);
                 persistence.set(key.clone(), None);
                 if let Ok(intent) = serde_json::from_slice(value) {
                     let message = "command interrupted; check its devices";
@@ -141,9 +129,7 @@ impl Restore<'_> {
                 }
             }
             Key::Clearing(topic) => publisher.content().clearing().queue().push(topic.clone()),
-            Key::StaleScan => persistence.restore(key, value),
             Key::Discovered(master, gateway_id) => {
-                persistence.restore(key, value);
                 let of = |entry: &MasterRef| entry.gateway_id == *gateway_id;
                 let is_it = |entry: &GatewayEntry| entry.master.as_ref().is_some_and(of);
                 let at = directory.behind(master).find(|(_, entry)| is_it(entry)).map(|(at, _)| at);
@@ -155,7 +141,7 @@ impl Restore<'_> {
                 }
             }
             Key::Master(name) => self.master(name, value),
-            Key::NextId => {}
+            Key::StaleScan | Key::NextId => {}
         }
         Some(())
     }
@@ -164,8 +150,6 @@ impl Restore<'_> {
     /// the sensor that Home Assistant has of it.
     fn master(&mut self, name: &GatewayName, value: &[u8]) {
         let State { persistence, publisher, directory, .. } = &mut *self.state;
-        let key = Key::Master(name.clone());
-        persistence.restore(&key, value);
         if directory.masters.contains_key(name) {
             return;
         }
@@ -174,7 +158,7 @@ impl Restore<'_> {
             let topic = publisher.topics().master_info(name);
             let outbox = persistence.events.outbox_mut();
             publisher.content().clearing().clear(topic, outbox);
-            persistence.set(key, Some(MASTER_CLEARED));
+            persistence.set(Key::Master(name.clone()), Some(MASTER_CLEARED));
         }
     }
 
@@ -189,7 +173,7 @@ impl Restore<'_> {
         let State { clock, fleet, persistence, .. } = &mut *self.state;
         match gateway {
             Some(gateway) if self.continues => fleet.restore(clock.now(), gateway, id, device),
-            // In another chain, a forgotten device's place in the old one means nothing.
+            // Its place in the chain means nothing in another one, nor to a gateway that is gone.
             Some(_) | None if device.forgotten => {}
             Some(gateway) => {
                 let device = Remembered { seq: 0, ..device };
