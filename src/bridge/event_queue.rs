@@ -29,10 +29,8 @@ pub(crate) struct UnreportedLoss {
 pub(crate) struct EventQueue {
     outbox: Outbox,
     next_id: u64,
-    /// Device events of this iteration, which are not written yet.
-    unwritten: Vec<DeviceEvent>,
-    /// The IDs of those of them that are in the outbox.
-    unwritten_ids: Vec<u64>,
+    /// Device events that are not written yet, with their IDs.
+    unwritten: Vec<(u64, DeviceEvent)>,
     losses: BTreeMap<Subject, UnreportedLoss>,
     /// Subjects whose loss has changed since it was stored.
     changed_losses: BTreeSet<Subject>,
@@ -45,7 +43,6 @@ impl EventQueue {
             outbox: Outbox::new(limits),
             next_id,
             unwritten: Vec::new(),
-            unwritten_ids: Vec::new(),
             losses: BTreeMap::new(),
             changed_losses: BTreeSet::new(),
             reported_at: None,
@@ -73,55 +70,47 @@ impl EventQueue {
         event_type: &'static str,
         payload: Bytes,
     ) {
-        let (id, event_type) = (self.next_id, event_type.into());
-        self.next_id += 1;
-        let event = Event { id, recorded_at, subject, event_type, payload, read_at: None };
-        let dropped = self.outbox.append(event);
-        self.add_dropped(dropped);
+        self.add(|id| {
+            let event_type = event_type.into();
+            Event { id, recorded_at, subject, event_type, payload, read_at: None }
+        });
     }
 
-    fn add_dropped(&mut self, subjects: Vec<Subject>) {
-        for subject in subjects {
+    /// Adds a device event. It is rendered again if a new chain begins before it is written.
+    pub(crate) fn device_event(&mut self, directory: &Directory, event: DeviceEvent) {
+        let Some((subject, payload)) = render(directory, &event) else { return };
+        tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
+        let id = self.add(|id| Event {
+            id,
+            recorded_at: event.received_at,
+            subject,
+            event_type: event.event_type.name().into(),
+            payload,
+            read_at: event.read_at,
+        });
+        self.unwritten.push((id, event));
+    }
+
+    /// Adds an event under the next ID, and counts those that are dropped for it.
+    fn add(&mut self, event: impl FnOnce(u64) -> Event) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        for subject in self.outbox.append(event(id)) {
             self.add_loss(subject, UnreportedLoss { count: 1, refused: false });
         }
-    }
-
-    /// A device event, to be rendered and added with [`EventQueue::add_device_events`].
-    pub(crate) fn device_event(&mut self, event: DeviceEvent) {
-        self.unwritten.push(event);
-    }
-
-    /// Renders the device events of this iteration and adds them to the outbox.
-    pub(crate) fn add_device_events(&mut self, directory: &Directory) {
-        let mut dropped = Vec::new();
-        for event in &self.unwritten {
-            let Some((subject, payload)) = render(directory, event) else { continue };
-            tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
-            self.unwritten_ids.push(self.next_id);
-            dropped.extend(self.outbox.append(Event {
-                id: self.next_id,
-                recorded_at: event.received_at,
-                subject,
-                event_type: event.event_type.name().into(),
-                payload,
-                read_at: event.read_at,
-            }));
-            self.next_id += 1;
-        }
-        self.add_dropped(dropped);
+        id
     }
 
     /// The device events are written.
     pub(crate) fn written(&mut self) {
         self.unwritten.clear();
-        self.unwritten_ids.clear();
     }
 
     /// A new chain begins before the device events were written: they become its first, and are
     /// rendered again.
     pub(crate) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
-        fleet.new_chain(&mut self.unwritten);
-        for (event, id) in self.unwritten.drain(..).zip(self.unwritten_ids.drain(..)) {
+        fleet.new_chain(self.unwritten.iter_mut().map(|(_, event)| event));
+        for (id, event) in self.unwritten.drain(..) {
             if let Some((_, payload)) = render(directory, &event) {
                 self.outbox.rewrite(id, payload);
             }

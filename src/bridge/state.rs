@@ -125,7 +125,7 @@ impl State {
                 Output::Event(event) => {
                     // Before the gateway's first list it comes without `Output::StateChanged`.
                     self.persistence.touch(event.gateway, event.device_id);
-                    self.persistence.events.device_event(event);
+                    self.persistence.events.device_event(&self.directory, event);
                 }
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
                 Output::StateChanged { gateway, device_id } => {
@@ -259,7 +259,6 @@ impl State {
     pub(crate) fn persist(&mut self) {
         self.persistence.check_disk();
         self.persistence.hand_over_observations(self.clock.now());
-        self.persistence.events.add_device_events(&self.directory);
         let now = self.clock.now();
         if let Err(error) = self.persistence.write(now, &self.fleet, &self.directory) {
             self.log_failed(&error);
