@@ -32,12 +32,12 @@ impl Web {
         self.file_problems.borrow().clone()
     }
 
-    /// The next question. Cancel safe.
+    /// The next query. Cancel safe.
     pub(crate) async fn query(&mut self) -> Option<LoopQuery> {
         self.queries.recv().await
     }
 
-    /// The next question, until the server has ended. Cancel safe.
+    /// The next query, until the server has ended. Cancel safe.
     pub(crate) async fn query_or_end(&mut self) -> Option<LoopQuery> {
         tokio::select! {
             // It has ended or panicked.
@@ -46,13 +46,13 @@ impl Web {
         }
     }
 
-    /// No more questions are taken.
+    /// No more queries are taken.
     pub(crate) fn close(&mut self) {
         self.queries.close();
     }
 }
 
-/// Answers a question; sending fails where the client has left.
+/// Answers a query; sending fails where the client has left.
 pub(crate) fn answer(
     query: LoopQuery,
     state: &mut State,
@@ -71,17 +71,14 @@ pub(crate) fn answer(
         }
         LoopQuery::FindGateway(name, answer) => {
             let index = state.directory.find(&name);
-            let found = index.and_then(|index| Some((index, measures(state, index)?)));
-            _ = answer.send(found);
+            _ = answer.send(index.and_then(|index| measures(state, index)));
         }
         LoopQuery::Bridge(answer) => {
-            let totals = state.persistence.history().totals;
             _ = answer.send(BridgeStatus {
                 info: state.directory.info.clone(),
                 health: health(state),
                 mqtt_connected,
-                history_events: totals.events,
-                history_oldest_at: totals.oldest_at,
+                history: state.persistence.history().totals,
             });
         }
         LoopQuery::Changes(answer) => _ = answer.send(state.page.take_changes(&state.fleet)),

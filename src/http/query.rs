@@ -8,20 +8,21 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::fleet::{DeviceMeasures, DeviceState, GatewayIndex};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::{DeviceId, GatewayName};
 use crate::metrics::{GatewayMeasures, MasterMeasures};
 use crate::payload::{BridgeInfo, GatewayEntry, Health};
+use crate::store::history::Totals;
 
 /// How long the event loop may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
-/// Questions that may wait for the event loop.
+/// Queries that may wait for the event loop.
 const QUERIES_MAX: usize = 64;
 /// Devices in one answer.
 pub const DEVICES_PER_QUERY: usize = 1_000;
 /// Changed devices in one answer; more are reported as [`ChangedStates::TooMany`].
 pub const CHANGES_MAX: usize = 200;
 
-/// A question, with the channel for its answer.
+/// A query, with the channel for its answer.
 #[derive(Debug)]
 pub enum LoopQuery {
     /// The measures of the first gateway from this index on; `None` past the last.
@@ -30,11 +31,11 @@ pub enum LoopQuery {
     Masters(oneshot::Sender<Vec<MasterMeasures>>),
     /// At most [`DEVICES_PER_QUERY`] devices of a gateway, with IDs between these.
     Devices(GatewayIndex, DeviceIdRange, oneshot::Sender<Vec<DeviceMeasures>>),
-    /// The gateway with this name, and its measures.
-    FindGateway(GatewayName, oneshot::Sender<Option<(GatewayIndex, GatewayMeasures)>>),
+    /// The measures of the gateway with this name.
+    FindGateway(GatewayName, oneshot::Sender<Option<GatewayMeasures>>),
     /// The bridge itself.
     Bridge(oneshot::Sender<BridgeStatus>),
-    /// The devices that changed since the previous question of this kind.
+    /// The devices that changed since the previous query of this kind.
     Changes(oneshot::Sender<ChangedStates>),
 }
 
@@ -50,10 +51,8 @@ pub struct BridgeStatus {
     pub health: Health,
     /// Whether the broker is connected.
     pub mqtt_connected: bool,
-    /// How many events the history has.
-    pub history_events: u64,
-    /// When the oldest of them was recorded.
-    pub history_oldest_at: Option<Moment>,
+    /// What the history has.
+    pub history: Totals,
 }
 
 /// Devices that changed.
@@ -79,7 +78,7 @@ pub(crate) enum NoAnswer {
 pub struct LoopClient(mpsc::Sender<LoopQuery>);
 
 impl LoopClient {
-    /// A client, and the queue of its questions.
+    /// A client, and the queue of its queries.
     #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<LoopQuery>) {
         let (sender, receiver) = mpsc::channel(QUERIES_MAX);
@@ -112,10 +111,7 @@ impl LoopClient {
     }
 
     /// The gateway with this name.
-    pub(crate) async fn gateway(
-        &self,
-        name: &str,
-    ) -> Result<Option<(GatewayIndex, GatewayMeasures)>, NoAnswer> {
+    pub(crate) async fn gateway(&self, name: &str) -> Result<Option<GatewayMeasures>, NoAnswer> {
         match name.parse() {
             Ok(name) => self.ask(|answer| LoopQuery::FindGateway(name, answer)).await,
             Err(_) => Ok(None),

@@ -12,9 +12,9 @@ use super::super::App;
 use super::super::query::{BridgeStatus, LoopQuery, NoAnswer};
 use super::answer::{ApiRequest, Rows};
 use super::problem::Problem;
-use crate::ids::Moment;
 use crate::metrics::{GatewayMeasures, MasterMeasures};
 use crate::payload::{BridgeInfo, Degraded, Directory, GatewayInfo, MasterInfo};
+use crate::store::history::Totals;
 
 const GATEWAY_COLUMNS: &str = "\
     bridge gateway address state since devices connected package last_error.code \
@@ -33,13 +33,7 @@ struct BridgeAnswer {
     degraded: Vec<Degraded>,
     mqtt_connected: bool,
     time_zone: String,
-    history: HistoryTotals,
-}
-
-#[derive(Serialize)]
-struct HistoryTotals {
-    events: u64,
-    oldest_at: Option<Moment>,
+    history: Totals,
 }
 
 pub(crate) async fn bridge(
@@ -49,7 +43,7 @@ pub(crate) async fn bridge(
     let mut params = request.params();
     params.word("format", &[("json", ())])?;
     params.finish()?;
-    let BridgeStatus { info, health, mqtt_connected, history_events, history_oldest_at } =
+    let BridgeStatus { info, health, mqtt_connected, history } =
         app.settings.event_loop.ask(LoopQuery::Bridge).await?;
     Ok(request.object(&BridgeAnswer {
         info,
@@ -57,7 +51,7 @@ pub(crate) async fn bridge(
         degraded: health.degraded,
         mqtt_connected,
         time_zone: app.settings.zone.iana_name().unwrap_or("UTC").to_owned(),
-        history: HistoryTotals { events: history_events, oldest_at: history_oldest_at },
+        history,
     }))
 }
 
@@ -99,7 +93,7 @@ pub(crate) async fn gateway(
     let Path(name) = path.map_err(|error| Problem::invalid("gateway", error.body_text()))?;
     let directory = directory(&app).await?;
     let gateway = app.settings.event_loop.gateway(&name).await?;
-    let (_, gateway) = gateway.ok_or_else(|| Problem::no_gateway(&name))?;
+    let gateway = gateway.ok_or_else(|| Problem::no_gateway(&name))?;
     let rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
     Ok(request.row(rows, &info(&directory, &gateway)))
 }

@@ -196,7 +196,7 @@ pub(crate) async fn device(
     let directory = directory(&app).await?;
     let event_loop = &app.settings.event_loop;
     let gateway = event_loop.gateway(&name).await?;
-    let (index, gateway) = gateway.ok_or_else(|| Problem::no_gateway(&name))?;
+    let gateway = gateway.ok_or_else(|| Problem::no_gateway(&name))?;
     let unknown = || {
         let id = quoted(&id);
         let detail = format!(
@@ -206,7 +206,7 @@ pub(crate) async fn device(
         Problem::not_found("device_id", detail)
     };
     let id: DeviceId = id.parse().map_err(|_| unknown())?;
-    let state = event_loop.device(index, id).await?.ok_or_else(unknown)?;
+    let state = event_loop.device(gateway.index, id).await?.ok_or_else(unknown)?;
     let payload = DeviceStatePayload::new(&directory, &gateway.entry, &state);
     Ok(request.row(Rows::new("devices", format, COLUMNS), &payload))
 }

@@ -35,7 +35,7 @@ pub(crate) async fn gateway(
     Path(name): Path<String>,
     Parameters(DetailQuery { range }): Parameters<DetailQuery>,
 ) -> axum::response::Result<Markup> {
-    let (_, gateway) = app.settings.event_loop.gateway(&name).await?.ok_or_else(missing)?;
+    let gateway = app.settings.event_loop.gateway(&name).await?.ok_or_else(missing)?;
     let topics = topics(&app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Gateway(of.clone()), "+");
@@ -51,8 +51,8 @@ pub(crate) async fn device(
 ) -> axum::response::Result<Markup> {
     let device_id: DeviceId = device_id.parse().map_err(|_| missing())?;
     let event_loop = &app.settings.event_loop;
-    let (index, gateway) = event_loop.gateway(&name).await?.ok_or_else(missing)?;
-    let state = event_loop.device(index, device_id).await?.ok_or_else(missing)?;
+    let gateway = event_loop.gateway(&name).await?.ok_or_else(missing)?;
+    let state = event_loop.device(gateway.index, device_id).await?.ok_or_else(missing)?;
     let topics = topics(&app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Device(of.clone(), device_id), "+");

@@ -1,6 +1,7 @@
 //! What the history's database holds, known without a query.
 
 use rusqlite::{Connection, Transaction};
+use serde::Serialize;
 
 use super::block::Block;
 use super::error::Error;
@@ -8,7 +9,7 @@ use crate::ids::Moment;
 use crate::store::{Event, Position};
 
 /// What the database holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// How many events.
     pub events: u64,
