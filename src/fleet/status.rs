@@ -56,13 +56,6 @@ impl Status {
         Self::TlsNotAllowed,
     ];
 
-    /// The status with this number on the wire.
-    #[must_use]
-    pub fn from_code(code: i32) -> Self {
-        let known = Self::KNOWN.into_iter().find(|known| known.code() == code);
-        known.unwrap_or(Self::Unknown(code))
-    }
-
     /// Its number on the wire.
     #[must_use]
     pub const fn code(self) -> i32 {
@@ -128,7 +121,7 @@ impl FromStr for Status {
         if let Some(known) = Self::KNOWN.into_iter().find(|known| <&str>::from(known) == text) {
             return Ok(known);
         }
-        unknown_code(&text).map(Self::from_code).ok_or(())
+        unknown_code(&text).map(Self::from).ok_or(())
     }
 }
 
@@ -151,16 +144,6 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// The mode with this number on the wire.
-    #[must_use]
-    pub const fn from_code(code: i32) -> Self {
-        match code {
-            0 => Self::ServerToDevice,
-            1 => Self::DeviceToServer,
-            other => Self::Unknown(other),
-        }
-    }
-
     /// Its number on the wire.
     #[must_use]
     pub const fn code(self) -> i32 {
@@ -190,14 +173,15 @@ impl FromStr for Mode {
         match text.to_ascii_lowercase().as_str() {
             "server_to_device" => Ok(Self::ServerToDevice),
             "device_to_server" => Ok(Self::DeviceToServer),
-            other => unknown_code(other).map(Self::from_code).ok_or(()),
+            other => unknown_code(other).map(Self::from).ok_or(()),
         }
     }
 }
 
 impl From<i32> for Status {
     fn from(code: i32) -> Self {
-        Self::from_code(code)
+        let known = Self::KNOWN.into_iter().find(|known| known.code() == code);
+        known.unwrap_or(Self::Unknown(code))
     }
 }
 
@@ -209,7 +193,11 @@ impl From<Status> for i32 {
 
 impl From<i32> for Mode {
     fn from(code: i32) -> Self {
-        Self::from_code(code)
+        match code {
+            0 => Self::ServerToDevice,
+            1 => Self::DeviceToServer,
+            other => Self::Unknown(other),
+        }
     }
 }
 
@@ -231,7 +219,7 @@ mod tests {
             assert_eq!(wire.as_str_name().to_lowercase(), known.to_string());
             assert_eq!(known.to_string().to_uppercase().parse(), Ok(known));
         }
-        assert_eq!(Status::from_code(0x203).to_string(), "unknown_0x203");
+        assert_eq!(Status::from(0x203).to_string(), "unknown_0x203");
         assert_eq!("unknown_0x203".parse(), Ok(Status::Unknown(0x203)));
         assert_eq!("unknown_0xffffffff".parse(), Ok(Status::Unknown(-1)));
         assert_eq!("unknown".parse::<Status>(), Err(()));

@@ -23,7 +23,7 @@ const TEXT_CHARS_MAX: usize = 64;
 pub(crate) fn status_change(wire: connect::StatusChange, received: Instant) -> Option<LinkEvent> {
     Some(LinkEvent::Status {
         device_id: DeviceId::new(wire.device_id)?,
-        status: Status::from_code(wire.status),
+        status: Status::from(wire.status),
         timestamp_s: wire.timestamp,
         received,
     })
@@ -34,12 +34,12 @@ pub(crate) fn listed(wire: connect::DeviceInfo) -> Option<Listed> {
         device_type: DeviceType::from_code(wire.r#type),
         ip: ipv4(&wire.ip_addr),
         port: wire.port,
-        mode: Mode::from_code(wire.connection_mode),
+        mode: Mode::from(wire.connection_mode),
         ssl: wire.use_ssl,
         auto_reconnect: wire.auto_reconnect,
     };
     let device_id = DeviceId::new(wire.device_id)?;
-    Some(Listed { device_id, status: Status::from_code(wire.status), info })
+    Some(Listed { device_id, status: Status::from(wire.status), info })
 }
 
 /// Orders a list by ID, each device once. Older gateways may list a device twice while they hold
@@ -77,7 +77,7 @@ pub(crate) fn found(wire: connect::SearchDeviceInfo) -> Option<FoundDevice> {
         device_type: DeviceType::from_code(wire.r#type),
         ip: ipv4(&wire.ip_addr),
         port: wire.port,
-        mode: Mode::from_code(wire.connection_mode),
+        mode: Mode::from(wire.connection_mode),
         ssl: wire.use_ssl,
         dhcp: wire.use_dhcp,
         server: String::from_utf8_lossy(&wire.server_addr).into_owned(),

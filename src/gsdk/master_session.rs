@@ -134,7 +134,7 @@ impl MasterSession {
     fn route(&mut self, batch: &mut Vec<StatusChange>) -> Result<(), Disconnect> {
         let now = Instant::now();
         for change in batch.drain(..) {
-            let is_connected = Status::from_code(change.status).connected() == Some(true);
+            let is_connected = Status::from(change.status).connected() == Some(true);
             let event = convert::status_change(change, now.into_std());
             let Some((device_id, event)) = DeviceId::new(change.device_id).zip(event) else {
                 self.master.connection().warn_about_id_0(SUBSCRIBE_STATUS, 1);

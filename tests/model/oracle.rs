@@ -136,7 +136,7 @@ fn is_invented(event: &Value, since: Duration, until: Duration, shown: &Shown) -
     let Some(at) = (0..shown.truth.len()).find(named) else { return true };
     let id = u32::try_from(event["device_id"].as_u64().unwrap_or_default()).unwrap();
     let listed = |list: &BTreeMap<u32, i32>| match list.get(&id) {
-        Some(code) => Status::from_code(*code).connected(),
+        Some(code) => Status::from(*code).connected(),
         None => Some(false),
     };
     let truth = &shown.truth[at];
@@ -233,7 +233,7 @@ fn the_end(shown: &Shown, reported: &BTreeMap<String, Vec<Reported>>, wrong: &mu
 
 /// The differences between a state and the list; `None` is a device that is not listed.
 fn difference(state: &Value, code: Option<i32>) -> Option<&'static str> {
-    let listed = code.map(Status::from_code);
+    let listed = code.map(Status::from);
     let connected = listed.map_or(Some(false), Status::connected);
     if state["managed"] != code.is_some() {
         return Some("managed is wrong");
