@@ -300,7 +300,7 @@ impl Gateways {
         }
     }
 
-    /// When the next retry or question is due, or a master is lost.
+    /// When the next retry or reading of details is due, or a master is lost.
     pub(crate) fn due(&self) -> Option<Instant> {
         let due = |LinkedGateway { provisioner, details, .. }: &LinkedGateway| {
             let due = [provisioner.retry_at(), details.as_ref().and_then(DetailsReader::due)];

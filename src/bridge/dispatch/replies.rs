@@ -38,7 +38,7 @@ impl Replies {
         std::mem::take(&mut self.queue)
     }
 
-    /// Replies to a command that is a repeat, or once the first has ended. Returns one that is not.
+    /// Answers a repeat from the cache or lets it wait. Returns the command if it is no repeat.
     pub(crate) fn repeat(
         &mut self,
         key: Option<&ReplayKey>,

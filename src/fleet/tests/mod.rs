@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::*;
 
 /// A core with one gateway, fed by hand.
-pub(crate) struct Bench {
+pub(crate) struct TestFleet {
     pub(crate) fleet: Fleet,
     clock: SteadyClock,
     pub(crate) gateway: GatewayIndex,
@@ -46,7 +46,7 @@ pub(crate) fn row(number: u32, status: Status, auto_reconnect: bool) -> Listed {
     }
 }
 
-impl Bench {
+impl TestFleet {
     pub(crate) fn new(declared: &[u32]) -> Self {
         let now = Moment::from_millis(1_790_000_000_000);
         #[expect(clippy::disallowed_methods, reason = "any instant will do")]
@@ -59,11 +59,11 @@ impl Bench {
 
     /// With a link and this first list.
     pub(crate) fn online(rows: Vec<Listed>) -> Self {
-        let mut bench = Self::new(&[]);
-        bench.input(LinkEvent::LinkUp);
-        bench.list(rows);
-        bench.out.clear();
-        bench
+        let mut test = Self::new(&[]);
+        test.input(LinkEvent::LinkUp);
+        test.list(rows);
+        test.out.clear();
+        test
     }
 
     pub(crate) fn input(&mut self, event: LinkEvent) {

@@ -72,7 +72,7 @@ enum Message {
 const SILENT_MS: i64 = 7_000;
 
 struct World {
-    bench: Bench,
+    test: TestFleet,
     truth: BTreeMap<u32, Status>,
     linked: bool,
     linked_at: Moment,
@@ -86,10 +86,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let bench = Bench::new(&[5]);
+        let test = TestFleet::new(&[5]);
         Self {
-            linked_at: bench.now,
-            bench,
+            linked_at: test.now,
+            test,
             truth: BTreeMap::from([(1, Status::TlsConnected), (2, Status::Disconnected)]),
             linked: false,
             list_requested: false,
@@ -130,7 +130,7 @@ impl World {
             Op::Cut => self.cut(),
             Op::Link => self.link(),
             Op::Pass(millis) => {
-                self.bench.pass(millis);
+                self.test.pass(millis);
                 self.settle();
             }
         }
@@ -150,8 +150,8 @@ impl World {
     fn link(&mut self) {
         if !self.linked {
             self.linked = true;
-            self.linked_at = self.bench.now;
-            self.bench.input(LinkEvent::LinkUp);
+            self.linked_at = self.test.now;
+            self.test.input(LinkEvent::LinkUp);
             self.settle();
         }
     }
@@ -164,9 +164,9 @@ impl World {
             }
             self.linked = false;
             self.list_requested = false;
-            let silent_ms = self.bench.now.since(self.linked_at).min(SILENT_MS);
-            let last_sign_of_life = self.bench.now.plus(-silent_ms);
-            self.bench.link_down_after(last_sign_of_life);
+            let silent_ms = self.test.now.since(self.linked_at).min(SILENT_MS);
+            let last_sign_of_life = self.test.now.plus(-silent_ms);
+            self.test.link_down_after(last_sign_of_life);
             self.settle();
         }
     }
@@ -175,14 +175,14 @@ impl World {
         match self.wire.pop_front() {
             Some(Message::Status(device, status)) => {
                 self.sent_to_core += 1;
-                self.bench.status(device, status);
+                self.test.status(device, status);
             }
             Some(Message::ListRequest) => {
-                self.bench.input(LinkEvent::ListRequested);
+                self.test.input(LinkEvent::ListRequested);
                 self.list_requested = true;
             }
-            Some(Message::List(rows)) => self.bench.input(LinkEvent::List(rows)),
-            Some(Message::Failed) => self.bench.input(LinkEvent::ListFailed),
+            Some(Message::List(rows)) => self.test.input(LinkEvent::List(rows)),
+            Some(Message::Failed) => self.test.input(LinkEvent::ListFailed),
             None => {}
         }
         self.settle();
@@ -190,7 +190,7 @@ impl World {
 
     /// Applies the core's outputs and checks the chain.
     fn settle(&mut self) {
-        for output in std::mem::take(&mut self.bench.out) {
+        for output in std::mem::take(&mut self.test.out) {
             match output {
                 Output::RequestList(_) => {
                     assert!(self.linked, "a list requested without a link");
@@ -220,20 +220,19 @@ impl World {
     }
 
     fn check_states(&mut self) {
-        let live = self.bench.fleet.gateway(self.bench.gateway).unwrap().live;
-        let all: Vec<_> =
-            self.bench.fleet.measures(self.bench.gateway, .., self.bench.now).collect();
+        let live = self.test.fleet.gateway(self.test.gateway).unwrap().live;
+        let all: Vec<_> = self.test.fleet.measures(self.test.gateway, .., self.test.now).collect();
         for measures in all {
             let seconds = measures.observed;
             let before = self.shown.insert(measures.state.device_id, seconds).unwrap_or_default();
             assert!(before.connected_ms <= seconds.connected_ms, "a counter ran backwards");
             assert!(before.observed_ms <= seconds.observed_ms, "a counter ran backwards");
-            let device = self.bench.device(measures.state.device_id.get());
+            let device = self.test.device(measures.state.device_id.get());
             assert_eq!(device.seq, self.chain.get(&device.device_id).map_or(0, |link| link.0));
             assert_eq!(device.status.is_some(), live);
             assert!(live || device.connected.is_none(), "never says what it cannot know");
             assert_eq!(device.since.is_none(), device.connected.is_none());
-            let passed = self.bench.now.since(Moment::from_millis(1_790_000_000_000));
+            let passed = self.test.now.since(Moment::from_millis(1_790_000_000_000));
             assert!(0 <= seconds.connected_ms && seconds.connected_ms <= seconds.observed_ms);
             assert!(seconds.observed_ms <= passed);
         }
@@ -267,20 +266,20 @@ proptest! {
             1..400,
         ),
     ) {
-        let mut bench = World::new().bench;
-        bench.input(LinkEvent::LinkUp);
-        bench.list(vec![row(7, Status::TlsConnected, true)]);
-        bench.status(7, Status::Disconnected);
+        let mut test = World::new().test;
+        test.input(LinkEvent::LinkUp);
+        test.list(vec![row(7, Status::TlsConnected, true)]);
+        test.status(7, Status::Disconnected);
         let mut distinct = std::collections::HashSet::from([Status::Disconnected.code()]);
-        let mut reported = bench.events().len();
+        let mut reported = test.events().len();
         for (status, after) in words {
-            bench.pass(after);
+            test.pass(after);
             distinct.insert(status.code());
-            bench.status(7, status);
-            reported += bench.events().len();
+            test.status(7, status);
+            reported += test.events().len();
         }
         prop_assert!(reported <= distinct.len(), "{reported} of {} statuses", distinct.len());
-        prop_assert_eq!(bench.device(7).connected, Some(false));
+        prop_assert_eq!(test.device(7).connected, Some(false));
     }
 
     #[test]
@@ -290,14 +289,14 @@ proptest! {
             world.apply(op);
         }
         world.come_to_rest();
-        let counts = world.bench.fleet.counts(world.bench.gateway).unwrap().clone();
+        let counts = world.test.fleet.counts(world.test.gateway).unwrap().clone();
         prop_assert_eq!(
             world.sent_to_core,
             world.events + counts.repeated + counts.strangers,
             "every status is an event, a repeat or a stranger's"
         );
-        for device_id in world.bench.fleet.device_ids(world.bench.gateway) {
-            let device = world.bench.device(device_id.get());
+        for device_id in world.test.fleet.device_ids(world.test.gateway) {
+            let device = world.test.device(device_id.get());
             let truth = world.truth.get(&device_id.get()).copied();
             prop_assert_eq!(device.managed, truth.is_some());
             let truth = truth.unwrap_or(Status::Disconnected);
@@ -307,7 +306,7 @@ proptest! {
             }
         }
         for &device in world.truth.keys() {
-            prop_assert!(world.bench.fleet.device(world.bench.gateway, id(device)).is_some());
+            prop_assert!(world.test.fleet.device(world.test.gateway, id(device)).is_some());
         }
     }
 
@@ -316,35 +315,35 @@ proptest! {
         steps in prop::collection::vec((status(), 0..100_000i64), 1..50),
         gaps in prop::collection::vec((0..50usize, 0..20_000i64), 0..5),
     ) {
-        let mut bench = Bench::online(vec![row(7, Status::TcpConnected, true)]);
+        let mut test = TestFleet::online(vec![row(7, Status::TcpConnected, true)]);
         let (mut connected, mut disconnected, mut unknown) = (0, 0, 0);
-        let began = bench.now;
+        let began = test.now;
         let mut present = Status::TcpConnected;
         for (at, (status, millis)) in steps.into_iter().enumerate() {
             // Links that break: back in time without a change counts as observed.
             for &(_, gap) in gaps.iter().filter(|gap| gap.0 == at) {
-                bench.link_down();
-                bench.pass(gap);
-                bench.input(LinkEvent::LinkUp);
-                bench.list(vec![row(7, present, true)]);
+                test.link_down();
+                test.pass(gap);
+                test.input(LinkEvent::LinkUp);
+                test.list(vec![row(7, present, true)]);
                 match present.connected().filter(|_| gap < UNKNOWN_MS) {
                     Some(true) => connected += gap,
                     Some(false) => disconnected += gap,
                     None => unknown += gap,
                 }
             }
-            bench.status(7, status);
-            present = bench.device(7).status.unwrap();
-            bench.pass(millis);
-            match bench.device(7).connected {
+            test.status(7, status);
+            present = test.device(7).status.unwrap();
+            test.pass(millis);
+            match test.device(7).connected {
                 Some(true) => connected += millis,
                 Some(false) => disconnected += millis,
                 None => unknown += millis,
             }
         }
-        let seconds = bench.measures(7).observed;
+        let seconds = test.measures(7).observed;
         prop_assert_eq!(seconds.connected_ms, connected);
         prop_assert_eq!(seconds.observed_ms, connected + disconnected);
-        prop_assert_eq!(bench.now.since(began), connected + disconnected + unknown);
+        prop_assert_eq!(test.now.since(began), connected + disconnected + unknown);
     }
 }

@@ -9,61 +9,61 @@ pub(crate) fn types(events: &[DeviceEvent]) -> Vec<&'static str> {
 
 #[test]
 fn a_device_first_seen_in_a_list_is_a_state_not_an_event() {
-    let mut bench = Bench::new(&[]);
-    bench.input(LinkEvent::LinkUp);
-    assert!(bench.asked_for_list());
-    bench.list(vec![row(7, TlsConnected, true)]);
-    assert!(bench.out.contains(&Output::StateChanged { gateway: bench.gateway, device_id: id(7) }));
-    assert!(bench.events().is_empty());
-    let device = bench.device(7);
+    let mut test = TestFleet::new(&[]);
+    test.input(LinkEvent::LinkUp);
+    assert!(test.asked_for_list());
+    test.list(vec![row(7, TlsConnected, true)]);
+    assert!(test.out.contains(&Output::StateChanged { gateway: test.gateway, device_id: id(7) }));
+    assert!(test.events().is_empty());
+    let device = test.device(7);
     assert_eq!((device.connected, device.seq, device.managed), (Some(true), 0, true));
-    assert_eq!((device.since, device.since_exact), (Some(bench.now), false));
+    assert_eq!((device.since, device.since_exact), (Some(test.now), false));
 
-    bench.status(7, Disconnected);
-    let events = bench.events();
+    test.status(7, Disconnected);
+    let events = test.events();
     assert_eq!((events[0].seq, events[0].previous), (1, Some(TlsConnected)));
     assert_eq!(events[0].duration_ms, None, "its beginning was not observed");
 }
 
 #[test]
 fn an_event_reports_how_long_the_value_before_lasted() {
-    let mut bench = Bench::online(vec![row(7, Disconnected, true)]);
-    bench.status(7, TcpConnected);
-    bench.pass(5_000);
-    bench.status(7, TlsConnected);
-    bench.pass(3_595_000);
-    bench.status(7, Disconnected);
-    let events = bench.events();
+    let mut test = TestFleet::online(vec![row(7, Disconnected, true)]);
+    test.status(7, TcpConnected);
+    test.pass(5_000);
+    test.status(7, TlsConnected);
+    test.pass(3_595_000);
+    test.status(7, Disconnected);
+    let events = test.events();
     assert_eq!(types(&events), ["connected", "status_changed", "disconnected"]);
     assert_eq!(events[2].duration_ms, Some(3_600_000), "TCP to TLS does not restart the duration");
-    assert!(bench.device(7).since_exact);
+    assert!(test.device(7).since_exact);
 }
 
 /// A machine that was suspended, or got the time only after its start.
 #[test]
 fn published_times_follow_the_wall_clock_and_durations_do_not() {
     const HOUR_MS: i64 = 3_600_000;
-    let mut bench = Bench::online(vec![row(7, TcpConnected, true), row(8, TcpConnected, true)]);
-    bench.status(7, Disconnected);
-    let (since, skew) = (bench.device(7).since, bench.fleet.gateway(bench.gateway).unwrap());
-    bench.events();
+    let mut test = TestFleet::online(vec![row(7, TcpConnected, true), row(8, TcpConnected, true)]);
+    test.status(7, Disconnected);
+    let (since, skew) = (test.device(7).since, test.fleet.gateway(test.gateway).unwrap());
+    test.events();
     for ahead_ms in [HOUR_MS, -HOUR_MS] {
-        bench.fleet.set_wall_offset(ahead_ms);
-        bench.pass(5_000);
-        bench.status(7, TcpConnected);
-        bench.pass(5_000);
-        bench.status(7, Disconnected);
-        let events = bench.events();
-        let shown = bench.now.plus(ahead_ms);
+        test.fleet.set_wall_offset(ahead_ms);
+        test.pass(5_000);
+        test.status(7, TcpConnected);
+        test.pass(5_000);
+        test.status(7, Disconnected);
+        let events = test.events();
+        let shown = test.now.plus(ahead_ms);
         assert_eq!((events[1].received_at, events[1].duration_ms), (shown, Some(5_000)));
-        let device = bench.device(7);
+        let device = test.device(7);
         assert_eq!((device.since, device.updated_at), (Some(shown), shown));
-        let gateway = bench.fleet.gateway(bench.gateway).unwrap();
+        let gateway = test.fleet.gateway(test.gateway).unwrap();
         assert_eq!(gateway.clock_skew_ms, skew.clock_skew_ms.map(|skew| skew - ahead_ms));
     }
-    assert_eq!(bench.device(8).since, since, "what was shown before stays");
+    assert_eq!(test.device(8).since, since, "what was shown before stays");
     assert_eq!(
-        bench.measures(8).observed.observed_ms,
+        test.measures(8).observed.observed_ms,
         20_000,
         "an hour that was not is not counted"
     );
@@ -71,141 +71,141 @@ fn published_times_follow_the_wall_clock_and_durations_do_not() {
 
 #[test]
 fn a_gateway_that_is_added_after_the_clock_was_set_begins_at_the_wall_time() {
-    let mut bench = Bench::new(&[]);
-    bench.fleet.set_wall_offset(5_000);
-    let added = bench.fleet.add_gateway(bench.now, SETTINGS, &[id(7)]);
-    assert_eq!(bench.fleet.gateway(added).unwrap().since, bench.now.plus(5_000));
-    assert_eq!(bench.fleet.device(added, id(7)).unwrap().updated_at, bench.now.plus(5_000));
+    let mut test = TestFleet::new(&[]);
+    test.fleet.set_wall_offset(5_000);
+    let added = test.fleet.add_gateway(test.now, SETTINGS, &[id(7)]);
+    assert_eq!(test.fleet.gateway(added).unwrap().since, test.now.plus(5_000));
+    assert_eq!(test.fleet.device(added, id(7)).unwrap().updated_at, test.now.plus(5_000));
 }
 
 #[test]
 fn an_absent_device_makes_two_events_not_thousands() {
-    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
-    bench.status(7, Disconnected);
+    let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
+    test.status(7, Disconnected);
     for _ in 0..1_000 {
-        bench.pass(30_000);
-        bench.status(7, TryToConnect);
-        bench.status(7, TlsCannotConnect);
+        test.pass(30_000);
+        test.status(7, TryToConnect);
+        test.status(7, TlsCannotConnect);
     }
-    assert_eq!(types(&bench.events()), ["disconnected", "connecting", "connect_failed"]);
-    assert_eq!(bench.measures(7).counts.connect_failures, 1_000);
-    assert_eq!(bench.fleet.counts(bench.gateway).unwrap().repeated, 1_998);
-    bench.status(7, TlsConnected);
-    bench.status(7, TryToConnect);
-    assert_eq!(types(&bench.events()), ["connected", "disconnected"], "reported again");
+    assert_eq!(types(&test.events()), ["disconnected", "connecting", "connect_failed"]);
+    assert_eq!(test.measures(7).counts.connect_failures, 1_000);
+    assert_eq!(test.fleet.counts(test.gateway).unwrap().repeated, 1_998);
+    test.status(7, TlsConnected);
+    test.status(7, TryToConnect);
+    assert_eq!(types(&test.events()), ["connected", "disconnected"], "reported again");
 }
 
 #[test]
 fn a_lost_gateway_makes_its_devices_unknown_and_a_return_restores_them() {
-    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
-    let since = bench.device(7).since;
-    bench.pass(50_000);
-    bench.link_down();
-    bench.pass(9_999);
-    assert_eq!(bench.device(7).connected, Some(true), "not lost yet");
-    assert!(bench.out.is_empty(), "a link that broke is not reported");
-    bench.pass(1);
-    assert_eq!(bench.gateway_events(), [GatewayEvent::Unreachable]);
-    let device = bench.device(7);
+    let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
+    let since = test.device(7).since;
+    test.pass(50_000);
+    test.link_down();
+    test.pass(9_999);
+    assert_eq!(test.device(7).connected, Some(true), "not lost yet");
+    assert!(test.out.is_empty(), "a link that broke is not reported");
+    test.pass(1);
+    assert_eq!(test.gateway_events(), [GatewayEvent::Unreachable]);
+    let device = test.device(7);
     assert_eq!((device.connected, device.status, device.since), (None, None, None));
     let last = device.last_known.unwrap();
     assert_eq!((last.connected, last.status, Some(last.since)), (true, TlsConnected, since));
-    assert!(bench.events().is_empty());
+    assert!(test.events().is_empty());
 
-    bench.pass(100_000);
-    bench.input(LinkEvent::LinkUp);
-    bench.out.clear();
-    bench.list(vec![row(7, TlsConnected, true)]);
-    let at = |wanted: &dyn Fn(&Output) -> bool| bench.out.iter().position(wanted).unwrap();
+    test.pass(100_000);
+    test.input(LinkEvent::LinkUp);
+    test.out.clear();
+    test.list(vec![row(7, TlsConnected, true)]);
+    let at = |wanted: &dyn Fn(&Output) -> bool| test.out.iter().position(wanted).unwrap();
     let state = at(&|out| matches!(out, Output::StateChanged { .. }));
     let online = at(&|out| matches!(out, Output::GatewayChanged(_)));
     let reachable = at(&|out| matches!(out, Output::GatewayEvent(_, GatewayEvent::Reachable)));
     assert!(state < online && online < reachable);
-    assert_eq!(bench.device(7).since, since, "a time of not knowing does not move it");
-    let seconds = bench.measures(7).observed;
+    assert_eq!(test.device(7).since, since, "a time of not knowing does not move it");
+    let seconds = test.measures(7).observed;
     assert_eq!((seconds.connected_ms, seconds.observed_ms), (50_000, 50_000));
-    bench.pass(1_000);
-    bench.status(7, Disconnected);
-    let events = bench.events();
+    test.pass(1_000);
+    test.status(7, Disconnected);
+    let events = test.events();
     assert_eq!(events[0].duration_ms, None, "a part was not observed");
     assert_eq!((events[0].seq, events[0].previous), (1, Some(TlsConnected)));
 }
 
 #[test]
 fn a_link_back_in_time_makes_the_seconds_good() {
-    let mut bench = Bench::online(vec![row(7, TlsConnected, true), row(8, TlsConnected, true)]);
-    bench.pass(10_000);
-    bench.link_down();
-    bench.pass(5_000);
-    assert_eq!(bench.measures(7).observed.observed_ms, 10_000, "frozen meanwhile");
-    bench.input(LinkEvent::LinkUp);
-    bench.list(vec![row(7, TlsConnected, true), row(8, Disconnected, true)]);
-    bench.pass(1_000);
-    assert_eq!(bench.measures(7).observed.observed_ms, 16_000);
-    let changed = bench.measures(8).observed;
+    let mut test = TestFleet::online(vec![row(7, TlsConnected, true), row(8, TlsConnected, true)]);
+    test.pass(10_000);
+    test.link_down();
+    test.pass(5_000);
+    assert_eq!(test.measures(7).observed.observed_ms, 10_000, "frozen meanwhile");
+    test.input(LinkEvent::LinkUp);
+    test.list(vec![row(7, TlsConnected, true), row(8, Disconnected, true)]);
+    test.pass(1_000);
+    assert_eq!(test.measures(7).observed.observed_ms, 16_000);
+    let changed = test.measures(8).observed;
     assert_eq!((changed.connected_ms, changed.observed_ms), (10_000, 11_000));
-    let events = bench.events();
+    let events = test.events();
     assert_eq!(events.len(), 1);
     assert_eq!((events[0].source, events[0].duration_ms), (Source::Resync, None));
-    assert!(!bench.device(8).since_exact);
+    assert!(!test.device(8).since_exact);
 }
 
 #[test]
 fn a_frozen_gateway_is_lost_when_noticed_and_its_seconds_stop_at_its_last_sign() {
-    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
-    bench.pass(15_000);
-    let last_sign_of_life = bench.now.plus(-15_000);
-    bench.link_down_after(last_sign_of_life);
-    assert_eq!(bench.gateway_events(), [GatewayEvent::Unreachable]);
-    assert_eq!(bench.measures(7).observed.observed_ms, 0);
+    let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
+    test.pass(15_000);
+    let last_sign_of_life = test.now.plus(-15_000);
+    test.link_down_after(last_sign_of_life);
+    assert_eq!(test.gateway_events(), [GatewayEvent::Unreachable]);
+    assert_eq!(test.measures(7).observed.observed_ms, 0);
 }
 
 #[test]
 fn a_gateway_never_heard_is_lost_once_unknown_after_has_passed() {
-    let mut bench = Bench::new(&[7]);
-    assert!(!bench.fleet.gateway_is_decided(bench.gateway));
-    bench.pass(UNKNOWN_MS);
-    assert!(bench.fleet.gateway_is_decided(bench.gateway));
-    assert_eq!(bench.gateway_events(), [GatewayEvent::Unreachable]);
-    assert_eq!((bench.device(7).connected, bench.device(7).last_known), (None, None));
+    let mut test = TestFleet::new(&[7]);
+    assert!(!test.fleet.gateway_is_decided(test.gateway));
+    test.pass(UNKNOWN_MS);
+    assert!(test.fleet.gateway_is_decided(test.gateway));
+    assert_eq!(test.gateway_events(), [GatewayEvent::Unreachable]);
+    assert_eq!((test.device(7).connected, test.device(7).last_known), (None, None));
 }
 
 #[test]
 fn a_declared_device_that_no_list_holds_is_disconnected() {
-    let mut bench = Bench::new(&[7]);
-    bench.input(LinkEvent::LinkUp);
-    bench.list(vec![]);
-    let device = bench.device(7);
+    let mut test = TestFleet::new(&[7]);
+    test.input(LinkEvent::LinkUp);
+    test.list(vec![]);
+    let device = test.device(7);
     assert_eq!((device.connected, device.status), (Some(false), Some(Disconnected)));
     assert!(!device.managed && device.since.is_some());
-    bench.out.clear();
-    bench.status(7, TcpConnected);
-    assert_eq!(bench.events()[0].previous, Some(Disconnected));
+    test.out.clear();
+    test.status(7, TcpConnected);
+    assert_eq!(test.events()[0].previous, Some(Disconnected));
 }
 
 #[test]
 fn an_unknown_status_is_kept_and_connected_is_unknown() {
-    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
-    bench.pass(1_000);
-    bench.status(7, Unknown(0x203));
-    bench.pass(1_000);
-    let device = bench.device(7);
+    let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
+    test.pass(1_000);
+    test.status(7, Unknown(0x203));
+    test.pass(1_000);
+    let device = test.device(7);
     assert_eq!((device.connected, device.status), (None, Some(Unknown(0x203))));
-    assert_eq!(bench.measures(7).observed.observed_ms, 1_000);
-    bench.status(7, Disconnected);
-    let events = bench.events();
+    assert_eq!(test.measures(7).observed.observed_ms, 1_000);
+    test.status(7, Disconnected);
+    let events = test.events();
     assert_eq!(types(&events), ["status_changed", "status_changed"]);
     assert_eq!(events[1].duration_ms, None);
 }
 
 #[test]
 fn one_event_dated_an_hour_ahead_does_not_move_the_skew() {
-    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
-    let skew = |bench: &Bench| bench.fleet.gateway(bench.gateway).unwrap().clock_skew_ms.unwrap();
+    let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
+    let skew = |test: &TestFleet| test.fleet.gateway(test.gateway).unwrap().clock_skew_ms.unwrap();
     let mut event = |ahead_ms: i64| {
-        bench.status_dated(7, Disconnected, bench.now.plus(ahead_ms));
-        let skew = skew(&bench);
-        bench.pass(3_600_000);
+        test.status_dated(7, Disconnected, test.now.plus(ahead_ms));
+        let skew = skew(&test);
+        test.pass(3_600_000);
         skew
     };
     event(3_600_000);
@@ -223,50 +223,50 @@ fn one_event_dated_an_hour_ahead_does_not_move_the_skew() {
 
 #[test]
 fn the_skew_is_estimated_from_the_best_of_late_and_whole_seconds() {
-    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
-    assert_eq!(bench.fleet.gateway(bench.gateway).unwrap().clock_skew_ms, None);
+    let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
+    assert_eq!(test.fleet.gateway(test.gateway).unwrap().clock_skew_ms, None);
     for step in 0..50 {
-        let true_gateway_clock = bench.now.millis() + 3_600_000 - 40;
+        let true_gateway_clock = test.now.millis() + 3_600_000 - 40;
         let timestamp = Moment::from_millis(true_gateway_clock / 1000 * 1000);
         let status = if step % 2 == 0 { Disconnected } else { TlsConnected };
-        bench.status_dated(7, status, timestamp);
-        bench.pass(137);
+        test.status_dated(7, status, timestamp);
+        test.pass(137);
     }
-    let skew = bench.fleet.gateway(bench.gateway).unwrap().clock_skew_ms.unwrap();
+    let skew = test.fleet.gateway(test.gateway).unwrap().clock_skew_ms.unwrap();
     assert!((skew - 3_600_000).abs() < 600, "{skew}");
 }
 
 #[test]
 fn a_counter_that_was_read_never_runs_backwards() {
-    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
-    bench.pass(20_000);
-    assert_eq!(bench.measures(7).observed.observed_ms, 20_000);
-    let last_sign_of_life = bench.now.plus(-15_000);
-    bench.link_down_after(last_sign_of_life);
-    let seconds = bench.measures(7).observed;
+    let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
+    test.pass(20_000);
+    assert_eq!(test.measures(7).observed.observed_ms, 20_000);
+    let last_sign_of_life = test.now.plus(-15_000);
+    test.link_down_after(last_sign_of_life);
+    let seconds = test.measures(7).observed;
     assert_eq!((seconds.connected_ms, seconds.observed_ms), (20_000, 20_000));
-    bench.input(LinkEvent::LinkUp);
-    bench.list(vec![row(7, TlsConnected, true)]);
-    bench.pass(14_000);
-    assert_eq!(bench.measures(7).observed.observed_ms, 20_000, "until the truth has caught up");
-    bench.pass(2_000);
-    assert_eq!(bench.measures(7).observed.observed_ms, 21_000);
+    test.input(LinkEvent::LinkUp);
+    test.list(vec![row(7, TlsConnected, true)]);
+    test.pass(14_000);
+    assert_eq!(test.measures(7).observed.observed_ms, 20_000, "until the truth has caught up");
+    test.pass(2_000);
+    assert_eq!(test.measures(7).observed.observed_ms, 21_000);
 }
 
 #[test]
 fn a_link_made_in_time_has_limited_time_for_its_list() {
-    let mut bench = Bench::online(vec![row(7, TlsConnected, true)]);
-    bench.link_down();
-    bench.pass(9_500);
-    bench.input(LinkEvent::LinkUp);
-    bench.pass(1_000);
-    bench.list(vec![row(7, TlsConnected, true)]);
-    assert!(bench.gateway_events().is_empty(), "it was received");
-    bench.link_down();
+    let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
+    test.link_down();
+    test.pass(9_500);
+    test.input(LinkEvent::LinkUp);
+    test.pass(1_000);
+    test.list(vec![row(7, TlsConnected, true)]);
+    assert!(test.gateway_events().is_empty(), "it was received");
+    test.link_down();
     for _ in 0..4 {
-        bench.pass(5_000);
-        bench.input(LinkEvent::LinkUp);
-        bench.link_down();
+        test.pass(5_000);
+        test.input(LinkEvent::LinkUp);
+        test.link_down();
     }
-    assert_eq!(bench.gateway_events(), [GatewayEvent::Unreachable], "links without a list");
+    assert_eq!(test.gateway_events(), [GatewayEvent::Unreachable], "links without a list");
 }

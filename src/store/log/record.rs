@@ -50,8 +50,8 @@ pub(crate) enum Key {
     LostBefore(u64),
     /// No event has had this ID or a higher one.
     NextId,
-    /// A discovered gateway, by its ID at the master; the
-    /// value is its name.
+    /// A gateway behind a master, by its ID there; the value is its name and, of a discovered one,
+    /// for how long it is absent and whether it is forgotten.
     Discovered(GatewayName, String),
     /// A master that has a topic at the broker.
     Master(GatewayName),
