@@ -16,8 +16,9 @@ use super::log::LogContent;
 use super::span_writer::PROVEN_EVERY;
 use crate::ids::Moment;
 
-/// The history is written at most this often.
+/// The history is written at most this often, unless more observations wait than this.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
+const OBSERVATIONS_MANY: usize = 8_192;
 /// Between two attempts after an error.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// How long a clean stop waits for the history.
@@ -133,7 +134,8 @@ impl Recorder {
             return;
         }
         state.observations.append(observations);
-        if !std::mem::replace(&mut state.written, true) {
+        let are_many = state.observations.len() >= OBSERVATIONS_MANY;
+        if !std::mem::replace(&mut state.written, true) || are_many {
             drop(state);
             self.shared.changed.notify_one();
         }
@@ -184,13 +186,19 @@ impl SharedRecorder {
     }
 
     /// Waits until something is to be recorded, at most until `wake_at`, and not before
-    /// `not_before` unless it is to stop.
-    fn wait(&self, not_before: Instant, wake_at: Instant) -> MutexGuard<'_, RecorderState> {
+    /// `not_before` unless it is to stop or this many observations wait.
+    fn wait(
+        &self,
+        not_before: Instant,
+        wake_at: Instant,
+        many: usize,
+    ) -> MutexGuard<'_, RecorderState> {
         let mut state = self.lock();
         loop {
             let until = if state.written { not_before } else { wake_at };
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || state.flush || state.stop.is_some() {
+            let is_urgent = state.flush || state.stop.is_some() || state.observations.len() >= many;
+            if left.is_zero() || is_urgent {
                 return state;
             }
             let waited = self.changed.wait_timeout(state, left);
@@ -201,8 +209,9 @@ impl SharedRecorder {
 
 fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
     let (mut not_before, mut wake_at) = (Instant::now(), Instant::now());
+    let mut many = OBSERVATIONS_MANY;
     loop {
-        let mut state = shared.wait(not_before, wake_at);
+        let mut state = shared.wait(not_before, wake_at, many);
         state.written = false;
         let (current, gap, now) = (state.current, state.gap.take(), state.now);
         let (flush, stop) = (state.flush, state.stop);
@@ -231,6 +240,7 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
             break;
         }
         not_before = Instant::now() + if retry { RETRY_EVERY } else { WRITE_EVERY };
+        many = if retry { usize::MAX } else { OBSERVATIONS_MANY };
         wake_at = match (retry, is_behind) {
             (true, _) => not_before,
             (false, true) => Instant::now() + CHECKPOINT_EVERY,

@@ -24,6 +24,11 @@ impl Backlog {
         }
     }
 
+    /// How many wait.
+    pub(crate) const fn len(&self) -> usize {
+        self.observations.len()
+    }
+
     /// Takes all; also whether some are missing, so that the time counts as not observed.
     pub(crate) fn take(&mut self) -> (Vec<Observation>, bool) {
         let Self { observations, is_incomplete } = std::mem::take(self);
