@@ -318,6 +318,7 @@ impl Broker {
             };
             filters.push(state.publisher.topics().request_filter(&name));
         }
+        self.requests.remove(&forgotten);
         // Otherwise it starts with the filters of all gateways.
         if self.requests.is_started() {
             self.requests.add(&added);

@@ -55,6 +55,15 @@ impl RequestSubscription {
         }
     }
 
+    /// Drops filters of gateways that were forgotten, whether they wait or were refused.
+    pub(crate) fn remove(&mut self, filters: &[String]) {
+        for packet in &mut self.waiting {
+            packet.retain(|filter| !filters.contains(filter));
+        }
+        self.waiting.retain(|packet| !packet.is_empty());
+        self.refused.retain(|(filter, _)| !filters.contains(filter));
+    }
+
     /// The filters of the next packet, unless an acknowledgement is awaited.
     pub(crate) fn next_packet(&mut self) -> Option<Vec<String>> {
         if self.sent.is_none() {
@@ -205,6 +214,17 @@ mod tests {
             subscription.acknowledged(retry_at, &packet, &[]);
         }
         assert_eq!((subscription.fault(), subscription.due()), (None, None));
+    }
+
+    #[test]
+    fn a_filter_of_a_gateway_that_is_forgotten_is_not_subscribed_again() {
+        let (mut subscription, all) = (RequestSubscription::new(true), filters(9));
+        subscription.start(&all);
+        let first = subscription.next_packet().unwrap();
+        let refusal = (first[0].clone(), Refusal::NOT_AUTHORIZED);
+        subscription.acknowledged(now(), &first, &[refusal]);
+        subscription.remove(&[all[0].clone(), all[8].clone()]);
+        assert_eq!((subscription.next_packet(), subscription.fault()), (None, None));
     }
 
     fn now() -> Instant {
