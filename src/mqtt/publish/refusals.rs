@@ -1,7 +1,7 @@
 //! The messages that the broker does not accept: when each is sent again, which are set aside, and
 //! which topics are emptied because their retained value is outdated.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::info::InfoOf;
 use super::message::{MessageId, MessageKind, Outgoing};
@@ -20,7 +20,10 @@ const NAMED_MAX: usize = 100;
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
     refused: BTreeMap<MessageId, RefusedMessage>,
-    retries: BTreeMap<Moment, Vec<MessageId>>,
+    /// When each is sent again, and the same by time: each once, also if it was refused again
+    /// meanwhile because its value has changed.
+    retry_at: BTreeMap<MessageId, Moment>,
+    retries: BTreeSet<(Moment, MessageId)>,
     to_empty: VecDeque<MessageId>,
 }
 
@@ -61,7 +64,6 @@ impl Refusals {
         let is_new = has_room && (!refused.is_named || refused.rejection != rejection);
         refused.is_named |= is_new;
         refused.rejection = rejection;
-        let retry_at = refused.next_retry(now);
         // An outdated value would be read as the current one. Where nothing is retained, none is.
         let is_outdated = matches!(
             id,
@@ -73,15 +75,30 @@ impl Refusals {
             self.to_empty.push_back(id.clone());
         }
         if !rejection.is_permanent() {
-            self.retries.entry(retry_at).or_default().push(id);
+            self.schedule(now, id.clone(), &id);
         }
         is_new
     }
 
+    /// Sends a message again after the next wait of this refused one, unless it waits already.
+    fn schedule(&mut self, now: Moment, id: MessageId, refused: &MessageId) {
+        if !self.retry_at.contains_key(&id)
+            && let Some(refused) = self.refused.get_mut(refused)
+        {
+            let at = refused.next_retry(now);
+            self.retry_at.insert(id.clone(), at);
+            self.retries.insert((at, id));
+        }
+    }
+
     /// A message was accepted, or is about something that no longer exists.
     pub(crate) fn remove(&mut self, id: &MessageId) {
-        if !self.refused.is_empty() {
-            self.refused.remove(id);
+        if self.refused.is_empty() {
+            return;
+        }
+        self.refused.remove(id);
+        if let Some(at) = self.retry_at.remove(id) {
+            self.retries.remove(&(at, id.clone()));
         }
     }
 
@@ -109,8 +126,7 @@ impl Refusals {
             return;
         }
         if refused.rejection.is_permanent() {
-            let retry_at = refused.next_retry(now);
-            self.retries.entry(retry_at).or_default().push(MessageId::Empty(Box::new(id)));
+            self.schedule(now, MessageId::Empty(Box::new(id.clone())), &id);
         } else {
             refused.is_emptied = false;
         }
@@ -128,23 +144,22 @@ impl Refusals {
 
     /// The next message that is due to be sent again.
     pub(crate) fn take_due(&mut self, now: Moment) -> Option<MessageId> {
-        let mut due = self.retries.first_entry().filter(|due| *due.key() <= now)?;
-        let id = due.get_mut().pop();
-        if due.get().is_empty() {
-            due.remove();
-        }
-        id
+        self.retries.first().filter(|(at, _)| *at <= now)?;
+        let (_, id) = self.retries.pop_first()?;
+        self.retry_at.remove(&id);
+        Some(id)
     }
 
     /// When the next message is due.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
-        self.retries.first_key_value().map(|(&at, _)| at)
+        self.retries.first().map(|&(at, _)| at)
     }
 
     /// The connection has ended: everything is sent on the next one, and counts as refused until it
     /// is accepted there.
     pub(crate) fn disconnected(&mut self) {
         self.to_empty.clear();
+        self.retry_at.clear();
         self.retries.clear();
         self.refused.retain(|id, refused| {
             (refused.times, refused.is_emptied) = (0, false);
@@ -194,6 +209,22 @@ mod tests {
         refusals.remove(&device(1));
         refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
         assert_eq!(refusals.take_due(now.plus(2_000)), Some(device(1)), "accepted in between");
+    }
+
+    #[test]
+    fn a_message_that_changes_while_it_is_refused_is_sent_again_once_in_each_wait() {
+        let (mut refusals, mut now) = (Refusals::default(), Moment::from_millis(0));
+        for wait in [2_000, 4_000] {
+            for change in 0..3 {
+                refusals.add(now.plus(change), device(1), "t/1".to_owned(), rejection(0x87));
+            }
+            now = now.plus(wait);
+            assert_eq!(refusals.take_due(now), Some(device(1)));
+            assert_eq!(refusals.wake_at(), None);
+        }
+        refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
+        refusals.remove(&device(1));
+        assert_eq!(refusals.wake_at(), None, "accepted before it was due");
     }
 
     #[test]
