@@ -224,17 +224,20 @@ impl Log {
         {
             if self.index.has_live(oldest) {
                 let slack = SLACK_SEGMENTS * self.segment_max;
-                // One at a time: the event loop waits for this.
-                if moved || self.index.bytes() <= 2 * self.index.live_bytes() + slack {
+                let is_small = self.index.bytes() <= 2 * self.index.live_bytes() + slack;
+                // The event loop waits for this: one at a time, and none from a disk that hangs.
+                if moved || is_small || self.hangs(SYNC_WITHIN) {
                     return Ok(());
                 }
                 self.append_living(oldest)?;
                 moved = true;
             }
-            self.index.remove(oldest);
             let (segment, path) = (Arc::clone(&self.segment), segment_path(&self.dir, oldest));
-            // What replaces it has to be on the disk first.
-            self.worker.request(move || segment.sync().and_then(|()| remove(&path)));
+            // What replaces it has to be on the disk first. Refused, it stays the oldest.
+            if !self.worker.request(move || segment.sync().and_then(|()| remove(&path))) {
+                return Ok(());
+            }
+            self.index.remove(oldest);
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Logs that were damaged, removed or replaced, and disks that hang.
 
+use std::sync::mpsc::SyncSender;
+
 use super::*;
 use crate::store::Tail;
 use crate::store::history::LogChange;
@@ -168,32 +170,33 @@ fn a_locked_directory_detects_another_one_at_its_path() {
     assert!(other.is_in_place() && !held.is_in_place());
 }
 
-/// Aim: a write waits for no disk. Method: the worker hangs in opening a named pipe, which nothing
-/// reads, while three segments' worth is written.
+/// The worker hangs from now on, until the result is dropped.
+fn hang(log: &Log) -> SyncSender<()> {
+    let ((hangs, hanging), (release, released)) = (sync_channel(1), sync_channel(0));
+    assert!(log.worker.request(move || {
+        _ = hangs.send(());
+        _ = released.recv();
+        Ok(())
+    }));
+    hanging.recv().unwrap();
+    release
+}
+
+/// Aim: a write waits for no disk. Method: the worker hangs while three segments' worth is written.
 #[test]
 fn a_write_does_not_wait_while_the_disk_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
     log.segment_max = 4_096;
-    let pipe = dir.path().join("pipe");
-    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let hanging = pipe.clone();
-    let hang = move || {
-        let opened = File::options().write(true).open(&hanging);
-        opened.map(drop).map_err(StoreError::io("opening", &hanging))
-    };
-    assert!(log.worker.request(hang));
+    let hanging = hang(&log);
     let mut number = 0;
     while log.index.bytes() < 3 * 4_096 {
         number += 1;
         write_event(&mut log, number);
     }
     assert_eq!(log.index.segments().count(), 1, "the worker has not created another");
-    while !log.hangs(Duration::ZERO) {
-        std::thread::yield_now();
-    }
     assert!(!log.hangs(Duration::from_secs(3_600)));
-    drop(File::open(&pipe).unwrap());
+    drop(hanging);
     finish(&log);
     assert!(!log.hangs(Duration::ZERO));
     write_event(&mut log, number + 1);
@@ -201,6 +204,35 @@ fn a_write_does_not_wait_while_the_disk_hangs() {
     finish(&log);
     drop(log);
     assert_eq!(continues(dir.path()).1.0.len() as u64, number + 1);
+}
+
+/// Aim: the log is cleaned only from its oldest end, also if a removal is refused. Method: the
+/// worker hangs and its queue is full while two segments can be removed; a third one can later.
+#[test]
+fn a_segment_whose_removal_is_refused_stays_the_oldest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = with_segments_of(100, created(dir.path()));
+    (1..=3).for_each(|number| write_event(&mut log, number));
+    log.starting = false;
+    let hanging = hang(&log);
+    while log.worker.request(|| Ok(())) {}
+    let mut batch = LogBatch::default();
+    (1..=2).for_each(|number| delivered(&mut batch, number));
+    write(&mut log, &mut batch);
+    assert_eq!(log.index.oldest(), Some(1));
+    drop(hanging);
+    while !log.worker.request(|| Ok(())) {
+        std::thread::yield_now();
+    }
+    finish(&log);
+    log.starting = true;
+    (4..=5).for_each(|number| write_event(&mut log, number));
+    delivered(&mut batch, 3);
+    write(&mut log, &mut batch);
+    finish(&log);
+    assert!(log.index.oldest() > Some(3));
+    drop(log);
+    assert_eq!(continues(dir.path()).1.0.into_keys().collect::<Vec<_>>(), [4, 5]);
 }
 
 #[test]
