@@ -159,11 +159,8 @@ impl Database {
 
     /// Makes everything that was applied survive a power cut.
     pub fn checkpoint(&mut self) -> Result<(), Error> {
-        let busy: bool =
-            self.connection
-                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get("busy"))?;
-        if busy {
-            return Err(Error::CheckpointBlocked);
+        if !schema::checkpoint(&self.connection)? {
+            schema::sync_log(&self.connection)?;
         }
         self.checkpoint = Some((self.state.position.segment, Instant::now()));
         Ok(())

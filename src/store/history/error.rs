@@ -41,9 +41,6 @@ pub enum Error {
     /// A part of the file cannot be read: replace it.
     #[error("the history database is damaged")]
     Damaged(#[source] rusqlite::Error),
-    /// A reader did not end in time.
-    #[error("a reader holds an old state of the history database; try again")]
-    CheckpointBlocked,
     /// An event that was read is no JSON object.
     #[error("the event with id {id} in the history database is not valid JSON")]
     Event {

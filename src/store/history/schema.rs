@@ -30,8 +30,10 @@ const CACHE_KIB: i64 = 4 << 10;
 const READ_TIMEOUT: Duration = Duration::from_millis(500);
 /// Steps of SQLite without giving way: some 50 us.
 const STEPS_MAX: i32 = 1_000;
-/// How long a checkpoint waits for readers.
+/// How long writing waits for another program that has locked the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a checkpoint waits for readers: a clean stop waits for it.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Comments inside a statement stay in the file: `.schema` of the sqlite3 shell prints them.
 const TABLES: &str = "
@@ -147,6 +149,24 @@ fn add_spans(connection: &mut Connection) -> Result<(), Error> {
     transaction.execute_batch(spans::TABLES)?;
     transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
     transaction.commit()?;
+    Ok(())
+}
+
+/// Writes the write-ahead log into the database and empties it. Returns whether it did: a reader of
+/// an old state, such as a backup, prevents it.
+pub(crate) fn checkpoint(connection: &Connection) -> Result<bool, Error> {
+    connection.busy_timeout(CHECKPOINT_TIMEOUT)?;
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let busy = connection.query_row(checkpoint, (), |row| row.get::<_, bool>("busy"));
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(!busy?)
+}
+
+/// Syncs the write-ahead log: with this setting a commit does. This one writes the version again.
+pub(crate) fn sync_log(connection: &Connection) -> Result<(), Error> {
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "user_version", FORMAT_VERSION)?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     Ok(())
 }
 

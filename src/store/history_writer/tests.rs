@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fs;
 
 use bytes::Bytes;
+use rusqlite::Connection;
 
 use super::*;
 use crate::payload::Subject;
@@ -16,6 +17,8 @@ const EVENTS: u64 = 80_000;
 const EVENTS_A_SECOND: u64 = 20_000;
 const EVENTS_A_BATCH: u64 = 20;
 const HISTORY_MAX: u64 = 4 << 20;
+const LONG: Duration = Duration::from_secs(365 * 86_400);
+const KEEP: Retention = Retention { keep: LONG, max_bytes: HISTORY_MAX, keep_availability: LONG };
 /// With the newest part of the log, of which nothing is removed before it is recorded.
 const FILE_MAX: u64 = 4 * HISTORY_MAX;
 /// The segment in use, and two more.
@@ -39,16 +42,33 @@ fn write_delivered(log: &mut Log, first: u64) {
     log.write(&mut batch, false).unwrap();
 }
 
+/// Aim: a long query or a backup is no failure, and the log is cleaned beside it.
+#[test]
+fn a_reader_of_an_old_state_does_not_stop_the_history() {
+    let (dir, now) = (tempfile::tempdir().unwrap(), Moment::from_millis(1_790_000_000_000));
+    let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
+    fs::create_dir(&log_dir).unwrap();
+    let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
+    let mut status = HistoryStatus::default();
+    HistoryWriter::new(log_dir.clone(), database.clone(), KEEP).try_open(now, &mut status);
+    let reader = Connection::open(&database).unwrap();
+    reader.execute_batch("BEGIN; SELECT count(*) FROM events").unwrap();
+    write_delivered(&mut log, 1);
+    // It begins with a checkpoint.
+    let mut writer = HistoryWriter::new(log_dir, database, KEEP);
+    writer.try_record(Some(log.current()), now, &mut status);
+    assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));
+    assert_eq!(status.read_to, log.current());
+}
+
 #[test]
 fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
     let events = std::env::var("STORE_EVENTS").map_or(EVENTS, |count| count.parse().unwrap());
     let (dir, now) = (tempfile::tempdir().unwrap(), Moment::from_millis(1_790_000_000_000));
     let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
     fs::create_dir(&log_dir).unwrap();
-    let long = Duration::from_secs(365 * 86_400);
-    let retention = Retention { keep: long, max_bytes: HISTORY_MAX, keep_availability: long };
     let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
-    let mut writer = HistoryWriter::new(log_dir.clone(), database.clone(), retention);
+    let mut writer = HistoryWriter::new(log_dir.clone(), database.clone(), KEEP);
     let mut status = HistoryStatus::default();
     for first in (1..=events).step_by(usize::try_from(EVENTS_A_SECOND).unwrap()) {
         for batch in 0..EVENTS_A_SECOND / EVENTS_A_BATCH {
