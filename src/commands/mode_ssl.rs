@@ -15,7 +15,7 @@ use super::response::{DeviceFailure, Outcome};
 use super::step::StepName;
 use super::steps::{CONNECT_WAIT, StepRunner};
 use crate::fleet::{Effect, Listed, Mode, Status, Target};
-use crate::gsdk::{DEVICE_PORT_DEFAULT, DeviceError, Error, GatewayClient};
+use crate::gsdk::{DEVICE_PORT_DEFAULT, DeviceError, GatewayClient};
 use crate::ids::DeviceId;
 
 const NOT_CHANGED: &str = "The device was not changed; send the request again";
@@ -252,8 +252,8 @@ async fn call_multi(
 ) -> Result<Vec<DeviceError>, Failure> {
     let client = calls.client()?;
     let errors = match change {
-        ModeOrSsl::Mode(mode) => client.set_mode_multi(ids, mode).await?,
-        ModeOrSsl::Ssl(enable) => client.set_ssl_multi(ids, enable).await?,
+        ModeOrSsl::Mode(mode) => client.set_mode(ids, mode).await?,
+        ModeOrSsl::Ssl(enable) => client.set_ssl(ids, enable).await?,
     };
     Ok(errors)
 }
@@ -267,13 +267,7 @@ async fn change_only(
     let client = calls.client()?;
     let strangers = not_of_this_gateway(&client, ids).await?;
     let ids = &(ids - &strangers);
-    let single = ids.iter().next().copied().filter(|_| ids.len() == 1);
-    let errors = match (single, change) {
-        (None, _) if ids.is_empty() => Vec::new(),
-        (None, change) => call_multi(calls, ids, change).await?,
-        (Some(id), ModeOrSsl::Mode(mode)) => single_error(id, client.set_mode(id, mode).await)?,
-        (Some(id), ModeOrSsl::Ssl(enable)) => single_error(id, client.set_ssl(id, enable).await)?,
-    };
+    let errors = if ids.is_empty() { Vec::new() } else { call_multi(calls, ids, change).await? };
     let failed: BTreeSet<DeviceId> = errors.iter().map(|error| error.device_id).collect();
     let done = ids - &failed;
     let mut device_errors: Vec<DeviceFailure> = errors.into_iter().map(with_remedy).collect();
@@ -312,13 +306,4 @@ fn with_remedy(DeviceError { device_id, code, message }: DeviceError) -> DeviceF
 
 fn gateway_says(code: Code, message: &str) -> Failure {
     Failure::new(code, format!("the gateway reports: {message}"))
-}
-
-/// The gateway's answer to a call for one device is that device's error.
-fn single_error(id: DeviceId, result: Result<(), Error>) -> Result<Vec<DeviceError>, Failure> {
-    match result {
-        Ok(()) => Ok(Vec::new()),
-        Err(Error::Status { status, .. }) => Ok(vec![DeviceError::from_status(id, &status)]),
-        Err(other) => Err(other.into()),
-    }
 }

@@ -190,15 +190,8 @@ impl GatewayClient {
         }
     }
 
-    /// Sets whether the gateway dials a connected device or the reverse.
-    pub async fn set_mode(&self, device_id: DeviceId, mode: Mode) -> Result<(), Error> {
-        let (device_id, connection_mode) = (device_id.get(), mode.code());
-        let request = wire::SetConnectionModeRequest { device_id, connection_mode };
-        self.call(request).await.map(drop)
-    }
-
-    /// The same for many devices; returns those that failed.
-    pub async fn set_mode_multi(
+    /// Sets whether the gateway dials connected devices or the reverse; returns those that failed.
+    pub async fn set_mode(
         &self,
         device_ids: &BTreeSet<DeviceId>,
         mode: Mode,
@@ -208,18 +201,9 @@ impl GatewayClient {
         self.call_multi(request, |it| it.device_errors).await
     }
 
-    /// Enables or disables SSL on a connected device, which has to be connected again afterwards.
-    pub async fn set_ssl(&self, device_id: DeviceId, enabled: bool) -> Result<(), Error> {
-        let device_id = device_id.get();
-        if enabled {
-            self.call(wire::EnableSslRequest { device_id }).await.map(drop)
-        } else {
-            self.call(wire::DisableSslRequest { device_id }).await.map(drop)
-        }
-    }
-
-    /// The same for many devices; returns those that failed.
-    pub async fn set_ssl_multi(
+    /// Enables or disables SSL on connected devices, which have to be connected again afterwards;
+    /// returns those that failed.
+    pub async fn set_ssl(
         &self,
         device_ids: &BTreeSet<DeviceId>,
         enabled: bool,

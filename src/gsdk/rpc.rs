@@ -83,13 +83,9 @@ gateway_rpcs! {
     GetSlaveDeviceRequest (gateway_id) {} => GetSlaveDeviceResponse: "GetSlaveDevice", COMMAND;
     SetSlaveDeviceRequest (gateway_id) { slave_device_infos }
         => SetSlaveDeviceResponse: "SetSlaveDevice", COMMAND;
-    SetConnectionModeRequest { device_id, connection_mode }
-        => SetConnectionModeResponse: "SetConnectionMode", LONG;
     SetConnectionModeMultiRequest { device_i_ds, connection_mode }
         => SetConnectionModeMultiResponse: "SetConnectionModeMulti", LONG;
-    EnableSslRequest { device_id } => EnableSslResponse: "EnableSSL", LONG;
     EnableSslMultiRequest { device_i_ds } => EnableSslMultiResponse: "EnableSSLMulti", LONG;
-    DisableSslRequest { device_id } => DisableSslResponse: "DisableSSL", LONG;
     DisableSslMultiRequest { device_i_ds } => DisableSslMultiResponse: "DisableSSLMulti", LONG;
 }
 

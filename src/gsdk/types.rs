@@ -2,9 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use tonic::{Code, Status};
+use tonic::Code;
 
-use super::error;
 use crate::fleet::{DeviceType, Mode};
 use crate::ids::{DeviceId, Moment};
 
@@ -51,11 +50,4 @@ pub struct DeviceError {
     pub code: Code,
     /// The gateway's message.
     pub message: String,
-}
-
-impl DeviceError {
-    /// From the answer to a call for this device alone.
-    pub fn from_status(device_id: DeviceId, status: &Status) -> Self {
-        Self { device_id, code: status.code(), message: error::text(status).to_owned() }
-    }
 }

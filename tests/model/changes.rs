@@ -27,9 +27,9 @@ const CALLS: [(&[&str], &[&str]); 6] = [
     (&["disconnect"], &["Disconnect"]),
     (&["disconnect_all"], &["DisconnectAll"]),
     (&["connect"], &["Connect"]),
-    (&["mode/set"], &["SetConnectionMode", "SetConnectionModeMulti"]),
-    (&["ssl/enable"], &["EnableSSL", "EnableSSLMulti"]),
-    (&["ssl/disable"], &["DisableSSL", "DisableSSLMulti"]),
+    (&["mode/set"], &["SetConnectionModeMulti"]),
+    (&["ssl/enable"], &["EnableSSLMulti"]),
+    (&["ssl/disable"], &["DisableSSLMulti"]),
 ];
 
 /// The commands that may remove something without steps.

@@ -251,12 +251,12 @@ async fn failed_devices_are_read_from_both_places() {
     let options = lobby(&peer.address.to_string(), &ca.file());
     let client = GatewayClient::dial(&options, observer).await.unwrap();
     let device_ids: BTreeSet<DeviceId> = (1..=2000).map(id).collect();
-    let from_details = client.set_ssl_multi(&device_ids, true).await.unwrap();
-    let from_answer = client.set_ssl_multi(&device_ids, false).await.unwrap();
+    let from_details = client.set_ssl(&device_ids, true).await.unwrap();
+    let from_answer = client.set_ssl(&device_ids, false).await.unwrap();
     assert_eq!(from_details.len(), 1000);
     assert_eq!(from_details, from_answer);
     assert_eq!((from_details[0].device_id, from_details[0].code), (id(1), Code::NotFound));
-    assert!(client.set_ssl_multi(&BTreeSet::from([id(2)]), false).await.unwrap().is_empty());
+    assert!(client.set_ssl(&BTreeSet::from([id(2)]), false).await.unwrap().is_empty());
 }
 
 #[tokio::test]
