@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::broker::Broker;
 use super::state::State;
 use super::web::Web;
-use crate::mqtt::Rejection;
+use crate::mqtt::Refusal;
 use crate::net::is_file_missing;
 use crate::payload::{Degraded, DegradedReason, Health};
 
@@ -103,9 +103,9 @@ fn not_ready(state: &State, broker: &Broker) -> Vec<String> {
 }
 
 /// The messages that the broker refuses, why, and what to do; `None` where it refuses none.
-fn refused<'a>(mut topics: impl Iterator<Item = (&'a str, Rejection)>) -> Option<String> {
-    let (topic, rejection) = topics.next()?;
-    let (more, remedy) = (topics.count(), rejection.remedy());
+fn refused<'a>(mut topics: impl Iterator<Item = (&'a str, Refusal)>) -> Option<String> {
+    let (topic, refusal) = topics.next()?;
+    let (more, remedy) = (topics.count(), refusal.remedy());
     let more = if more > 0 { format!(" and {more} or more others") } else { String::new() };
-    Some(format!("the broker refuses {topic} ({rejection}){more}; {remedy}"))
+    Some(format!("the broker refuses {topic} ({refusal}){more}; {remedy}"))
 }

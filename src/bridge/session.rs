@@ -227,13 +227,13 @@ impl BrokerSession {
 
     /// A message was not accepted: counts it, names it, and reports an event that is lost.
     fn rejected(&mut self, state: &mut State, rejected: Rejected) {
-        let Rejected { kind, topic, rejection, is_new, lost } = rejected;
+        let Rejected { kind, topic, refusal, is_new, lost } = rejected;
         // Not every broker announces it in its CONNACK.
-        self.retain_unavailable |= rejection.is_retain_not_supported();
-        let (kind, reason) = (kind.as_str(), rejection.as_str());
+        self.retain_unavailable |= refusal == Refusal::RETAIN_NOT_SUPPORTED;
+        let (kind, reason) = (kind.as_str(), refusal.as_str());
         state.metrics.publish_failed(reason);
         if is_new {
-            let remedy = rejection.remedy();
+            let remedy = refusal.remedy();
             tracing::warn!(kind, topic, reason, remedy, "message refused by the broker");
         } else {
             tracing::debug!(kind, topic, reason, "message refused by the broker");

@@ -8,7 +8,6 @@ pub mod wire;
 
 pub(crate) use publish::{Answer, InfoOf, MessageKind, Publisher, Rejected, View};
 pub use refusal::Refusal;
-pub(crate) use refusal::Rejection;
 pub(crate) use request::{ReceivedRequest, Requester};
 pub use session::{
     Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Message, Password, Protocol, Publish,

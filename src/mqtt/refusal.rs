@@ -1,47 +1,66 @@
-//! The reason codes with which a broker refuses a publish or a subscription.
+//! Why a broker does not accept a publish or a subscription.
 
 use std::fmt;
 
-/// Why a broker refused a publish or a subscription: a reason code of MQTT 5 (section 2.4), 0x80 or
-/// above. MQTT 3.1.1 has only 0x80, and only for subscriptions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Refusal(u8);
+/// Why a broker does not accept a publish or a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A reason code of MQTT 5 (section 2.4), 0x80 or above. MQTT 3.1.1 has only 0x80, and only for
+    /// subscriptions.
+    Code(u8),
+    /// The broker closes the connection whenever the message is sent.
+    ClosesConnection,
+}
 
 impl Refusal {
     /// The broker's access list does not permit it.
-    pub const NOT_AUTHORIZED: Self = Self(0x87);
+    pub const NOT_AUTHORIZED: Self = Self::Code(0x87);
     /// The topic is not one that can be published to.
-    pub const TOPIC_INVALID: Self = Self(0x90);
+    pub const TOPIC_INVALID: Self = Self::Code(0x90);
     /// The broker keeps no retained messages.
-    pub const RETAIN_NOT_SUPPORTED: Self = Self(0x9A);
+    pub const RETAIN_NOT_SUPPORTED: Self = Self::Code(0x9A);
     /// More publishes are unacknowledged than the broker allows.
-    pub const RECEIVE_MAXIMUM_EXCEEDED: Self = Self(0x93);
+    pub const RECEIVE_MAXIMUM_EXCEEDED: Self = Self::Code(0x93);
     /// The packet is larger than the broker takes.
-    pub const PACKET_TOO_LARGE: Self = Self(0x95);
+    pub const PACKET_TOO_LARGE: Self = Self::Code(0x95);
 
     /// The meaning of a reason code: below 0x80 it is a success.
     pub(crate) const fn from_code(code: u8) -> Result<(), Self> {
-        if code < 0x80 { Ok(()) } else { Err(Self(code)) }
-    }
-
-    /// The code on the wire.
-    #[must_use]
-    pub const fn code(self) -> u8 {
-        self.0
+        if code < 0x80 { Ok(()) } else { Err(Self::Code(code)) }
     }
 
     /// Whether sending the same message again cannot succeed: invalid topic name, packet too large,
-    /// invalid payload format.
+    /// invalid payload format, or the connection ends.
     #[must_use]
     pub const fn is_permanent(self) -> bool {
-        matches!(self.0, 0x90 | 0x95 | 0x99)
+        matches!(self, Self::Code(0x90 | 0x95 | 0x99) | Self::ClosesConnection)
     }
 
-    /// The code's name in lower snake case, used as a metric label and in messages. A code that
-    /// MQTT 5 does not define is `unlisted`.
+    /// What to change so that the broker accepts it.
+    #[must_use]
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::ClosesConnection => {
+                "see the broker's log: raise its maximum packet size, or permit the topic in its \
+                 access list, and restart the bridge"
+            }
+            Self::NOT_AUTHORIZED => {
+                "permit the topic to the bridge's user in the broker's access list, as \
+                 deploy/mosquitto/acl does"
+            }
+            Self::PACKET_TOO_LARGE => "raise the broker's maximum packet size",
+            Self::Code(0x97) => "raise the broker's quota for the bridge's user",
+            Self::RETAIN_NOT_SUPPORTED => "allow retained messages in the broker's configuration",
+            Self::Code(_) => "see the broker's log",
+        }
+    }
+
+    /// Its name in lower snake case, used as a metric label and in messages. A code that MQTT 5
+    /// does not define is `unlisted`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
-        match self.0 {
+        let Self::Code(code) = self else { return "closes_connection" };
+        match code {
             0x80 => "unspecified",
             0x81 => "malformed_packet",
             0x82 => "protocol_error",
@@ -84,72 +103,8 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (0x{:02X})", self.as_str(), self.0)
-    }
-}
-
-/// Why a message is not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rejection {
-    /// The broker has refused it, or is known to refuse it.
-    Refused(Refusal),
-    /// The broker closes the connection whenever it is sent.
-    ClosesConnection,
-}
-
-impl Rejection {
-    /// The metric label.
-    pub(crate) const fn as_str(self) -> &'static str {
         match self {
-            Self::Refused(refusal) => refusal.as_str(),
-            Self::ClosesConnection => "closes_connection",
-        }
-    }
-
-    /// Whether sending the same message again cannot succeed.
-    pub(crate) const fn is_permanent(self) -> bool {
-        match self {
-            Self::Refused(refusal) => refusal.is_permanent(),
-            Self::ClosesConnection => true,
-        }
-    }
-
-    /// Whether the broker keeps no retained messages.
-    pub(crate) fn is_retain_not_supported(self) -> bool {
-        self == Self::Refused(Refusal::RETAIN_NOT_SUPPORTED)
-    }
-
-    /// What to change so that the broker accepts it.
-    pub(crate) const fn remedy(self) -> &'static str {
-        match self {
-            Self::ClosesConnection => {
-                "see the broker's log: raise its maximum packet size, or permit the topic in its \
-                 access list, and restart the bridge"
-            }
-            Self::Refused(refusal) => match refusal.code() {
-                0x87 => {
-                    "permit the topic to the bridge's user in the broker's access list, as \
-                     deploy/mosquitto/acl does"
-                }
-                0x95 => "raise the broker's maximum packet size",
-                0x97 => "raise the broker's quota for the bridge's user",
-                0x9A => "allow retained messages in the broker's configuration",
-                _ => "see the broker's log",
-            },
-        }
-    }
-}
-
-impl From<Refusal> for Rejection {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Code(code) => write!(f, "{} (0x{code:02X})", self.as_str()),
             Self::ClosesConnection => f.write_str("the broker closes the connection over it"),
         }
     }

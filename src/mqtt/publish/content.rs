@@ -13,7 +13,7 @@ use super::refusals::Refusals;
 use super::states::States;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName, Moment};
-use crate::mqtt::refusal::Rejection;
+use crate::mqtt::refusal::Refusal;
 use crate::payload::{Directory, GatewayEntry, Subject};
 use crate::store::Outbox;
 use crate::topics::Topics;
@@ -296,17 +296,17 @@ impl Content {
         &mut self,
         now: Moment,
         sent: Sent,
-        rejection: Rejection,
+        refusal: Refusal,
         outbox: &mut Outbox,
     ) -> Rejected {
         let Sent { id, topic, .. } = sent;
         let kind = id.kind();
         let mut lost = None;
         match &id {
-            MessageId::Event(subject) if rejection.is_permanent() => {
+            MessageId::Event(subject) if refusal.is_permanent() => {
                 lost = outbox.give_up(subject).then(|| subject.clone());
             }
-            MessageId::Clear(topic) if rejection.is_permanent() => {
+            MessageId::Clear(topic) if refusal.is_permanent() => {
                 self.clearing.finish(topic.clone(), outbox);
             }
             MessageId::Discovery(_) | MessageId::RemoveDiscovery(_) => {
@@ -314,18 +314,18 @@ impl Content {
             }
             _ => {}
         }
-        let is_new = match (id, rejection) {
-            (MessageId::Answer(answer), Rejection::Refused(refusal)) => {
+        let is_new = match id {
+            MessageId::Answer(answer) => {
                 self.answers.answered(*answer, Err(refusal));
                 false
             }
-            (MessageId::Empty(of), _) => {
-                self.refusals.not_emptied(now, *of, rejection);
+            MessageId::Empty(of) => {
+                self.refusals.not_emptied(now, *of, refusal);
                 false
             }
-            (id, _) => self.refusals.add(now, id, topic.clone(), rejection),
+            id => self.refusals.add(now, id, topic.clone(), refusal),
         };
-        Rejected { kind, topic, rejection, is_new, lost }
+        Rejected { kind, topic, refusal, is_new, lost }
     }
 
     fn send_again(&mut self, id: MessageId, outbox: &mut Outbox) {

@@ -8,7 +8,7 @@ use super::info::InfoOf;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::homeassistant;
 use crate::ids::DeviceId;
-use crate::mqtt::refusal::{Refusal, Rejection};
+use crate::mqtt::refusal::Refusal;
 use crate::mqtt::session::Publish;
 use crate::payload::{Directory, LinkFacts, Subject};
 use crate::store::Event;
@@ -199,7 +199,7 @@ pub(crate) struct Acknowledged {
 pub(crate) struct Rejected {
     pub(crate) kind: MessageKind,
     pub(crate) topic: String,
-    pub(crate) rejection: Rejection,
+    pub(crate) refusal: Refusal,
     /// It is rejected for the first time, which is worth a warning.
     pub(crate) is_new: bool,
     /// The subject of an event that is lost, as the broker will never accept it.

@@ -13,7 +13,7 @@ use super::message::{
 use crate::fleet::Fleet;
 use crate::homeassistant::Discovery;
 use crate::ids::Moment;
-use crate::mqtt::refusal::{Refusal, Rejection};
+use crate::mqtt::refusal::Refusal;
 use crate::mqtt::session::Publish;
 use crate::store::Outbox;
 use crate::topics::Topics;
@@ -111,8 +111,8 @@ impl Publisher {
                 MessageId::Event(subject) => outbox.give_up(subject).then(|| subject.clone()),
                 _ => None,
             };
-            let rejection = Rejection::ClosesConnection;
-            Rejected { kind: id.kind(), topic, rejection, is_new: true, lost }
+            let refusal = Refusal::ClosesConnection;
+            Rejected { kind: id.kind(), topic, refusal, is_new: true, lost }
         });
         outbox.put_all_back();
         rejected
@@ -192,7 +192,7 @@ impl Publisher {
     }
 
     /// The topics that the broker refuses, of discovery or of everything else, and why.
-    pub(crate) fn refused(&self, discovery: bool) -> impl Iterator<Item = (&str, Rejection)> {
+    pub(crate) fn refused(&self, discovery: bool) -> impl Iterator<Item = (&str, Refusal)> {
         self.content.refusals().topics(discovery)
     }
 
@@ -232,8 +232,8 @@ impl Publisher {
                 SendDecision::Send(message) => return Some(self.send(message, outbox)),
                 SendDecision::Held => {}
                 SendDecision::SetAside(message) => {
-                    let rejection = Rejection::ClosesConnection;
-                    self.content.rejected(now, message.split().0, rejection, outbox);
+                    let refusal = Refusal::ClosesConnection;
+                    self.content.rejected(now, message.split().0, refusal, outbox);
                 }
             }
         }
@@ -314,7 +314,7 @@ impl Publisher {
                 Acknowledged { kind, read_at, rejected: None }
             }
             Err(refusal) => {
-                let rejected = self.content.rejected(now, sent, refusal.into(), outbox);
+                let rejected = self.content.rejected(now, sent, refusal, outbox);
                 Acknowledged { kind, read_at: None, rejected: Some(rejected) }
             }
         })

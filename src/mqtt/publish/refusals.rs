@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::info::InfoOf;
 use super::message::{MessageId, MessageKind, Outgoing};
 use crate::ids::Moment;
-use crate::mqtt::refusal::Rejection;
+use crate::mqtt::refusal::Refusal;
 
 /// The time after its first refusal at which a message is sent again, in milliseconds. Each further
 /// refusal doubles it.
@@ -30,7 +30,7 @@ pub(crate) struct Refusals {
 #[derive(Debug)]
 struct RefusedMessage {
     topic: String,
-    rejection: Rejection,
+    refusal: Refusal,
     times: u32,
     /// Its topic is empty, or about to be.
     is_emptied: bool,
@@ -55,26 +55,26 @@ impl Refusals {
         now: Moment,
         id: MessageId,
         topic: String,
-        rejection: Rejection,
+        refusal: Refusal,
     ) -> bool {
         let has_room = self.refused.len() < NAMED_MAX;
         let new =
-            || RefusedMessage { topic, rejection, times: 0, is_emptied: false, is_named: false };
+            || RefusedMessage { topic, refusal, times: 0, is_emptied: false, is_named: false };
         let refused = self.refused.entry(id.clone()).or_insert_with(new);
-        let is_new = has_room && (!refused.is_named || refused.rejection != rejection);
+        let is_new = has_room && (!refused.is_named || refused.refusal != refusal);
         refused.is_named |= is_new;
-        refused.rejection = rejection;
+        refused.refusal = refusal;
         // An outdated value would be read as the current one. Where nothing is retained, none is.
         let is_outdated = matches!(
             id,
             MessageId::DeviceState(..)
                 | MessageId::GatewayState(_)
                 | MessageId::Info(InfoOf::Gateway(_))
-        ) && !rejection.is_retain_not_supported();
+        ) && refusal != Refusal::RETAIN_NOT_SUPPORTED;
         if is_outdated && !std::mem::replace(&mut refused.is_emptied, true) {
             self.to_empty.push_back(id.clone());
         }
-        if !rejection.is_permanent() {
+        if !refusal.is_permanent() {
             self.schedule(now, id.clone(), &id);
         }
         is_new
@@ -120,12 +120,12 @@ impl Refusals {
 
     /// The empty message was refused as well. It is sent again after the message's next refusal, or
     /// after a while where the message is not sent again.
-    pub(crate) fn not_emptied(&mut self, now: Moment, id: MessageId, rejection: Rejection) {
+    pub(crate) fn not_emptied(&mut self, now: Moment, id: MessageId, refusal: Refusal) {
         let Some(refused) = self.refused.get_mut(&id) else { return };
-        if rejection.is_permanent() {
+        if refusal.is_permanent() {
             return;
         }
-        if refused.rejection.is_permanent() {
+        if refused.refusal.is_permanent() {
             self.schedule(now, MessageId::Empty(Box::new(id.clone())), &id);
         } else {
             refused.is_emptied = false;
@@ -164,16 +164,16 @@ impl Refusals {
         self.refused.retain(|id, refused| {
             (refused.times, refused.is_emptied) = (0, false);
             let is_sent_once = matches!(id, MessageId::Event(_) | MessageId::Clear(_));
-            !(is_sent_once && refused.rejection.is_permanent())
+            !(is_sent_once && refused.refusal.is_permanent())
         });
     }
 
     /// The topics of refused messages, of discovery or of everything else, as many as are named.
-    pub(crate) fn topics(&self, discovery: bool) -> impl Iterator<Item = (&str, Rejection)> {
+    pub(crate) fn topics(&self, discovery: bool) -> impl Iterator<Item = (&str, Refusal)> {
         let of_kind =
             move |(id, _): &(&MessageId, _)| (id.kind() == MessageKind::Discovery) == discovery;
         let refused = self.refused.iter().filter(of_kind).take(NAMED_MAX);
-        refused.map(|(_, refused)| (refused.topic.as_str(), refused.rejection))
+        refused.map(|(_, refused)| (refused.topic.as_str(), refused.refusal))
     }
 }
 
@@ -182,14 +182,9 @@ mod tests {
     use super::*;
     use crate::fleet::GatewayIndex;
     use crate::ids::DeviceId;
-    use crate::mqtt::refusal::Refusal;
 
     fn device(id: u32) -> MessageId {
         MessageId::DeviceState(GatewayIndex(0), DeviceId::new(id).unwrap())
-    }
-
-    fn rejection(code: u8) -> Rejection {
-        Refusal::from_code(code).unwrap_err().into()
     }
 
     #[test]
@@ -197,17 +192,17 @@ mod tests {
         let (mut refusals, mut now) = (Refusals::default(), Moment::from_millis(0));
         let mut waits = Vec::new();
         for _ in 0..8 {
-            refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
+            refusals.add(now, device(1), "t/1".to_owned(), Refusal::Code(0x87));
             let at = refusals.wake_at().unwrap();
             waits.push(at.since(now));
             now = at;
             assert_eq!(refusals.take_due(now), Some(device(1)));
         }
         assert_eq!(waits, [2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 64_000, 64_000]);
-        refusals.add(now, device(2), "t/2".to_owned(), rejection(0x87));
+        refusals.add(now, device(2), "t/2".to_owned(), Refusal::Code(0x87));
         assert_eq!(refusals.wake_at(), Some(now.plus(2_000)), "the other's refusals do not count");
         refusals.remove(&device(1));
-        refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
+        refusals.add(now, device(1), "t/1".to_owned(), Refusal::Code(0x87));
         assert_eq!(refusals.take_due(now.plus(2_000)), Some(device(1)), "accepted in between");
     }
 
@@ -216,13 +211,13 @@ mod tests {
         let (mut refusals, mut now) = (Refusals::default(), Moment::from_millis(0));
         for wait in [2_000, 4_000] {
             for change in 0..3 {
-                refusals.add(now.plus(change), device(1), "t/1".to_owned(), rejection(0x87));
+                refusals.add(now.plus(change), device(1), "t/1".to_owned(), Refusal::Code(0x87));
             }
             now = now.plus(wait);
             assert_eq!(refusals.take_due(now), Some(device(1)));
             assert_eq!(refusals.wake_at(), None);
         }
-        refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
+        refusals.add(now, device(1), "t/1".to_owned(), Refusal::Code(0x87));
         refusals.remove(&device(1));
         assert_eq!(refusals.wake_at(), None, "accepted before it was due");
     }
@@ -232,31 +227,31 @@ mod tests {
         let (mut refusals, now) = (Refusals::default(), Moment::from_millis(0));
         let event = MessageId::Event(crate::payload::Subject::Bridge);
         for connection in 0..3 {
-            let is_new = refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87));
+            let is_new = refusals.add(now, device(1), "t/1".to_owned(), Refusal::Code(0x87));
             assert_eq!(is_new, connection == 0);
-            refusals.add(now, event.clone(), "t/2".to_owned(), rejection(0x95));
+            refusals.add(now, event.clone(), "t/2".to_owned(), Refusal::Code(0x95));
             refusals.disconnected();
             // The event is lost, and not sent on the next connection.
-            assert_eq!(refusals.topics(false).collect::<Vec<_>>(), [("t/1", rejection(0x87))]);
+            assert_eq!(refusals.topics(false).collect::<Vec<_>>(), [("t/1", Refusal::Code(0x87))]);
         }
         refusals.remove(&device(1));
-        assert!(refusals.add(now, device(1), "t/1".to_owned(), rejection(0x87)));
+        assert!(refusals.add(now, device(1), "t/1".to_owned(), Refusal::Code(0x87)));
     }
 
     #[test]
     fn a_permanent_refusal_is_not_retried_but_its_topic_is_emptied_until_that_succeeds() {
         let (mut refusals, now) = (Refusals::default(), Moment::from_millis(0));
-        assert!(refusals.add(now, device(1), "t/1".to_owned(), rejection(0x95)));
+        assert!(refusals.add(now, device(1), "t/1".to_owned(), Refusal::Code(0x95)));
         assert_eq!(refusals.wake_at(), None);
         let empty = refusals.next_empty().unwrap();
         assert_eq!(empty.id, MessageId::Empty(Box::new(device(1))));
         assert_eq!((empty.publish.topic.as_str(), empty.publish.payload.len()), ("t/1", 0));
-        refusals.not_emptied(now, device(1), rejection(0x97));
+        refusals.not_emptied(now, device(1), Refusal::Code(0x97));
         let again = refusals.take_due(refusals.wake_at().unwrap());
         assert_eq!(again, Some(MessageId::Empty(Box::new(device(1)))));
-        assert!(!refusals.add(now, device(1), "t/1".to_owned(), rejection(0x95)), "named once");
+        assert!(!refusals.add(now, device(1), "t/1".to_owned(), Refusal::Code(0x95)), "named once");
         assert!(refusals.next_empty().is_none(), "emptied once");
-        assert_eq!(refusals.topics(false).collect::<Vec<_>>(), [("t/1", rejection(0x95))]);
+        assert_eq!(refusals.topics(false).collect::<Vec<_>>(), [("t/1", Refusal::Code(0x95))]);
         assert_eq!(refusals.topics(true).count(), 0);
     }
 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::fleet::*;
 use crate::homeassistant::{Discovery, Options};
 use crate::ids::{DeviceId, Moment, SteadyClock};
-use crate::mqtt::{Publish, Refusal, Rejection};
+use crate::mqtt::{Publish, Refusal};
 use crate::payload::*;
 use crate::store::{Event, Outbox, OutboxLimits};
 use crate::topics::Topics;

@@ -12,13 +12,12 @@ use crate::harness::scripted_broker::{Reply, ScriptedBroker};
 use crate::harness::subscriber::Subscriber;
 use crate::harness::{eventually, patiently, simulator};
 
-/// What the broker said to the publish with this token: `Err` has the code of a refusal.
-async fn answer(session: &mut Session, token: u64) -> Result<(), u8> {
+/// What the broker said to the publish with this token.
+async fn answer(session: &mut Session, token: u64) -> Result<(), Refusal> {
     wait_for(session, "an answer to the publish", |event| match event {
-        SessionEvent::Acked(acks) => acks
-            .into_iter()
-            .find(|ack| ack.token == token)
-            .map(|ack| ack.result.map_err(Refusal::code)),
+        SessionEvent::Acked(acks) => {
+            acks.into_iter().find(|ack| ack.token == token).map(|ack| ack.result)
+        }
         SessionEvent::Disconnected { reason, .. } => panic!("disconnected: {reason}"),
         _ => None,
     })
@@ -39,7 +38,7 @@ async fn a_puback_with_any_reason_code_answers_its_publish_and_keeps_the_connect
     for code in 0..=255 {
         let token = u64::from(code);
         connection.publish(token, publish(&format!("t/{code:02x}"), "x")).unwrap();
-        let expected = if code < 0x80 { Ok(()) } else { Err(code) };
+        let expected = if code < 0x80 { Ok(()) } else { Err(Refusal::Code(code)) };
         assert_eq!(answer(&mut session, token).await, expected, "0x{code:02X}");
     }
     assert_eq!((broker.connections(), broker.published().len()), (1, 256));
@@ -62,9 +61,9 @@ async fn a_suback_with_any_reason_code_answers_its_subscription_and_keeps_the_co
                 _ => None,
             })
             .await;
-            let codes: Vec<u8> = refused.into_iter().map(|(_, refusal)| refusal.code()).collect();
-            let expected = if code < 0x80 { vec![] } else { vec![code] };
-            assert_eq!(codes, expected, "0x{code:02X}");
+            let refusals: Vec<Refusal> = refused.into_iter().map(|(_, refusal)| refusal).collect();
+            let expected = if code < 0x80 { vec![] } else { vec![Refusal::Code(code)] };
+            assert_eq!(refusals, expected, "0x{code:02X}");
         }
         assert_eq!(broker.connections(), connections);
         assert_eq!(broker.filters().len(), 9 * connections);

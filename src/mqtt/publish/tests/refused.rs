@@ -114,7 +114,7 @@ fn an_event_over_which_the_broker_closes_is_found_and_no_other_is_lost() {
             break rejected;
         }
     };
-    assert_eq!(rejected.rejection, Rejection::ClosesConnection);
+    assert_eq!(rejected.refusal, Refusal::ClosesConnection);
     assert!((3..=5).contains(&cuts), "{cuts}");
     assert_eq!(rejected.lost, Some(Subject::Gateway("lobby".parse().unwrap())));
     assert_eq!(setup.outbox.dropped(), 1);
@@ -135,5 +135,5 @@ fn a_state_over_which_the_broker_closes_is_set_aside_and_emptied_before_online()
     let place = |text: &str| messages.iter().position(|message| message == text).unwrap();
     assert!(place(state) < place("gsdk/bridge/state"), "emptied: {messages:?}");
     let named: Vec<_> = setup.publisher.refused(false).collect();
-    assert_eq!(named, [(state, Rejection::ClosesConnection)]);
+    assert_eq!(named, [(state, Refusal::ClosesConnection)]);
 }
