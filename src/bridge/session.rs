@@ -97,8 +97,8 @@ impl BrokerSession {
         closed_by_broker: bool,
     ) -> Option<BrokerConnection> {
         state.metrics.mqtt_connected.set(0);
-        let outbox = state.persistence.events.outbox_mut();
-        let set_aside = state.publisher.disconnected(closed_by_broker, outbox);
+        let (now, outbox) = (state.clock.steady(), state.persistence.events.outbox_mut());
+        let set_aside = state.publisher.disconnected(now, closed_by_broker, outbox);
         if let Some(rejected) = set_aside {
             self.rejected(state, rejected);
         }

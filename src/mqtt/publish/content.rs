@@ -8,7 +8,7 @@ use super::answers::{AnswerDropped, AnswerQueue};
 use super::clearing::Clearing;
 use super::discovery::DiscoveryPublisher;
 use super::info::{InfoOf, Infos};
-use super::message::{Answer, MessageId, Outgoing, Rejected, Sent, View};
+use super::message::{Answer, MessageId, Outgoing, Rejected, View};
 use super::refusals::Refusals;
 use super::states::States;
 use crate::fleet::{Fleet, GatewayIndex};
@@ -295,11 +295,11 @@ impl Content {
     pub(crate) fn rejected(
         &mut self,
         now: Moment,
-        sent: Sent,
+        message: Outgoing,
         refusal: Refusal,
         outbox: &mut Outbox,
     ) -> Rejected {
-        let Sent { id, topic, .. } = sent;
+        let (id, topic) = (message.id, message.publish.topic);
         let kind = id.kind();
         let mut lost = None;
         match &id {

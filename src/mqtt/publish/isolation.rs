@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::info::InfoOf;
-use super::message::{MessageId, MessageKind, Outgoing, Sent};
+use super::message::{MessageId, MessageKind, Outgoing};
 
 /// A message in flight at this many disconnects is a suspect, which is sent alone.
 const DISCONNECTS_MIN: u32 = 2;
@@ -111,9 +111,9 @@ impl Isolation {
     /// from now on.
     pub(crate) fn disconnected(
         &mut self,
-        in_flight: Vec<Sent>,
+        in_flight: Vec<Outgoing>,
         closed_by_broker: bool,
-    ) -> Option<Sent> {
+    ) -> Option<Outgoing> {
         let acknowledged = std::mem::take(&mut self.acknowledged);
         let isolated = self.isolated.take();
         self.held.clear();
@@ -135,7 +135,7 @@ impl Isolation {
         self.unacknowledged.remove(&found.id);
         // The next event of its subject is another message.
         if !matches!(found.id, MessageId::Event(_)) {
-            self.set_aside.insert(found.id.clone(), found.size);
+            self.set_aside.insert(found.id.clone(), found.publish.size());
             // The cause may be the topic: one connection shows whether it can be emptied.
             let (disconnects, alone) = (DISCONNECTS_MIN, ALONE_MAX - 1);
             let empty = MessageId::Empty(Box::new(found.id.clone()));
@@ -173,7 +173,7 @@ mod tests {
 
     /// The connection ends with these in flight; returns whether one is set aside.
     fn end(isolation: &mut Isolation, sent: &[&MessageId], number: u64, closed: bool) -> bool {
-        let sent = sent.iter().map(|id| message(id, 100, number).split().0).collect();
+        let sent = sent.iter().map(|id| message(id, 100, number)).collect();
         isolation.disconnected(sent, closed).is_some()
     }
 

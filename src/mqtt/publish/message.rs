@@ -54,23 +54,13 @@ impl MessageId {
     }
 }
 
-/// A message that is ready to be sent.
+/// A message that is ready to be sent, or is in flight.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     pub(crate) id: MessageId,
     /// Distinguishes an event from the others of its subject.
     pub(crate) number: u64,
     pub(crate) publish: Publish,
-}
-
-/// A message that was sent, and is not answered yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sent {
-    pub(crate) id: MessageId,
-    pub(crate) number: u64,
-    pub(crate) topic: String,
-    /// An upper bound of the packet's size.
-    pub(crate) size: usize,
 }
 
 impl Outgoing {
@@ -97,13 +87,6 @@ impl Outgoing {
         let payload = Bytes::from_static(text.as_bytes());
         let publish = Publish { topic, payload, retain: true, ..Publish::default() };
         Self { id, number: 0, publish }
-    }
-
-    /// What is remembered of it while it is in flight, and what is sent.
-    pub(crate) fn split(self) -> (Sent, Publish) {
-        let Self { id, number, publish } = self;
-        let (topic, size) = (publish.topic.clone(), publish.size());
-        (Sent { id, number, topic, size }, publish)
     }
 }
 

@@ -7,9 +7,7 @@ use super::answers::AnswerDropped;
 use super::content::Content;
 use super::discovery::DiscoveryPublisher;
 use super::isolation::{Isolation, SendDecision};
-use super::message::{
-    Acknowledged, Answer, MessageId, MessageKind, Outgoing, Rejected, Sent, View,
-};
+use super::message::{Acknowledged, Answer, MessageId, MessageKind, Outgoing, Rejected, View};
 use crate::fleet::Fleet;
 use crate::homeassistant::Discovery;
 use crate::ids::Moment;
@@ -44,7 +42,7 @@ pub(crate) struct Publisher {
     /// How many messages the broker allows in flight.
     window: usize,
     /// By token: tokens grow by one and are never reused.
-    in_flight: BTreeMap<u64, Sent>,
+    in_flight: BTreeMap<u64, Outgoing>,
     next_token: u64,
     isolation: Isolation,
     content: Content,
@@ -99,21 +97,16 @@ impl Publisher {
     /// that it closes the connection over it.
     pub(crate) fn disconnected(
         &mut self,
+        now: Moment,
         closed_by_broker: bool,
         outbox: &mut Outbox,
     ) -> Option<Rejected> {
         self.phase = Phase::Disconnected;
-        self.content.disconnected(closed_by_broker);
         let in_flight = std::mem::take(&mut self.in_flight).into_values().collect();
         let set_aside = self.isolation.disconnected(in_flight, closed_by_broker);
-        let rejected = set_aside.map(|Sent { id, topic, .. }| {
-            let lost = match &id {
-                MessageId::Event(subject) => outbox.give_up(subject).then(|| subject.clone()),
-                _ => None,
-            };
-            let refusal = Refusal::ClosesConnection;
-            Rejected { kind: id.kind(), topic, refusal, is_new: true, lost }
-        });
+        let rejected = set_aside
+            .map(|message| self.content.rejected(now, message, Refusal::ClosesConnection, outbox));
+        self.content.disconnected(closed_by_broker);
         outbox.put_all_back();
         rejected
     }
@@ -233,7 +226,7 @@ impl Publisher {
                 SendDecision::Held => {}
                 SendDecision::SetAside(message) => {
                     let refusal = Refusal::ClosesConnection;
-                    self.content.rejected(now, message.split().0, refusal, outbox);
+                    self.content.rejected(now, message, refusal, outbox);
                 }
             }
         }
@@ -247,10 +240,9 @@ impl Publisher {
             // Its events wait for it.
             outbox.release();
         }
-        let (sent, publish) = message.split();
-        let token = self.next_token;
+        let (token, publish) = (self.next_token, message.publish.clone());
         self.next_token += 1;
-        self.in_flight.insert(token, sent);
+        self.in_flight.insert(token, message);
         (token, publish)
     }
 
@@ -288,7 +280,7 @@ impl Publisher {
         }
         let Some(end) = *end else { return false };
         // A refusal is an answer too, but then the outdated value has to be removed as well.
-        let is_awaited = |(token, sent): (&u64, &Sent)| {
+        let is_awaited = |(token, sent): (&u64, &Outgoing)| {
             matches!(sent.id, MessageId::Empty(_))
                 || (*token < end && sent.id.kind() == MessageKind::State)
         };

@@ -155,7 +155,7 @@ impl Setup {
 
     /// The connection ends.
     fn disconnect(&mut self, closed_by_broker: bool) -> Option<Rejected> {
-        self.publisher.disconnected(closed_by_broker, &mut self.outbox)
+        self.publisher.disconnected(self.now, closed_by_broker, &mut self.outbox)
     }
 
     /// The broker's PUBACK with this reason code.
