@@ -12,8 +12,8 @@ use super::event_queue::UnreportedLoss;
 use super::state::State;
 use crate::commands::AnswerLimit;
 use crate::mqtt::{
-    self, Ack, BrokerConnection, Connected, InfoOf, MessageKind, Refusal, Rejected, RetainHandling,
-    Session, SessionEvent,
+    self, Accepted, Ack, BrokerConnection, Connected, InfoOf, MessageKind, Refusal, Rejected,
+    RetainHandling, Session, SessionEvent,
 };
 
 /// Events handled in one iteration.
@@ -211,17 +211,18 @@ impl BrokerSession {
     /// The broker has answered a message, or is known to refuse it.
     fn answered(&mut self, state: &mut State, token: u64, result: Result<(), Refusal>) {
         let (now, outbox) = (state.clock.steady(), state.persistence.events.outbox_mut());
-        let acknowledged = state.publisher.acknowledged(now, token, result, outbox);
-        let Some(acknowledged) = acknowledged else { return };
-        match acknowledged.rejected {
-            None => state.metrics.published(acknowledged.kind.as_str()),
-            Some(rejected) => self.rejected(state, rejected),
-        }
-        if let Some(read_at) = acknowledged.read_at {
-            state.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
-        }
-        if acknowledged.kind == MessageKind::Event {
-            state.publisher.content().infos().changed(InfoOf::Bridge);
+        match state.publisher.acknowledged(now, token, result, outbox) {
+            Some(Ok(Accepted { kind, read_at })) => {
+                state.metrics.published(kind.as_str());
+                if let Some(read_at) = read_at {
+                    state.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
+                }
+                if kind == MessageKind::Event {
+                    state.publisher.content().infos().changed(InfoOf::Bridge);
+                }
+            }
+            Some(Err(rejected)) => self.rejected(state, rejected),
+            None => {}
         }
     }
 

@@ -6,7 +6,7 @@ mod request;
 pub mod session;
 pub mod wire;
 
-pub(crate) use publish::{Answer, InfoOf, MessageKind, Publisher, Rejected, View};
+pub(crate) use publish::{Accepted, Answer, InfoOf, MessageKind, Publisher, Rejected, View};
 pub use refusal::Refusal;
 pub(crate) use request::{ReceivedRequest, Requester};
 pub use session::{

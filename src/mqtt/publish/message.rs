@@ -168,13 +168,12 @@ impl MessageKind {
     }
 }
 
-/// A message that the broker has accepted or refused.
+/// A message that was accepted.
 #[derive(Debug)]
-pub(crate) struct Acknowledged {
+pub(crate) struct Accepted {
     pub(crate) kind: MessageKind,
-    /// For an event that was accepted: when it was read from the gateway's stream.
+    /// For an event: when it was read from the gateway's stream.
     pub(crate) read_at: Option<Instant>,
-    pub(crate) rejected: Option<Rejected>,
 }
 
 /// A message that was not accepted.

@@ -19,5 +19,5 @@ mod states;
 mod tests;
 
 pub(crate) use info::InfoOf;
-pub(crate) use message::{Answer, MessageKind, Rejected, View};
+pub(crate) use message::{Accepted, Answer, MessageKind, Rejected, View};
 pub(crate) use publisher::Publisher;

@@ -7,7 +7,7 @@ use super::answers::AnswerDropped;
 use super::content::Content;
 use super::discovery::DiscoveryPublisher;
 use super::isolation::{Isolation, SendDecision};
-use super::message::{Acknowledged, Answer, MessageId, MessageKind, Outgoing, Rejected, View};
+use super::message::{Accepted, Answer, MessageId, MessageKind, Outgoing, Rejected, View};
 use crate::fleet::Fleet;
 use crate::homeassistant::Discovery;
 use crate::ids::Moment;
@@ -296,19 +296,15 @@ impl Publisher {
         token: u64,
         result: Result<(), Refusal>,
         outbox: &mut Outbox,
-    ) -> Option<Acknowledged> {
-        let sent = self.in_flight.remove(&token)?;
-        let kind = sent.id.kind();
-        self.isolation.answered(&sent.id);
+    ) -> Option<Result<Accepted, Rejected>> {
+        let message = self.in_flight.remove(&token)?;
+        self.isolation.answered(&message.id);
         Some(match result {
             Ok(()) => {
-                let read_at = self.content.accepted(now, sent.id, outbox);
-                Acknowledged { kind, read_at, rejected: None }
+                let kind = message.id.kind();
+                Ok(Accepted { kind, read_at: self.content.accepted(now, message.id, outbox) })
             }
-            Err(refusal) => {
-                let rejected = self.content.rejected(now, sent, refusal, outbox);
-                Acknowledged { kind, read_at: None, rejected: Some(rejected) }
-            }
+            Err(refusal) => Err(self.content.rejected(now, message, refusal, outbox)),
         })
     }
 }

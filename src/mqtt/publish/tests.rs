@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::message::Acknowledged;
+use super::message::Accepted;
 use super::*;
 use crate::fleet::*;
 use crate::homeassistant::{Discovery, Options};
@@ -159,14 +159,14 @@ impl Setup {
     }
 
     /// The broker's PUBACK with this reason code.
-    fn answer(&mut self, token: u64, code: u8) -> Acknowledged {
+    fn answer(&mut self, token: u64, code: u8) -> Result<Accepted, Rejected> {
         let result = Refusal::from_code(code);
         self.publisher.acknowledged(self.now, token, result, &mut self.outbox).unwrap()
     }
 
     fn ack(&mut self, token: u64, accepted: bool) {
         let code = if accepted { 0x00 } else { QUOTA_EXCEEDED };
-        self.answer(token, code);
+        _ = self.answer(token, code);
     }
 
     /// Everything that is published, acknowledged one by one.

@@ -51,7 +51,7 @@ fn an_event_refused_permanently_is_lost_and_reported_by_the_next_of_its_subject(
     for code in [0x90, 0x95, 0x99] {
         setup.append("lobby", "corrected");
         let refused = setup.next().unwrap();
-        let rejected = setup.answer(refused.token, code).rejected.unwrap();
+        let rejected = setup.answer(refused.token, code).unwrap_err();
         assert_eq!(rejected.lost, Some(Subject::Gateway("lobby".parse().unwrap())));
         assert_eq!(rejected.topic, "gsdk/lobby/event/corrected");
     }
@@ -66,11 +66,11 @@ fn all_other_codes_are_no_loss_and_hold_up_no_other_subject() {
     for code in (0x80..=0xFF).filter(|code| ![0x90, 0x95, 0x99].contains(code)) {
         setup.append("lobby", "corrected");
         let refused = setup.next().unwrap();
-        assert_eq!(setup.answer(refused.token, code).rejected.unwrap().lost, None, "{code:#x}");
+        assert_eq!(setup.answer(refused.token, code).unwrap_err().lost, None, "{code:#x}");
         setup.append("store", "corrected");
         let other = setup.next().unwrap();
         assert_eq!(other.topic, "gsdk/store/event/corrected");
-        setup.answer(other.token, 0x10);
+        setup.answer(other.token, 0x10).unwrap();
         setup.now = setup.publisher.wake_at().unwrap();
         assert_eq!(setup.published(), ["gsdk/lobby/event/corrected ..."]);
     }
