@@ -12,8 +12,8 @@ use super::event_queue::UnreportedLoss;
 use super::state::State;
 use crate::commands::AnswerLimit;
 use crate::mqtt::{
-    self, Accepted, Ack, BrokerConnection, Connected, InfoOf, MessageKind, Refusal, Rejected,
-    RetainHandling, Session, SessionEvent,
+    self, Accepted, Ack, BrokerConnection, Connected, InfoOf, MessageKind, PublishError, Refusal,
+    Rejected, RetainHandling, Session, SessionEvent,
 };
 
 /// Events handled in one iteration.
@@ -187,9 +187,8 @@ impl BrokerSession {
                 // Where nothing is retained, present subscribers still get it.
                 publish.retain &= !self.retain_unavailable;
                 if let Err(error) = connection.publish(token, publish) {
-                    tracing::debug!("{error}");
-                    // Without a refusal the connection has ended, and an event will report it.
-                    let Some(refusal) = error.refusal() else { break };
+                    // If the connection has ended, an event will report it.
+                    let PublishError::Refused(refusal) = error else { break };
                     refused.push((token, refusal));
                 }
             }

@@ -59,32 +59,9 @@ pub enum PublishError {
     /// Its end is among the session's events.
     #[error("the connection to the broker has ended")]
     Closed,
-    /// More wait to be written than the broker allows in flight.
-    #[error("the connection's queue is full; the broker allows {window} messages in flight")]
-    Full { window: u16 },
-    /// The broker would end the connection over it.
-    #[error("the message has {size} bytes, and the broker takes at most {size_max}")]
-    TooLarge { size: usize, size_max: u32 },
-    #[error("the broker keeps no retained messages; allow them in its configuration")]
-    RetainUnavailable,
-    /// It is empty, or has a wildcard.
-    #[error("the topic cannot be published to")]
-    InvalidTopic,
-}
-
-impl PublishError {
-    /// The reason code with which the broker would have refused it; `None` if the connection has
-    /// ended.
-    #[must_use]
-    pub const fn refusal(&self) -> Option<Refusal> {
-        match self {
-            Self::Closed => None,
-            Self::Full { .. } => Some(Refusal::RECEIVE_MAXIMUM_EXCEEDED),
-            Self::TooLarge { .. } => Some(Refusal::PACKET_TOO_LARGE),
-            Self::RetainUnavailable => Some(Refusal::RETAIN_NOT_SUPPORTED),
-            Self::InvalidTopic => Some(Refusal::TOPIC_INVALID),
-        }
-    }
+    /// The broker would refuse it, or end the connection over it.
+    #[error("{0}")]
+    Refused(Refusal),
 }
 
 /// How a subscription treats retained messages. MQTT 3.1.1 has `SendAtSubscribe` only.
@@ -150,19 +127,19 @@ impl BrokerConnection {
     /// # Errors
     /// The message was not given to the broker, and no answer will come.
     pub fn publish(&mut self, token: u64, publish: Publish) -> Result<(), PublishError> {
-        let (size, size_max) = (publish.size(), self.granted.packet_size_max);
-        if u32::try_from(size).map_or(true, |size| size > size_max) {
-            return Err(PublishError::TooLarge { size, size_max });
+        let size_max = self.granted.packet_size_max;
+        if u32::try_from(publish.size()).map_or(true, |size| size > size_max) {
+            return Err(PublishError::Refused(Refusal::PACKET_TOO_LARGE));
         }
         if publish.retain && !self.granted.retain_available {
-            return Err(PublishError::RetainUnavailable);
+            return Err(PublishError::Refused(Refusal::RETAIN_NOT_SUPPORTED));
         }
         if publish.topic.is_empty() || publish.topic.contains(['+', '#', '\0']) {
-            return Err(PublishError::InvalidTopic);
+            return Err(PublishError::Refused(Refusal::TOPIC_INVALID));
         }
         let given = self.commands.try_send(ConnectionCommand::Publish { token, publish });
         given.map_err(|error| match error {
-            TrySendError::Full(_) => PublishError::Full { window: self.granted.window },
+            TrySendError::Full(_) => PublishError::Refused(Refusal::RECEIVE_MAXIMUM_EXCEEDED),
             TrySendError::Closed(_) => PublishError::Closed,
         })
     }
