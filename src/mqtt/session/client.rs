@@ -18,11 +18,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::codec;
-use super::connection::{
-    Ack, BrokerConnection, Connected, ConnectionCommand, Message, SessionEvent,
-};
+use super::connection::{Ack, BrokerConnection, Connected, ConnectionCommand, SessionEvent};
 use super::fault::{BrokenConnection, BrokerProblem, FaultContext, SessionFault};
-use super::in_flight::{InFlight, Subscribed};
+use super::in_flight::InFlight;
 use super::packet::{self, Granted, Packet};
 use super::writer::PacketWriter;
 use crate::certificate::Certificate;
@@ -78,14 +76,6 @@ pub(crate) struct SessionClient<'a> {
     writer: PacketWriter,
     in_flight: InFlight,
     connected_at: Option<Instant>,
-}
-
-/// What one read has brought.
-#[derive(Default)]
-struct Received {
-    subscribed: Vec<Subscribed>,
-    acks: Vec<Ack>,
-    messages: Vec<Message>,
 }
 
 impl<'a> SessionClient<'a> {
@@ -270,14 +260,24 @@ impl<'a> SessionClient<'a> {
 
     /// Hands what has come to the bridge, also if it ends the connection.
     async fn receive(&mut self) -> Result<(), SessionEnd> {
-        let mut received = Received::default();
-        let ended = self.read_packets(&mut received);
-        self.deliver(received).await?;
+        let (mut acks, mut others) = (Vec::new(), Vec::new());
+        let ended = self.read_packets(&mut acks, &mut others);
+        if !acks.is_empty() {
+            self.send(SessionEvent::Acked(acks)).await?;
+        }
+        for event in others {
+            self.send(event).await?;
+        }
         Ok(ended?)
     }
 
-    /// Reads the packets that are complete, until one that ends the connection.
-    fn read_packets(&mut self, received: &mut Received) -> Result<(), SessionFault> {
+    /// Reads the packets that are complete, until one that ends the connection. The answers to
+    /// publishes are collected apart, for one event.
+    fn read_packets(
+        &mut self,
+        acks: &mut Vec<Ack>,
+        others: &mut Vec<SessionEvent>,
+    ) -> Result<(), SessionFault> {
         let (now, protocol) = (Instant::now(), self.context.settings().protocol);
         while let Some(packet) = self.next_packet()? {
             match packet {
@@ -288,35 +288,20 @@ impl<'a> SessionClient<'a> {
                     if packet != 0 {
                         codec::puback(packet, self.writer.buffer());
                     }
-                    received.messages.push(message);
+                    others.push(SessionEvent::Message(message));
                 }
                 Packet::Puback { packet, code } => {
                     let token = self.in_flight.acknowledge(now, packet);
                     let unknown = || self.context.fault(BrokerProblem::AckMismatch { packet });
                     let token = token.ok_or_else(unknown)?;
-                    received.acks.push(Ack { token, result: Refusal::from_code(code) });
+                    acks.push(Ack { token, result: Refusal::from_code(code) });
                 }
                 Packet::Suback { packet, codes } => {
-                    received.subscribed.extend(self.in_flight.subscribed(packet, &codes));
+                    others.extend(self.in_flight.subscribed(packet, &codes));
                 }
                 Packet::Disconnect(reason) => return Err(self.context.ended(&reason)),
                 Packet::Connack(_) | Packet::Other => {}
             }
-        }
-        Ok(())
-    }
-
-    /// Hands what was received to the bridge, each kind of answer in one event.
-    async fn deliver(&self, received: Received) -> Result<(), SessionEnd> {
-        let Received { subscribed, acks, messages } = received;
-        for Subscribed { filters, refused } in subscribed {
-            self.send(SessionEvent::Subscribed { filters, refused }).await?;
-        }
-        if !acks.is_empty() {
-            self.send(SessionEvent::Acked(acks)).await?;
-        }
-        for message in messages {
-            self.send(SessionEvent::Message(message)).await?;
         }
         Ok(())
     }

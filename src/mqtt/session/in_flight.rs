@@ -4,17 +4,11 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
+use super::connection::SessionEvent;
 use crate::mqtt::refusal::Refusal;
 
 /// Packet identifiers run from 1 to this number, then again from 1.
 const PACKETS: usize = 65_535;
-
-/// A subscription that the broker has answered.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Subscribed {
-    pub(crate) filters: Vec<String>,
-    pub(crate) refused: Vec<(String, Refusal)>,
-}
 
 /// What is in flight on one connection.
 #[derive(Debug, Default)]
@@ -74,7 +68,7 @@ impl InFlight {
     }
 
     /// The broker has answered a subscription with a reason code for each filter.
-    pub(crate) fn subscribed(&mut self, packet: u16, codes: &[u8]) -> Option<Subscribed> {
+    pub(crate) fn subscribed(&mut self, packet: u16, codes: &[u8]) -> Option<SessionEvent> {
         let at = self.subscriptions.iter().position(|(sent, _)| *sent == packet)?;
         let (_, filters) = self.subscriptions.swap_remove(at);
         let refused = filters
@@ -82,7 +76,7 @@ impl InFlight {
             .zip(codes)
             .filter_map(|(filter, code)| Some((filter.clone(), Refusal::from_code(*code).err()?)))
             .collect();
-        Some(Subscribed { filters, refused })
+        Some(SessionEvent::Subscribed { filters, refused })
     }
 
     /// Since when the oldest publish is awaited.
@@ -141,9 +135,12 @@ mod tests {
         let filters = vec!["a".to_owned(), "b".to_owned()];
         let packet = in_flight.subscribe(filters.clone()).unwrap();
         assert_eq!(in_flight.acknowledge(now, packet), None, "it is no publish");
-        let refused = vec![("b".to_owned(), Refusal::NOT_AUTHORIZED)];
-        let expected = Some(Subscribed { filters, refused });
-        assert_eq!(in_flight.subscribed(packet, &[0x01, 0x87]), expected);
-        assert_eq!(in_flight.subscribed(packet, &[0x01, 0x87]), None);
+        let answer = in_flight.subscribed(packet, &[0x01, 0x87]);
+        let Some(SessionEvent::Subscribed { filters: answered, refused }) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(answered, filters);
+        assert_eq!(refused, [("b".to_owned(), Refusal::NOT_AUTHORIZED)]);
+        assert!(in_flight.subscribed(packet, &[0x01, 0x87]).is_none());
     }
 }
