@@ -25,7 +25,7 @@ use super::packet::{self, Granted, Packet};
 use super::writer::PacketWriter;
 use crate::certificate::Certificate;
 use crate::mqtt::refusal::Refusal;
-use crate::net::{ActivityClock, Stream};
+use crate::net::{ActivityClock, Dialed, Stream};
 
 /// The first byte of a TLS alert, with which no MQTT packet begins.
 const TLS_ALERT: u8 = 0x15;
@@ -35,17 +35,6 @@ const READ_SIZE: usize = 16 * 1024;
 const CLOSE_DEADLINE: Duration = Duration::from_millis(250);
 /// Commands written at once.
 const COMMANDS_TAKEN_MAX: usize = 1_000;
-
-/// The session's side of a connection.
-#[derive(Debug)]
-pub(crate) struct SessionLink {
-    pub(crate) events: mpsc::Sender<SessionEvent>,
-    /// Set when a DISCONNECT is requested.
-    pub(crate) stopping: Arc<AtomicBool>,
-    pub(crate) certificate: Option<Certificate>,
-    /// When something last came from the broker.
-    pub(crate) activity: Arc<ActivityClock>,
-}
 
 /// How a connection ended.
 #[derive(Debug)]
@@ -70,7 +59,12 @@ type SessionEnd = Option<SessionFault>;
 /// One connection.
 pub(crate) struct SessionClient<'a> {
     context: &'a FaultContext<'a>,
-    link: SessionLink,
+    events: mpsc::Sender<SessionEvent>,
+    /// Set when a DISCONNECT is requested.
+    stopping: Arc<AtomicBool>,
+    certificate: Option<Certificate>,
+    /// When something last came from the broker.
+    activity: Arc<ActivityClock>,
     reader: ReadHalf<Box<dyn Stream>>,
     incoming: BytesMut,
     writer: PacketWriter,
@@ -80,14 +74,18 @@ pub(crate) struct SessionClient<'a> {
 
 impl<'a> SessionClient<'a> {
     pub(crate) fn new(
-        stream: Box<dyn Stream>,
+        dialed: Dialed,
         context: &'a FaultContext<'a>,
-        link: SessionLink,
+        events: mpsc::Sender<SessionEvent>,
+        stopping: Arc<AtomicBool>,
     ) -> Self {
-        let (reader, half) = split(stream);
+        let (reader, half) = split(dialed.stream);
         Self {
             context,
-            link,
+            events,
+            stopping,
+            certificate: dialed.certificate,
+            activity: dialed.activity,
             reader,
             incoming: BytesMut::new(),
             writer: PacketWriter::new(half),
@@ -135,7 +133,7 @@ impl<'a> SessionClient<'a> {
                     let now = Instant::now();
                     batch.drain(..).try_for_each(|command| self.write(now, command))?;
                     is_open = count > 0;
-                    if !is_open && self.link.stopping.load(Ordering::Relaxed) {
+                    if !is_open && self.stopping.load(Ordering::Relaxed) {
                         let at = now + limits.disconnect_deadline;
                         stop_at = Some(at);
                         alarm.as_mut().reset(at);
@@ -204,9 +202,8 @@ impl<'a> SessionClient<'a> {
         let (broker, client_id, window) = (settings.url(), &settings.client_id, granted.window);
         tracing::info!(broker, client_id, window, "connected to the broker");
         self.connected_at = Some(Instant::now());
-        let (connection, commands) =
-            BrokerConnection::new(granted, Arc::clone(&self.link.stopping));
-        let connected = Connected { connection, certificate: self.link.certificate.take() };
+        let (connection, commands) = BrokerConnection::new(granted, Arc::clone(&self.stopping));
+        let connected = Connected { connection, certificate: self.certificate.take() };
         self.send(SessionEvent::Connected(connected)).await?;
         Ok(commands)
     }
@@ -243,7 +240,7 @@ impl<'a> SessionClient<'a> {
     /// connection to a broker that is silent, or that answers pings and acknowledges nothing.
     fn wake(&mut self, now: Instant, keep_alive: Duration) -> Result<Instant, SessionFault> {
         let after = self.context.settings().silence_max();
-        let silent_at = self.link.activity.last_activity() + after;
+        let silent_at = self.activity.last_activity() + after;
         if silent_at <= now {
             return Err(self.context.fault(BrokerProblem::Silent { after }));
         }
@@ -307,7 +304,7 @@ impl<'a> SessionClient<'a> {
     }
 
     async fn send(&self, event: SessionEvent) -> Result<(), SessionEnd> {
-        self.link.events.send(event).await.map_err(|_| None)
+        self.events.send(event).await.map_err(|_| None)
     }
 
     fn next_packet(&mut self) -> Result<Option<Packet>, SessionFault> {

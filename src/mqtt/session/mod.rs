@@ -27,7 +27,7 @@ pub use settings::{Password, Protocol, SessionLimits, SessionSettings, Will};
 
 use crate::net::{self, Backoff, DialError, DialTarget, Peer, Tls};
 use crate::task::catch_panic;
-use client::{Ended, SessionClient, SessionLink};
+use client::{Ended, SessionClient};
 use failures::{BrokerFailureLog, ClosedSoon};
 use fault::{FaultContext, SessionFault};
 
@@ -140,8 +140,6 @@ async fn attempt(
     };
     let dialed = net::dial(&target).await?;
     let context = FaultContext::new(settings, target, dialed.certificate_requested);
-    let (events, stopping) = (events.clone(), Arc::clone(stopping));
-    let (certificate, activity) = (dialed.certificate, dialed.activity);
-    let link = SessionLink { events, stopping, certificate, activity };
-    Ok(SessionClient::new(dialed.stream, &context, link).run(password.as_ref()).await)
+    let client = SessionClient::new(dialed, &context, events.clone(), Arc::clone(stopping));
+    Ok(client.run(password.as_ref()).await)
 }

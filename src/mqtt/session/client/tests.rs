@@ -88,10 +88,14 @@ fn target(settings: &SessionSettings) -> DialTarget {
     }
 }
 
-fn link() -> (SessionLink, mpsc::Receiver<SessionEvent>) {
+fn client<'a>(
+    stream: impl Stream + 'static,
+    context: &'a FaultContext<'a>,
+) -> (SessionClient<'a>, mpsc::Receiver<SessionEvent>) {
     let (events, received) = mpsc::channel(10);
-    let activity = ActivityClock::start();
-    (SessionLink { events, stopping: Arc::default(), certificate: None, activity }, received)
+    let (stream, activity) = (Box::new(stream), ActivityClock::start());
+    let dialed = Dialed { stream, certificate: None, certificate_requested: false, activity };
+    (SessionClient::new(dialed, context, events, Arc::default()), received)
 }
 
 async fn connected(events: &mut mpsc::Receiver<SessionEvent>) -> BrokerConnection {
@@ -104,10 +108,9 @@ async fn connected(events: &mut mpsc::Receiver<SessionEvent>) -> BrokerConnectio
 async fn the_broker_closes_the_connection_first() {
     let settings = settings();
     let context = FaultContext::new(&settings, target(&settings), false);
-    let (link, mut events) = link();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let client = SessionClient::new(Box::new(socket), &context, link);
+    let (client, mut events) = client(socket, &context);
     let broker = async {
         let (mut socket, mut bytes) = (listener.accept().await.unwrap().0, Vec::new());
         socket.write_all(b"\x20\x03\x00\x00\x00").await.unwrap();
@@ -127,10 +130,9 @@ async fn the_broker_closes_the_connection_first() {
 async fn a_disconnect_is_read_although_a_write_fails_before() {
     let settings = settings();
     let context = FaultContext::new(&settings, target(&settings), false);
-    let (link, mut events) = link();
     let output: [&[u8]; 2] = [b"\x20\x03\x00\x00\x00", b"\xe0\x01\x89"];
     let broker = ClosingBroker { output: output.into(), writes: 0, reader: None };
-    let client = SessionClient::new(Box::new(broker), &context, link);
+    let (client, mut events) = client(broker, &context);
     let publish = async {
         let mut connection = connected(&mut events).await;
         let publish = Publish { topic: "t/a".to_owned(), ..Publish::default() };
