@@ -10,7 +10,6 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::fleet::{DeviceDetails, DeviceState, DeviceType, Fleet, GatewayIndex};
@@ -282,36 +281,13 @@ impl Discovery {
         if self.id(topic).is_none() {
             return false;
         }
-        let Ok(published) = serde_json::from_slice::<Published>(payload) else { return false };
+        let Ok(published) = serde_json::from_slice::<Value>(payload) else { return false };
         let (state, id) = (self.topics.bridge_state(), self.bridge_id(&directory.info.bridge));
-        published.origin.name == ORIGIN
-            && (published.availability.first().is_some_and(|first| first.topic == state)
-                || published.device.identifiers.contains(&id))
+        let identifiers = published["device"]["identifiers"].as_array();
+        published["origin"]["name"] == ORIGIN
+            && (published["availability"][0]["topic"] == *state
+                || identifiers.is_some_and(|all| all.contains(&Value::from(id))))
     }
-}
-
-/// The parts of a discovery payload that show who published it.
-#[derive(Debug, Deserialize)]
-struct Published {
-    origin: PublishedOrigin,
-    #[serde(default)]
-    availability: Vec<PublishedAvailability>,
-    device: PublishedDevice,
-}
-
-#[derive(Debug, Deserialize)]
-struct PublishedOrigin {
-    name: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct PublishedAvailability {
-    topic: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct PublishedDevice {
-    identifiers: Vec<String>,
 }
 
 fn suggest_area(device: &mut Value, area: Option<&str>) {
