@@ -1,7 +1,7 @@
 //! The gateways' series as text, family by family. Devices of a gateway that is not online count as
 //! unknown.
 
-use super::text::{Family, Thousandths, begin, end, label};
+use super::text::{Family, Samples, SamplesOf, Thousandths, families_text, optional, sample};
 use crate::fleet::{GatewayCounts, GatewayIndex, GatewayState, Status};
 use crate::ids::Moment;
 use crate::payload::{GatewayEntry, LinkFacts};
@@ -29,22 +29,8 @@ impl GatewayMeasures {
     }
 }
 
-/// A gateway's samples of one family: a label besides `gateway`, and the value.
-type Samples = Vec<(Option<(&'static str, String)>, Thousandths)>;
-
-/// A family's samples of one gateway.
-type SamplesOf = fn(&GatewayMeasures) -> Samples;
-
-fn sample(value: Thousandths) -> Samples {
-    vec![(None, value)]
-}
-
-fn optional(value: Option<i64>) -> Samples {
-    value.map(|value| (None, Thousandths(value))).into_iter().collect()
-}
-
 #[rustfmt::skip]
-static GATEWAY_FAMILIES: [(Family, SamplesOf); 12] = [
+static GATEWAY_FAMILIES: [(Family, SamplesOf<GatewayMeasures>); 12] = [
     (Family { name: "gsdk_gateway_up", kind: "gauge",
         help: "Whether the bridge's view of the gateway is live (1) or not (0)." },
         |gateway| sample(Thousandths::whole(u64::from(gateway.state.live)))),
@@ -105,21 +91,5 @@ fn status_changes(gateway: &GatewayMeasures) -> Samples {
 /// All gateways' text, family by family.
 #[must_use]
 pub fn gateways_text(gateways: &[GatewayMeasures]) -> String {
-    let mut text = String::new();
-    for (family, samples) in &GATEWAY_FAMILIES {
-        text.push_str(&family.head());
-        for gateway in gateways {
-            let mut gateway_label = String::new();
-            label(&mut gateway_label, "gateway", gateway.entry.name.as_str());
-            for (more, value) in samples(gateway) {
-                begin(&mut text, family.name, &gateway_label);
-                if let Some((name, value)) = more {
-                    text.push(',');
-                    label(&mut text, name, &value);
-                }
-                end(&mut text, value);
-            }
-        }
-    }
-    text
+    families_text(&GATEWAY_FAMILIES, "gateway", gateways, |gateway| &gateway.entry.name)
 }

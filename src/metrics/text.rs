@@ -1,5 +1,7 @@
 //! Writes Prometheus text: the head of a family, and its samples.
 
+use crate::ids::GatewayName;
+
 /// A family of samples with one name.
 pub(crate) struct Family {
     pub(crate) name: &'static str,
@@ -13,6 +15,48 @@ impl Family {
         let Self { name, kind, help } = self;
         format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
     }
+}
+
+/// An item's samples of one family: a label besides the item's own, and the value.
+pub(crate) type Samples = Vec<(Option<(&'static str, String)>, Thousandths)>;
+
+/// A family's samples of one item.
+pub(crate) type SamplesOf<T> = fn(&T) -> Samples;
+
+/// A sample without a further label.
+pub(crate) fn sample(value: Thousandths) -> Samples {
+    vec![(None, value)]
+}
+
+/// The same where there may be none.
+pub(crate) fn optional(value: Option<i64>) -> Samples {
+    value.map(|value| (None, Thousandths(value))).into_iter().collect()
+}
+
+/// The text of families of gateways or masters, family by family; `item_label` has the names.
+pub(crate) fn families_text<T>(
+    families: &[(Family, SamplesOf<T>)],
+    item_label: &str,
+    items: &[T],
+    name: fn(&T) -> &GatewayName,
+) -> String {
+    let mut text = String::new();
+    for (family, samples) in families {
+        text.push_str(&family.head());
+        for item in items {
+            let mut labels = String::new();
+            label(&mut labels, item_label, name(item).as_str());
+            for (more, value) in samples(item) {
+                begin(&mut text, family.name, &labels);
+                if let Some((name, value)) = more {
+                    text.push(',');
+                    label(&mut text, name, &value);
+                }
+                end(&mut text, value);
+            }
+        }
+    }
+    text
 }
 
 /// Starts a sample: its name and `labels` as written by [`label`], joined by commas; more labels
