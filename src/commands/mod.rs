@@ -27,7 +27,7 @@ pub use devices::{device_rows, device_states, read_details};
 pub use failure::{Failure, FailureCode};
 pub use history::{HistoryQuery, history};
 pub use limits::{CommandSlots, Permit, Slot, TokenBucket};
-pub use replay::{Replay, ReplayCache, ReplayKey};
+pub use replay::{ReplayCache, ReplayKey, ReplayState};
 pub use request::{RefusedRequest, Transaction, transaction_of};
 pub use response::{
     AnswerLimit, Data, DeviceFailure, Outcome, Response, ResultKind, Warning, WarningCode,

@@ -20,8 +20,6 @@ const RETENTION: Duration = Duration::from_secs(300);
 const ENTRIES_MAX: usize = 1_000;
 /// Bytes of their payloads and responses.
 const BYTES_MAX: usize = 4 << 20;
-/// Repeats that may wait for the response to a running request.
-const WAITERS_MAX: usize = 16;
 
 /// What is equal in a repeated request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +44,11 @@ impl ReplayKey {
     }
 }
 
+/// What became of the first of equal requests.
 #[derive(Debug)]
-enum ReplayState<W> {
-    Running { waiters: Vec<W> },
+pub enum ReplayState<W> {
+    /// It runs, and these repeats wait for its response.
+    Running(Vec<W>),
     Answered(Box<Response>),
 }
 
@@ -64,17 +64,6 @@ impl<W> Entry<W> {
     const fn is_answered(&self) -> bool {
         matches!(self.state, ReplayState::Answered(_))
     }
-}
-
-/// What to do with a request.
-#[derive(Debug)]
-pub enum Replay<W> {
-    /// It is not a repeat: run it.
-    New(W),
-    Answered(Box<Response>, W),
-    /// The first request still runs; [`ReplayCache::finish`] returns the waiter.
-    Waiting,
-    Refused(Failure, W),
 }
 
 /// The requests that run, and the responses of the last minutes. `W` is the reply address of a
@@ -93,27 +82,11 @@ impl<W> Default for ReplayCache<W> {
 }
 
 impl<W> ReplayCache<W> {
-    pub fn look_up(&mut self, now: Instant, key: Option<&ReplayKey>, waiter: W) -> Replay<W> {
+    /// The first request with this key; `None` if this is it.
+    pub fn first(&mut self, now: Instant, key: &ReplayKey) -> Option<&mut ReplayState<W>> {
         self.expire(now);
-        let entry = key.and_then(|key| self.entries.iter_mut().find(|entry| entry.key == *key));
-        match entry.map(|entry| &mut entry.state) {
-            None => Replay::New(waiter),
-            Some(ReplayState::Answered(response)) => {
-                let response = Response { replayed: true, ..(**response).clone() };
-                Replay::Answered(Box::new(response), waiter)
-            }
-            Some(ReplayState::Running { waiters }) if waiters.len() < WAITERS_MAX => {
-                waiters.push(waiter);
-                Replay::Waiting
-            }
-            Some(ReplayState::Running { .. }) => {
-                let message = format!(
-                    "the same request is running, and {WAITERS_MAX} repeats wait for its response \
-                     already; wait for it too"
-                );
-                Replay::Refused(Failure::new(FailureCode::RateLimited, message), waiter)
-            }
-        }
+        let entry = self.entries.iter_mut().find(|entry| entry.key == *key)?;
+        Some(&mut entry.state)
     }
 
     /// A new request starts: from now on its repeats wait for it.
@@ -130,7 +103,7 @@ impl<W> ReplayCache<W> {
             return Err(Failure::new(FailureCode::RateLimited, message));
         }
         self.bytes += bytes;
-        let state = ReplayState::Running { waiters: Vec::new() };
+        let state = ReplayState::Running(Vec::new());
         self.entries.push_back(Entry { key, arrived: now, bytes, state });
         Ok(())
     }
@@ -152,7 +125,7 @@ impl<W> ReplayCache<W> {
         };
         self.evict_until(|cache| cache.bytes <= BYTES_MAX);
         match before {
-            Some(ReplayState::Running { waiters }) => waiters,
+            Some(ReplayState::Running(waiters)) => waiters,
             Some(ReplayState::Answered(_)) | None => Vec::new(),
         }
     }
@@ -209,19 +182,18 @@ mod tests {
     fn a_repeat_waits_for_the_first_and_is_then_answered_from_memory() {
         let (mut cache, now) = (ReplayCache::default(), Instant::now());
         let first = numbered(42);
-        assert!(matches!(cache.look_up(now, Some(&first), 1), Replay::New(1)));
+        assert!(cache.first(now, &first).is_none());
         cache.insert(now, first.clone()).unwrap();
-        assert!(matches!(cache.look_up(now, Some(&first), 2), Replay::Waiting));
-        let other = key(r#"{"transaction":42 }"#);
-        let other = cache.look_up(now, other.as_ref(), 3);
-        assert!(matches!(other, Replay::New(3)), "another payload is another request");
-        assert_eq!(cache.finish(&first, Some((&response(), 100))), [2]);
-        let later = now + RETENTION - Duration::from_millis(1);
-        match cache.look_up(later, Some(&first), 4) {
-            Replay::Answered(response, 4) => assert!(response.replayed),
+        match cache.first(now, &first) {
+            Some(ReplayState::Running(waiters)) => waiters.push(2),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(cache.look_up(now + RETENTION, Some(&first), 5), Replay::New(5)));
+        let other = key(r#"{"transaction":42 }"#).unwrap();
+        assert!(cache.first(now, &other).is_none(), "another payload is another request");
+        assert_eq!(cache.finish(&first, Some((&response(), 100))), [2]);
+        let later = now + RETENTION - Duration::from_millis(1);
+        assert!(matches!(cache.first(later, &first), Some(ReplayState::Answered(_))));
+        assert!(cache.first(now + RETENTION, &first).is_none());
         assert_eq!((cache.entries.len(), cache.bytes), (0, 0));
     }
 
@@ -230,7 +202,7 @@ mod tests {
         assert_eq!(key("{}"), None);
         let (mut cache, now) = (ReplayCache::<()>::default(), Instant::now());
         for _ in 0..2 {
-            assert!(matches!(cache.look_up(now, Some(&numbered(1)), ()), Replay::New(())));
+            assert!(cache.first(now, &numbered(1)).is_none());
             cache.insert(now, numbered(1)).unwrap();
             cache.finish(&numbered(1), None);
         }
@@ -261,7 +233,7 @@ mod tests {
             cache.insert(now, numbered(number)).unwrap();
         }
         let late = now + RETENTION * 2;
-        assert!(matches!(cache.look_up(late, Some(&numbered(0)), ()), Replay::Waiting));
+        assert!(matches!(cache.first(late, &numbered(0)), Some(ReplayState::Running(_))));
         let refused = cache.insert(late, numbered(ENTRIES_MAX)).unwrap_err();
         assert_eq!(refused.code, FailureCode::RateLimited);
         assert_eq!(cache.entries.len(), ENTRIES_MAX);

@@ -9,7 +9,8 @@ use super::audit::{Audit, AuditTarget};
 use super::response::{Reply, refusal, respond};
 use super::task::{Finished, StartedCommand};
 use crate::commands::{
-    Failure, RefusedRequest, Replay, ReplayCache, ReplayKey, Response, TokenBucket,
+    Failure, FailureCode, RefusedRequest, ReplayCache, ReplayKey, ReplayState, Response,
+    TokenBucket,
 };
 use crate::fleet::GatewayIndex;
 use crate::ids::CommandName;
@@ -18,6 +19,9 @@ use crate::payload::to_bytes;
 
 /// The least time between two events of refused changes of a gateway, or of the bridge itself.
 const REFUSAL_EVENT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Repeats that may wait for the response to a running request.
+const WAITERS_MAX: usize = 16;
 
 /// Makes replies and queues them for the loop.
 #[derive(Debug, Default)]
@@ -44,19 +48,16 @@ impl Replies {
         key: Option<&ReplayKey>,
         started: StartedCommand,
     ) -> Option<StartedCommand> {
-        let StartedCommand { gateway, request, payload, requester } = started;
-        match self.replay_cache.look_up(Instant::now(), key, requester) {
-            Replay::New(requester) => {
-                return Some(StartedCommand { gateway, request, payload, requester });
+        match key.and_then(|key| self.replay_cache.first(Instant::now(), key)) {
+            None => return Some(started),
+            Some(ReplayState::Answered(response)) => {
+                let reply = replayed(response, started.requester);
+                self.push(reply);
             }
-            Replay::Waiting => {}
-            Replay::Answered(response, requester) => {
-                self.push(Reply { response: *response, requester, audit: None });
+            Some(ReplayState::Running(waiters)) if waiters.len() < WAITERS_MAX => {
+                waiters.push(started.requester);
             }
-            Replay::Refused(failure, requester) => {
-                let started = StartedCommand { gateway, request, payload, requester };
-                self.refuse_command(started, failure);
-            }
+            Some(ReplayState::Running(_)) => self.refuse_command(started, too_many_repeats()),
         }
         None
     }
@@ -80,11 +81,7 @@ impl Replies {
         });
         let waiters = waiters.unwrap_or_default().into_iter();
         if was_run {
-            let replayed = |requester| {
-                let response = Response { replayed: true, ..response.clone() };
-                Reply { response, requester, audit: None }
-            };
-            let replayed: Vec<Reply> = waiters.map(replayed).collect();
+            let replayed: Vec<_> = waiters.map(|waiter| replayed(&response, waiter)).collect();
             self.push(Reply { response, requester, audit });
             self.queue.extend(replayed);
             return Vec::new();
@@ -127,4 +124,17 @@ impl Replies {
         let new = || TokenBucket::new(1, REFUSAL_EVENT_INTERVAL, now);
         self.refusal_events.entry(gateway).or_insert_with(new).take(now)
     }
+}
+
+/// The reply to a repeat of a request with this response.
+fn replayed(response: &Response, requester: Requester) -> Reply {
+    Reply { response: Response { replayed: true, ..response.clone() }, requester, audit: None }
+}
+
+fn too_many_repeats() -> Failure {
+    let message = format!(
+        "the same request is running, and {WAITERS_MAX} repeats wait for its response already; \
+         wait for it too"
+    );
+    Failure::new(FailureCode::RateLimited, message)
 }
