@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::request::{Fields, RefusedRequest, Request};
 use super::response::{Data, Outcome};
 use super::values::{self, List};
-use crate::ids::{CommandName, DeviceId, GatewayName, Moment};
+use crate::ids::{CommandName, DeviceId, Moment};
 use crate::period::Period;
 use crate::store::history::{EventFilter, FILE_NAME, Reader};
 
@@ -23,10 +23,6 @@ const LIMIT_MAX: u64 = 1_000;
 const QUERY_DEADLINE: Duration = Duration::from_millis(700);
 /// The largest ID, so that it fits SQLite's signed integers.
 const ID_MAX: u64 = u64::MAX >> 1;
-
-/// Which events a request selects, of any gateway.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HistoryQuery(EventFilter);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -44,44 +40,36 @@ struct HistoryFields {
     limit: Option<u64>,
 }
 
-impl HistoryQuery {
-    /// Reads a request for events; dates in it are of `zone`.
-    ///
-    /// # Errors
-    /// With a message that names the mistake and the remedy.
-    pub fn read_request(
-        payload: &[u8],
-        zone: &TimeZone,
-        now: Moment,
-    ) -> Result<Request<Self>, RefusedRequest> {
-        let read = |fields: Fields| Self::new(fields.read()?, zone, now);
-        Request::read(CommandName::History, payload, read)
-    }
+/// Reads a request for events of any gateway, in an answer of any size; dates in it are of `zone`.
+///
+/// # Errors
+/// With a message that names the mistake and the remedy.
+pub fn read_history(
+    payload: &[u8],
+    zone: &TimeZone,
+    now: Moment,
+) -> Result<Request<EventFilter>, RefusedRequest> {
+    let read = |fields: Fields| filter(fields.read()?, zone, now);
+    Request::read(CommandName::History, payload, read)
+}
 
-    fn new(fields: HistoryFields, zone: &TimeZone, now: Moment) -> Result<Self, Failure> {
-        let HistoryFields { device_id, device_ids, event_types, after_id, from, to, limit } =
-            fields;
-        let period = Period::parse(from.as_deref(), to.as_deref(), zone, now)
-            .map_err(|error| Failure::invalid(error.to_string()))?;
-        let event_types = event_types.unwrap_or_default().0;
-        Ok(Self(EventFilter {
-            device_ids: values::some_devices(device_id, device_ids)?.unwrap_or_default(),
-            event_types: event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
-            after_id,
-            // A client that continues after an event misses none, however long ago it was.
-            from: (from.is_some() || after_id.is_none()).then_some(period.from),
-            to: period.to,
-            limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(LIMIT_DEFAULT),
-            deadline: QUERY_DEADLINE,
-            ..EventFilter::default()
-        }))
-    }
-
-    /// The events of a gateway, or of the bridge and all gateways, in an answer of this size.
-    #[must_use]
-    pub fn filter(self, gateway: Option<GatewayName>, max_bytes: usize) -> EventFilter {
-        EventFilter { gateways: gateway.into_iter().collect(), max_bytes, ..self.0 }
-    }
+fn filter(fields: HistoryFields, zone: &TimeZone, now: Moment) -> Result<EventFilter, Failure> {
+    let HistoryFields { device_id, device_ids, event_types, after_id, from, to, limit } = fields;
+    let period = Period::parse(from.as_deref(), to.as_deref(), zone, now)
+        .map_err(|error| Failure::invalid(error.to_string()))?;
+    let event_types = event_types.unwrap_or_default().0;
+    Ok(EventFilter {
+        device_ids: values::some_devices(device_id, device_ids)?.unwrap_or_default(),
+        event_types: event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        after_id,
+        // A client that continues after an event misses none, however long ago it was.
+        from: (from.is_some() || after_id.is_none()).then_some(period.from),
+        to: period.to,
+        limit: limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(LIMIT_DEFAULT),
+        max_bytes: usize::MAX,
+        deadline: QUERY_DEADLINE,
+        ..EventFilter::default()
+    })
 }
 
 /// Reads the events.
@@ -107,17 +95,17 @@ mod tests {
     const NOW: Moment = Moment::from_millis(1_796_040_000_000);
     const DAY_MS: i64 = 86_400_000;
 
-    fn read(payload: &str) -> Result<Request<HistoryQuery>, RefusedRequest> {
-        HistoryQuery::read_request(payload.as_bytes(), &TimeZone::UTC, NOW)
+    fn read(payload: &str) -> Result<Request<EventFilter>, RefusedRequest> {
+        read_history(payload.as_bytes(), &TimeZone::UTC, NOW)
     }
 
     #[test]
     fn every_field_reaches_the_filter() {
-        let filter = |payload: &str| read(payload).unwrap().command.filter(None, 1_000);
+        let filter = |payload: &str| read(payload).unwrap().command;
         let id = |id| DeviceId::new(id).unwrap();
         let empty = filter("");
         assert_eq!((empty.from, empty.to), (Some(NOW.plus(-DAY_MS)), None));
-        assert_eq!((empty.limit, empty.max_bytes, empty.after_id), (100, 1_000, None));
+        assert_eq!((empty.limit, empty.after_id), (100, None));
         let all = filter(
             r#"{"device_ids":[7,8],"event_types":["Connected"],"after_id":5,"limit":1000,
                 "from":"2d","to":1796040000000,"transaction":1,"timeout_s":5,"requested_by":"me"}"#,

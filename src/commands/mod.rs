@@ -25,7 +25,7 @@ pub use calls::Calls;
 pub use command::Command;
 pub use devices::{device_rows, device_states, read_details};
 pub use failure::{Failure, FailureCode};
-pub use history::{HistoryQuery, history};
+pub use history::{history, read_history};
 pub use limits::{CommandSlots, Permit, Slot, TokenBucket};
 pub use replay::{ReplayCache, ReplayKey, ReplayState};
 pub use request::{RefusedRequest, Transaction, transaction_of};

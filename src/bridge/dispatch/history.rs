@@ -10,12 +10,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::response::{Reply, respond};
 use super::task::{TaskContext, TaskMessage, expired, stopping};
 use crate::commands::{
-    Failure, FailureCode, HistoryQuery, Outcome, RefusedRequest, Request, Response, history,
+    Failure, FailureCode, Outcome, RefusedRequest, Request, Response, history, read_history,
 };
 use crate::ids::{GatewayName, Moment};
 use crate::mqtt::{self, Requester};
 use crate::payload::to_bytes;
-use crate::store::history::{FILE_NAME, Reader};
+use crate::store::history::{EventFilter, FILE_NAME, Reader};
 
 /// Requests that run or wait. More are refused.
 const REQUESTS_MAX: usize = 32;
@@ -37,7 +37,7 @@ pub(crate) struct StartedQuery {
     reader: Reader,
     /// `None`: the events of all gateways.
     gateway: Option<GatewayName>,
-    request: Request<HistoryQuery>,
+    request: Request<EventFilter>,
     requester: Requester,
     packet_size_max: usize,
     _slot: OwnedSemaphorePermit,
@@ -59,7 +59,7 @@ impl HistoryQueries {
         packet_size_max: usize,
     ) -> Result<StartedQuery, RefusedRequest> {
         let (reader, requester) = (self.reader.clone(), request.requester.clone());
-        let request = HistoryQuery::read_request(&request.payload, &self.zone, now)?;
+        let request = read_history(&request.payload, &self.zone, now)?;
         let slot = self.slots.clone().try_acquire_owned();
         let slot = slot.map_err(|_| {
             let transaction = request.transaction.clone();
@@ -75,7 +75,8 @@ impl StartedQuery {
     pub(crate) async fn run(self, context: TaskContext) {
         let empty = self.requester.answer(to_bytes(&self.response(Outcome::done(Value::Null))));
         let max_bytes = self.packet_size_max.saturating_sub(empty.packet_size() + PAGE_OVERHEAD);
-        let filter = self.request.command.clone().filter(self.gateway.clone(), max_bytes);
+        let gateways = self.gateway.iter().cloned().collect();
+        let filter = EventFilter { gateways, max_bytes, ..self.request.command.clone() };
         let message = "timeout_s ran out before the events were read; raise it, or request a \
                        shorter period";
         let timed_out = Failure::new(FailureCode::Timeout, message);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::commands::{BridgeCommand, Command, FailureCode, HistoryQuery};
+use crate::commands::{BridgeCommand, Command, FailureCode, read_history};
 use crate::ids::{CommandName as Name, CommandScope, Moment};
 
 fn refusal(name: Name, payload: &str) -> String {
@@ -113,7 +113,7 @@ fn every_example_is_accepted_and_every_refusal_ends_with_one() {
             CommandScope::Bridge => BridgeCommand::read_request(name, example).err(),
             CommandScope::Both => {
                 let (zone, now) = (jiff::tz::TimeZone::UTC, Moment::from_millis(0));
-                HistoryQuery::read_request(example, &zone, now).err()
+                read_history(example, &zone, now).err()
             }
         };
         assert_eq!(refused, None, "{name}");
