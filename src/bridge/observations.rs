@@ -1,10 +1,10 @@
 //! Converts outputs of the core into observations, from which the history makes spans.
 
 use super::clock::Clock;
-use crate::fleet::{DeviceType, Fleet, GatewayEvent, GatewayIndex, Output};
+use crate::fleet::{Fleet, GatewayEvent, GatewayIndex, Output};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Directory;
-use crate::store::history::{Observation, SpanState};
+use crate::store::history::{Observation, ObservedDevice, SpanState};
 
 /// Observations of this iteration.
 #[derive(Debug, Default)]
@@ -45,30 +45,20 @@ impl Observations {
                 let is_expected = device.is_some_and(|device| device.expected);
                 let state = state(is_expected, event.status.connected());
                 let (until, from) = (event.observed_until, event.received_at);
-                Observation::Device { gateway, device_id, device_type, state, until, from }
+                let device = ObservedDevice { device_id, device_type, state, until, from };
+                Observation::Device { gateway, device }
             }),
             Output::StateChanged { gateway, device_id } => {
-                name(*gateway).zip(seen(fleet, *gateway, *device_id)).and_then(
-                    |(gateway, device)| {
-                        let (state, device_type) = device;
-                        // The event of the same change was observed before its state.
-                        let is_repeat = self.ends_with(&gateway, *device_id, state);
-                        let (device_id, until, from) = (*device_id, clock.now(), clock.now());
-                        (!is_repeat).then_some(Observation::Device {
-                            gateway,
-                            device_id,
-                            device_type,
-                            state,
-                            until,
-                            from,
-                        })
-                    },
-                )
+                let observed = name(*gateway).zip(seen(fleet, *gateway, *device_id, clock.now()));
+                // The event of the same change was observed before its state.
+                let observed = observed.filter(|(gateway, now)| !self.ends_with(gateway, now));
+                observed.map(|(gateway, device)| Observation::Device { gateway, device })
             }
             Output::Forgotten { gateway, device_id } => name(*gateway).map(|gateway| {
                 let (state, device_type) = (SpanState::Absent, None);
                 let (device_id, until, from) = (*device_id, clock.now(), clock.now());
-                Observation::Device { gateway, device_id, device_type, state, until, from }
+                let device = ObservedDevice { device_id, device_type, state, until, from };
+                Observation::Device { gateway, device }
             }),
             Output::GatewayEvent(gateway, GatewayEvent::Reachable) => {
                 let from = clock.now();
@@ -87,12 +77,13 @@ impl Observations {
         self.pending.extend(observation);
     }
 
-    /// Whether the last observation is this one.
-    fn ends_with(&self, in_gateway: &GatewayName, id: DeviceId, now: SpanState) -> bool {
+    /// Whether the last observation is of this device in this state.
+    fn ends_with(&self, in_gateway: &GatewayName, now: &ObservedDevice) -> bool {
         matches!(
             self.pending.last(),
-            Some(Observation::Device { gateway, device_id, state, .. })
-                if (gateway, *device_id, *state) == (in_gateway, id, now)
+            Some(Observation::Device { gateway, device })
+                if (gateway, device.device_id, device.state)
+                    == (in_gateway, now.device_id, now.state)
         )
     }
 }
@@ -102,11 +93,13 @@ fn seen(
     fleet: &Fleet,
     gateway: GatewayIndex,
     device_id: DeviceId,
-) -> Option<(SpanState, Option<DeviceType>)> {
+    now: Moment,
+) -> Option<ObservedDevice> {
     let device = fleet.device(gateway, device_id)?;
     let is_known = !device.expected || fleet.gateway_is_live(gateway);
     let device_type = device.info.map(|info| info.device_type);
-    is_known.then(|| (state(device.expected, device.connected), device_type))
+    let state = state(device.expected, device.connected);
+    is_known.then_some(ObservedDevice { device_id, device_type, state, until: now, from: now })
 }
 
 const fn state(is_expected: bool, connected: Option<bool>) -> SpanState {

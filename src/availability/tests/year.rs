@@ -7,7 +7,9 @@ use std::time::Duration;
 use super::*;
 use crate::ids::GatewayName;
 use crate::payload::GatewayEntry;
-use crate::store::history::{Database, FILE_NAME, Observation, Retention, SpanState, Tracker};
+use crate::store::history::{
+    Database, FILE_NAME, Observation, ObservedDevice, Retention, SpanState, Tracker,
+};
 
 const GATEWAYS: usize = 10;
 const DEVICES: usize = 100;
@@ -159,15 +161,9 @@ impl Bridge {
         let is_down = is_in(&truth.down[gateway][device], at);
         let state = if is_down { SpanState::Disconnected } else { SpanState::Connected };
         let (until, from) = (Moment::from_millis(at), Moment::from_millis(at));
-        let (gateway, device_id, device_type) = (name(gateway), id(device), None);
-        self.tracker.apply(Observation::Device {
-            gateway,
-            device_id,
-            device_type,
-            state,
-            until,
-            from,
-        });
+        let (device_id, device_type) = (id(device), None);
+        let device = ObservedDevice { device_id, device_type, state, until, from };
+        self.tracker.apply(Observation::Device { gateway: name(gateway), device });
     }
 
     fn step(&mut self, truth: &Truth, at: i64, step: Step) {

@@ -27,7 +27,8 @@ pub use reader::Reader;
 pub(crate) use reader::model;
 pub(crate) use spans::{Backlog, Tracker};
 pub use spans::{
-    Observation, RowKey, Selection, Snapshot, Span, SpanState, Timeline, UnobservedReason,
+    Observation, ObservedDevice, RowKey, Selection, Snapshot, Span, SpanState, Timeline,
+    UnobservedReason,
 };
 
 use super::Event;

@@ -41,8 +41,8 @@ impl Backlog {
         self.observations.retain(|observation| {
             index -= 1;
             seen.insert(match observation {
-                Observation::Device { gateway, device_id, .. } => {
-                    (Some(gateway.clone()), Some(*device_id), 0)
+                Observation::Device { gateway, device } => {
+                    (Some(gateway.clone()), Some(device.device_id), 0)
                 }
                 Observation::GatewayOnline { gateway, .. }
                 | Observation::GatewayLost { gateway, .. } => (Some(gateway.clone()), None, 0),

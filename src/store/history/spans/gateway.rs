@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Row, SpanState, UnobservedReason};
+use super::{ObservedDevice, Row, SpanState, UnobservedReason};
 use crate::fleet::DeviceType;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::GatewayEntry;
@@ -32,16 +32,6 @@ struct DeviceSpans {
     open: Option<(SpanState, Moment)>,
     /// Where its last row begins, or ends.
     reached: Moment,
-}
-
-/// A device that was observed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ObservedDevice {
-    pub(crate) device_id: DeviceId,
-    pub(crate) device_type: Option<DeviceType>,
-    pub(crate) state: SpanState,
-    pub(crate) until: Moment,
-    pub(crate) from: Moment,
 }
 
 impl GatewaySpans {

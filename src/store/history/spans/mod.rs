@@ -52,6 +52,21 @@ pub enum UnobservedReason {
     NotConfigured,
 }
 
+/// A device that was observed. Times are by the bridge's wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObservedDevice {
+    /// Its ID.
+    pub device_id: DeviceId,
+    /// Its type, for its name.
+    pub device_type: Option<DeviceType>,
+    /// What it is now.
+    pub state: SpanState,
+    /// Up to when it was observed before.
+    pub until: Moment,
+    /// Since when it is observed as it is now.
+    pub from: Moment,
+}
+
 /// What the bridge has observed. Times are by its wall clock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
@@ -61,16 +76,8 @@ pub enum Observation {
     Device {
         /// Its gateway.
         gateway: GatewayName,
-        /// Its ID.
-        device_id: DeviceId,
-        /// Its type, for its name.
-        device_type: Option<DeviceType>,
-        /// What it is now.
-        state: SpanState,
-        /// Up to when it was observed before.
-        until: Moment,
-        /// Since when it is observed as it is now.
-        from: Moment,
+        /// What was observed.
+        device: ObservedDevice,
     },
     /// The states of a gateway's devices are known from here on.
     GatewayOnline {

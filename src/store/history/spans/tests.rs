@@ -164,8 +164,9 @@ fn entry(gateway: &str) -> GatewayEntry {
 }
 
 fn device(device_id: u32, state: SpanState, until: Moment, from: Moment) -> Observation {
-    let (gateway, device_id) = (name("lobby"), DeviceId::new(device_id).unwrap());
-    Observation::Device { gateway, device_id, device_type: None, state, until, from }
+    let device_id = DeviceId::new(device_id).unwrap();
+    let device = ObservedDevice { device_id, device_type: None, state, until, from };
+    Observation::Device { gateway: name("lobby"), device }
 }
 
 fn row(what: &str, from: i64, to: impl Into<Option<i64>>) -> (String, i64, Option<i64>) {

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::gateway::{GatewaySpans, ObservedDevice};
-use super::{Observation, Row, StoredSpans, UnobservedReason};
+use super::gateway::GatewaySpans;
+use super::{Observation, ObservedDevice, Row, StoredSpans, UnobservedReason};
 use crate::ids::{GatewayName, Moment};
 
 /// 2026-01-01, before any build of this program: an earlier wall clock is implausible.
@@ -128,9 +128,10 @@ impl Tracker {
                 }
                 self.update_all(if is_observed { self.newest } else { start }, is_observed);
             }
-            Observation::Device { gateway, device_id, device_type, state, until, from } => {
+            Observation::Device { gateway, device } => {
+                let ObservedDevice { until, from, .. } = device;
                 let (until, from) = (clamp(until.min(from)), clamp(from));
-                let observed = ObservedDevice { device_id, device_type, state, until, from };
+                let observed = ObservedDevice { until, from, ..device };
                 if let Some(gateway) = self.gateways.get_mut(&gateway) {
                     gateway.device(observed, is_observed, &mut self.rows);
                 }
