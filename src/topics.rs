@@ -65,12 +65,6 @@ impl Topics {
         [&self.base, gateway.as_str(), &device_id.to_string(), "state"].join("/")
     }
 
-    /// `<base>/#`: all of ours.
-    #[must_use]
-    pub fn all(&self) -> String {
-        format!("{}/#", self.base)
-    }
-
     /// The filters of what bridges keep on this base topic, of gateways and devices.
     #[must_use]
     pub fn retained_filters(&self) -> Vec<String> {
