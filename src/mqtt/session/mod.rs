@@ -31,9 +31,9 @@ use client::{Ended, SessionClient};
 use failures::{BrokerFailureLog, ClosedSoon};
 use fault::{FaultContext, SessionFault};
 
-/// Events that may wait for the bridge. When full, nothing more is read from the broker. A message
-/// may have 256 KiB, so this bounds the memory too.
-const EVENTS_MAX: usize = 64;
+/// Events that may wait for the bridge. When full, nothing more is read from the broker. An event
+/// may be a message of [`SessionLimits::incoming_max`], so this bounds the memory too.
+const EVENTS_MAX: usize = 16;
 
 /// The bridge's end of the session. Dropping it ends the session at once, and the broker publishes
 /// the last will; [`BrokerConnection::disconnect`] ends it in order.
