@@ -112,11 +112,11 @@ fn not_connected(error: Error) -> Failure {
 
 async fn disconnect(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let list = calls.client()?.device_list().await?;
-    let named = Named::among(&list, ids, |_| true, "it is not in the gateway's list")?;
-    calls.client()?.disconnect(&named.ids).await?;
-    let warnings = will_reconnect(named.rows);
-    let data = json!({ "device_ids": named.ids });
-    Ok(Outcome { device_errors: named.errors, warnings, ..Outcome::done(data) })
+    let listed = ListedDevices::among(&list, ids, |_| true, "it is not in the gateway's list")?;
+    calls.client()?.disconnect(&listed.ids).await?;
+    let warnings = will_reconnect(listed.rows);
+    let data = json!({ "device_ids": listed.ids });
+    Ok(Outcome { device_errors: listed.errors, warnings, ..Outcome::done(data) })
 }
 
 async fn disconnect_all(calls: &Calls) -> Result<Outcome, Failure> {
@@ -135,34 +135,35 @@ async fn async_add(calls: &Calls, devices: &[(DeviceId, Target)]) -> Result<Outc
 async fn async_remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let list = calls.client()?.device_list().await?;
     let is_registered = |row: &Listed| row.info.auto_reconnect;
-    let named = Named::among(&list, ids, is_registered, "it is not registered (async/add)")?;
-    calls.client()?.async_remove(&named.ids).await?;
-    let outcome = Outcome::done(json!({ "device_ids": named.ids }));
-    let outcome = outcome.with_effect(Effect::Unregistered(named.ids));
-    Ok(Outcome { device_errors: named.errors, ..outcome })
+    let listed =
+        ListedDevices::among(&list, ids, is_registered, "it is not registered (async/add)")?;
+    calls.client()?.async_remove(&listed.ids).await?;
+    let outcome = Outcome::done(json!({ "device_ids": listed.ids }));
+    let outcome = outcome.with_effect(Effect::Unregistered(listed.ids));
+    Ok(Outcome { device_errors: listed.errors, ..outcome })
 }
 
 /// The devices of a request that the gateway has, and the errors of those that it does not have: it
 /// would answer for all of them with one error, although it serves the others.
-struct Named<'a> {
+struct ListedDevices<'a> {
     rows: Vec<&'a Listed>,
     ids: BTreeSet<DeviceId>,
     errors: Vec<DeviceFailure>,
 }
 
-impl<'a> Named<'a> {
+impl<'a> ListedDevices<'a> {
     /// Fails if no device of the request fits.
     fn among(
         list: &'a [Listed],
         ids: &BTreeSet<DeviceId>,
         fits: impl Fn(&Listed) -> bool,
-        otherwise: &str,
+        missing: &str,
     ) -> Result<Self, Failure> {
-        let is_named = |row: &&Listed| ids.contains(&row.device_id) && fits(row);
-        let rows: Vec<&Listed> = list.iter().filter(is_named).collect();
+        let is_listed = |row: &&Listed| ids.contains(&row.device_id) && fits(row);
+        let rows: Vec<&Listed> = list.iter().filter(is_listed).collect();
         let known: BTreeSet<DeviceId> = rows.iter().map(|row| row.device_id).collect();
         let error = |&device_id: &DeviceId| {
-            let message = format!("{otherwise}; `devices` returns the list");
+            let message = format!("{missing}; `devices` returns the list");
             DeviceFailure::new(device_id, Failure::new(Code::NotFound, message))
         };
         let errors: Vec<DeviceFailure> = ids.difference(&known).map(error).collect();

@@ -19,7 +19,7 @@ pub(crate) enum StepName {
     Connected,
     AsyncRemoved,
     FilterRemoved,
-    /// The state at the gateway was read after a timeout.
+    /// The state at the gateway was read after a timeout. The payloads' name for it is `looked`.
     #[serde(rename = "looked")]
     Verified,
 }

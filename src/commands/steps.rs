@@ -18,8 +18,7 @@ use crate::gsdk::Error;
 use crate::ids::DeviceId;
 
 /// How long the devices of a change may take to be connected again, all together: a gateway dials a
-/// registered device every 30 s, and a device that restarts its network needs
-/// time too.
+/// registered device every 30 s, and a device that restarts its network needs time too.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(75);
 /// The first and the longest pause between two lists.
 const LIST_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));

@@ -36,7 +36,7 @@ pub enum CommandName {
 pub enum CommandClass {
     /// Changes something, and is permitted only where the configuration names it.
     Change,
-    /// Is answered from memory or from the store.
+    /// Changes nothing, and is answered at once by the gateway or the bridge.
     Read,
     /// Takes the time in the request, up to a minute.
     Search,

@@ -71,12 +71,12 @@ impl Requester {
     /// The answer with this payload.
     pub(crate) fn answer(&self, payload: Bytes) -> Answer {
         let own = self.own_response_topic.clone();
-        let (topic, otherwise) = match self.response_topic.clone() {
+        let (topic, fallback_topic) = match self.response_topic.clone() {
             Some(topic) => (topic, Some(own)),
             None => (own, None),
         };
         let correlation_data = self.correlation_data.clone();
-        Answer { topic, otherwise, payload, short: None, correlation_data }
+        Answer { topic, fallback_topic, payload, short: None, correlation_data }
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
         let answer = |wanted| request(topic, wanted).unwrap().requester.answer(Bytes::new());
         let there = answer(Some("gsdk-reply/me"));
         assert_eq!(there.topic, "gsdk-reply/me");
-        assert_eq!(there.otherwise.as_deref(), Some("gsdk/lobby/response/ssl/enable"));
+        assert_eq!(there.fallback_topic.as_deref(), Some("gsdk/lobby/response/ssl/enable"));
         assert_eq!(there.correlation_data.as_deref(), Some(&b"7"[..]));
         assert_eq!(answer(None).topic, "gsdk/lobby/response/ssl/enable");
         let long = format!("gsdk-reply/{}", "a".repeat(250));
@@ -173,7 +173,7 @@ mod tests {
             for topic in [format!("gsdk/{below}"), format!("gsdk/lobby/request/{below}")] {
                 let Some(request) = request(&topic, wanted.as_deref()) else { continue };
                 let answer = request.requester.answer(Bytes::new());
-                for topic in [Some(answer.topic), answer.otherwise].into_iter().flatten() {
+                for topic in [Some(answer.topic), answer.fallback_topic].into_iter().flatten() {
                     let own = topic.starts_with("gsdk/") && topic.contains("/response/");
                     prop_assert!(own || topic.starts_with("gsdk-reply/"), "{topic:?}");
                     let odd = |c: char| matches!(c, '+' | '#') || c.is_control();

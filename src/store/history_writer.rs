@@ -20,6 +20,8 @@ const TRIM_STEPS: usize = 32;
 const BATCH_CHANGES_MIN: usize = 32 << 10;
 /// After this time the log is cleaned without the history.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+/// Every segment of the log may be removed.
+const ALL_READ: u64 = u64::MAX;
 
 /// The state of the history.
 #[derive(Clone, Debug, Default)]
@@ -113,7 +115,7 @@ impl HistoryWriter {
         });
         status.fault = Some(error.with_cause());
         if since.elapsed() >= GIVE_UP_AFTER {
-            status.read_to = u64::MAX;
+            status.read_to = ALL_READ;
             self.span_writer.give_up();
         }
     }

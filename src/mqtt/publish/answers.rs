@@ -88,7 +88,7 @@ impl AnswerQueue {
         match result {
             Ok(()) => self.accepted_max = self.accepted_max.max(size),
             Err(refusal) => {
-                if let Some(next) = answer.after(refusal) {
+                if let Some(next) = answer.fallback(refusal) {
                     // The queue has just lost a larger one.
                     self.memory += next.memory();
                     self.waiting.push_back(next);
@@ -137,7 +137,7 @@ mod tests {
     fn answer(len: usize) -> Answer {
         Answer {
             topic: "gsdk-reply/1".to_owned(),
-            otherwise: Some("gsdk/lobby/response/devices".to_owned()),
+            fallback_topic: Some("gsdk/lobby/response/devices".to_owned()),
             payload: vec![b' '; len].into(),
             short: None,
             correlation_data: None,

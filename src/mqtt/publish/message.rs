@@ -107,7 +107,7 @@ fn with_lost(payload: &Bytes, lost: u64) -> Bytes {
 pub(crate) struct Answer {
     pub(crate) topic: String,
     /// The topic for the case that the broker refuses the first one.
-    pub(crate) otherwise: Option<String>,
+    pub(crate) fallback_topic: Option<String>,
     pub(crate) payload: Bytes,
     /// Sent instead if the broker refuses the payload as too large.
     pub(crate) short: Option<Bytes>,
@@ -117,14 +117,14 @@ pub(crate) struct Answer {
 impl Answer {
     /// An upper bound of its packet's size on either topic, a few bytes too large at most.
     pub(crate) fn packet_size(&self) -> usize {
-        let otherwise = self.otherwise.as_ref().map_or(0, String::len);
+        let fallback_topic = self.fallback_topic.as_ref().map_or(0, String::len);
         let publish = Publish {
             payload: self.payload.clone(),
             content_type: Some("application/json"),
             correlation_data: self.correlation_data.clone(),
             ..Publish::default()
         };
-        publish.size() + self.topic.len().max(otherwise)
+        publish.size() + self.topic.len().max(fallback_topic)
     }
 
     /// Adds a short answer, which is sent if the broker refuses this one as too large.
@@ -140,11 +140,11 @@ impl Answer {
 
     /// The answer to send after a refusal: the short one, then the one on the bridge's own response
     /// topic, each once.
-    pub(crate) fn after(mut self, refusal: Refusal) -> Option<Self> {
+    pub(crate) fn fallback(mut self, refusal: Refusal) -> Option<Self> {
         if refusal == Refusal::PACKET_TOO_LARGE && self.short.is_some() {
             self.payload = self.short.take()?;
         } else {
-            self.topic = self.otherwise.take()?;
+            self.topic = self.fallback_topic.take()?;
         }
         Some(self)
     }

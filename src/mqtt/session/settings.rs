@@ -123,7 +123,7 @@ impl SessionSettings {
         u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)
     }
 
-    /// The time between pings, at most the broker's limit; 0: no pings.
+    /// The time between pings; `server`: the keep-alive that the broker demands, 0: none.
     pub(crate) fn ping_interval(&self, server: u16) -> Duration {
         match server {
             0 => self.keep_alive,

@@ -204,7 +204,7 @@ impl Database {
 pub struct HistoryBatch<'a> {
     transaction: Transaction<'a>,
     state: DatabaseState,
-    /// The totals of the database after this commit.
+    /// The database's own state, which this commit replaces.
     committed: &'a mut DatabaseState,
 }
 

@@ -96,7 +96,7 @@ pub struct Missing {
 type EventIdRange = (u64, u64);
 
 /// What retention has removed, and the newest event.
-struct Kept {
+struct RetentionState {
     last_id: u64,
     removed_through: u64,
     removed_until: Option<i64>,
@@ -106,10 +106,10 @@ struct Kept {
 pub(crate) fn page(path: &Path, filter: &EventFilter) -> Result<Page, Error> {
     let mut connection = open_to_read(path)?;
     let snapshot = connection.transaction()?;
-    let kept = Kept::read(&snapshot)?;
+    let retention = RetentionState::read(&snapshot)?;
     let next = match filter.order {
         Order::OldestFirst => filter.after_id.unwrap_or(0),
-        Order::NewestFirst => filter.before_id.unwrap_or(kept.last_id.saturating_add(1)),
+        Order::NewestFirst => filter.before_id.unwrap_or(retention.last_id.saturating_add(1)),
     };
     let mut page = Page { events: Vec::new(), next, more: false, gap: None };
     if let Some(range) = id_range(&snapshot, filter)? {
@@ -118,9 +118,9 @@ pub(crate) fn page(path: &Path, filter: &EventFilter) -> Result<Page, Error> {
     let is_open = filter.to.is_none() && filter.before_id.is_none();
     if !page.more && is_open && filter.order == Order::OldestFirst {
         // All events are read, so the next page need not look at them again.
-        page.next = page.next.max(kept.last_id);
+        page.next = page.next.max(retention.last_id);
     }
-    page.gap = gap(&snapshot, filter, &kept, &page)?;
+    page.gap = gap(&snapshot, filter, &retention, &page)?;
     Ok(page)
 }
 
@@ -162,9 +162,9 @@ fn first_in(
     Ok(snapshot.prepare_cached(sql)?.query_row(<[u64; 2]>::from(range), |row| row.get(0))?)
 }
 
-impl Kept {
+impl RetentionState {
     fn read(snapshot: &Transaction<'_>) -> Result<Self, Error> {
-        let kept = snapshot.query_row(
+        let state = snapshot.query_row(
             "SELECT last_id, removed_through, removed_until FROM progress",
             (),
             |row| {
@@ -172,7 +172,7 @@ impl Kept {
                 Ok(Self { last_id, removed_through, removed_until: row.get(2)? })
             },
         )?;
-        Ok(kept)
+        Ok(state)
     }
 
     /// Whether the range begins before the oldest event that is kept.
@@ -288,18 +288,18 @@ fn event_json(row: &Row<'_>) -> Result<(u64, Box<RawValue>), Error> {
 fn gap(
     snapshot: &Transaction<'_>,
     filter: &EventFilter,
-    kept: &Kept,
+    retention: &RetentionState,
     page: &Page,
 ) -> Result<Option<EventGap>, Error> {
     // The newest come first: older pages follow, and `more` is false in the last one.
     let is_last = filter.order == Order::OldestFirst || !page.more;
-    let oldest_at = if is_last && kept.is_exceeded_by(filter) {
+    let oldest_at = if is_last && retention.is_exceeded_by(filter) {
         let oldest: Option<i64> = snapshot.query_row(
             "SELECT min(recorded_at) FROM (SELECT recorded_at FROM events ORDER BY id LIMIT 1)",
             (),
             |row| row.get(0),
         )?;
-        oldest.or(kept.removed_until).map(Moment::from_millis)
+        oldest.or(retention.removed_until).map(Moment::from_millis)
     } else {
         None
     };

@@ -69,21 +69,21 @@ impl Index {
     }
 
     /// The live records of a segment with this content; `None` if that is not what was written.
-    pub(crate) fn living(&self, segment: u64, content: &[u8]) -> Option<LogBatch> {
-        let mut living = BTreeMap::new();
+    pub(crate) fn live_batch(&self, segment: u64, content: &[u8]) -> Option<LogBatch> {
+        let mut live = BTreeMap::new();
         // The first frame identifies the log of the segment.
         for (_, batch) in frames(content).skip(1) {
             for (record, len) in records(batch)? {
                 let item = record.change(len).item;
                 if self.get(&item).is_some_and(|(lies_in, _)| *lies_in == segment) {
                     // Of several about one item the last is live.
-                    living.insert(item, record);
+                    live.insert(item, record);
                 }
             }
         }
         let mut batch = LogBatch::default();
-        living.values().for_each(|record| batch.add(record));
-        (living.len() == self.segments.get(&segment)?.live_records).then_some(batch)
+        live.values().for_each(|record| batch.add(record));
+        (live.len() == self.segments.get(&segment)?.live_records).then_some(batch)
     }
 
     /// Whether a key has this value already.

@@ -38,7 +38,7 @@ pub use segment::Position;
 pub(crate) use segment::{segment_numbers, segment_path};
 
 /// A segment is followed by another when it is larger than this, in bytes. Small enough that to
-/// append its living again takes a few milliseconds.
+/// append its live records again takes a few milliseconds.
 const SEGMENT_MAX: u64 = 4 << 20;
 /// What the log may hold besides twice what is live before it is cleaned, in segments.
 const SLACK_SEGMENTS: u64 = 2;
@@ -229,7 +229,7 @@ impl Log {
                 if moved || is_small || self.hangs(SYNC_WITHIN) {
                     return Ok(());
                 }
-                self.append_living(oldest)?;
+                self.append_live(oldest)?;
                 moved = true;
             }
             let (segment, path) = (Arc::clone(&self.segment), segment_path(&self.dir, oldest));
@@ -243,10 +243,10 @@ impl Log {
     }
 
     /// Appends a segment's live records again.
-    fn append_living(&mut self, oldest: u64) -> Result<(), StoreError> {
+    fn append_live(&mut self, oldest: u64) -> Result<(), StoreError> {
         let path = segment_path(&self.dir, oldest);
         let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
-        let Some(mut batch) = self.index.living(oldest, &bytes) else {
+        let Some(mut batch) = self.index.live_batch(oldest, &bytes) else {
             let error = format!("{} is not what was written to it", path.display());
             return Err(StoreError::Failed(error));
         };
