@@ -265,9 +265,10 @@ impl MasterSession {
                 let is_renewed = matches!(renewed, Ok(true));
                 self.renewal.end(is_renewed.then(|| self.master.token()).as_ref());
                 match renewed {
-                    // The present token is valid for the other half of its life; when it expires,
-                    // the login of a call ends the link.
-                    Err(error @ Error::LoginRefused { .. }) => {
+                    // The present token is valid for the other half of its life.
+                    Err(error @ Error::LoginRefused { .. })
+                        if !self.master.token().is_expired() =>
+                    {
                         let error = LinkError::from(&error);
                         if self.renewal.refused(&error) {
                             let master = self.master.connection().options().peer.name();

@@ -18,6 +18,7 @@ pub(crate) struct Token {
     value: MetadataValue<Ascii>,
     /// `None` if it has no expiry.
     renew_at: Option<Instant>,
+    valid_until: Option<Instant>,
     expires_at: Option<Moment>,
 }
 
@@ -39,13 +40,12 @@ impl Token {
             let issued = claims.iat.unwrap_or(wall_time.millis() / 1_000);
             u64::try_from(claims.exp.saturating_sub(issued)).unwrap_or(0)
         });
-        let renew_at = life_s.map(|life_s| {
-            // Beyond a year it does not matter, and an instant has an end.
-            let half = Duration::from_secs(life_s.min(365 * 86_400)) / 2;
-            now + half.max(RENEWAL_MIN)
-        });
+        // Beyond a year it does not matter, and an instant has an end.
+        let life = life_s.map(|life_s| Duration::from_secs(life_s.min(365 * 86_400)));
+        let renew_at = life.map(|life| now + (life / 2).max(RENEWAL_MIN));
+        let valid_until = life.map(|life| now + life);
         let expires_at = claims.map(|claims| Moment::from_millis(claims.exp.saturating_mul(1_000)));
-        Some(Self { value, renew_at, expires_at })
+        Some(Self { value, renew_at, valid_until, expires_at })
     }
 
     pub(crate) const fn value(&self) -> &MetadataValue<Ascii> {
@@ -54,6 +54,10 @@ impl Token {
 
     pub(crate) const fn renew_at(&self) -> Option<Instant> {
         self.renew_at
+    }
+
+    pub(crate) fn is_expired(&self) -> bool {
+        self.valid_until.is_some_and(|until| until <= Instant::now())
     }
 
     /// By the master's clock.
@@ -92,12 +96,17 @@ mod tests {
         }
         let endless = token(&format!(r#"{{"iat":0,"exp":{}}}"#, i64::MAX));
         assert!(renewed_in(&endless).is_some());
+        tokio::time::advance(Duration::from_secs(3_599)).await;
+        assert!(!hour.is_expired());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(hour.is_expired() && !endless.is_expired());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_token_that_is_no_jwt_is_used_without_renewal() {
         let token = Token::new("opaque", Instant::now(), Moment::default()).unwrap();
         assert_eq!((token.renew_at(), token.expires_at()), (None, None));
+        assert!(!token.is_expired());
         assert!(Token::new("line\nbreak", Instant::now(), Moment::default()).is_none());
         assert!(Token::new("", Instant::now(), Moment::default()).is_none());
         assert!(!format!("{token:?}").contains("opaque"));

@@ -78,7 +78,7 @@ async fn calls_that_wait_for_a_login_that_fails_do_not_log_in_themselves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_renewal_that_is_refused_leaves_the_link_up_while_its_token_is_valid() {
+async fn a_renewal_that_is_refused_ends_the_link_only_when_its_token_has_expired() {
     let master = Master::start_with(&["a"], 1, |mut settings| {
         settings.master.as_mut().unwrap().token_lifetime = Duration::from_secs(8);
         settings
@@ -93,4 +93,6 @@ async fn a_renewal_that_is_refused_leaves_the_link_up_while_its_token_is_valid()
     campus.see_event(&format!("campus_a/{device}"), "disconnected").await;
     assert_eq!(campus.master.simulator.control().connections_count(), 1, "on one connection");
     assert!(campus.master.simulator.control().subscriptions().len() == 1, "on one stream");
+    let info = campus.see_master("lost", |info| info["state"] == "lost").await;
+    assert_eq!(info["last_error"]["code"], "login_refused", "{info}");
 }
