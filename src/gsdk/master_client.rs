@@ -30,8 +30,15 @@ pub struct MasterClient {
     /// The tenant's certificate (PEM), which a login shows.
     certificate: String,
     token: Mutex<Token>,
-    /// Held during a login, so that calls that fail together log in once; when one last failed.
-    login: tokio::sync::Mutex<Option<Instant>>,
+    /// The last login that failed. Locked during a login, so that calls whose token expired
+    /// together log in once.
+    failed_login: tokio::sync::Mutex<Option<FailedLogin>>,
+}
+
+struct FailedLogin {
+    at: Instant,
+    /// The master's answer, if it refused the certificate.
+    refusal: Option<Status>,
 }
 
 impl fmt::Debug for MasterClient {
@@ -60,7 +67,7 @@ impl MasterClient {
                         version,
                         certificate,
                         token: Mutex::new(token),
-                        login: tokio::sync::Mutex::default(),
+                        failed_login: tokio::sync::Mutex::default(),
                     }));
                 }
             }
@@ -108,30 +115,38 @@ impl MasterClient {
         let (token, until) = (self.token(), Instant::now() + deadline);
         match self.connection.send(self.version, Some(&token), call, deadline).await {
             Err(error) if error.grpc_code() == Some(Code::Unauthenticated) => {
-                let replaced = timeout_at(until, self.replace(&token)).await.map_err(|_| {
-                    let peer = self.connection.options().peer.clone();
-                    Error::Deadline { peer, method: LoginRequest::METHOD, deadline }
-                });
-                if !replaced?? {
-                    return Err(error);
+                match timeout_at(until, self.replace(&token)).await {
+                    Ok(Ok(true)) => {}
+                    // The time-out of a login would say that the call may have been executed.
+                    Err(_) | Ok(Ok(false) | Err(Error::Deadline { .. })) => return Err(error),
+                    Ok(Err(login_error)) => return Err(login_error),
                 }
                 let (token, left) = (self.token(), until.saturating_duration_since(Instant::now()));
-                self.connection.send(self.version, Some(&token), call, left).await
+                let repeated = self.connection.send(self.version, Some(&token), call, left).await;
+                repeated.map_err(|error| match error {
+                    Error::Deadline { peer, method, .. } => {
+                        Error::Deadline { peer, method, deadline }
+                    }
+                    error => error,
+                })
             }
             outcome => outcome,
         }
     }
 
     /// Logs in again, unless this token has been replaced already. Returns whether there is another
-    /// token: there is none if the login of another call failed while this one waited for it.
+    /// token: there is none if the login of another call failed while this one waited for it. A
+    /// refusal of that login is the result of both.
     pub(crate) async fn replace(&self, token: &Token) -> Result<bool, Error> {
         let asked_at = Instant::now();
-        let mut failed_at = self.login.lock().await;
+        let mut failed = self.failed_login.lock().await;
         if self.token().value() != token.value() {
             return Ok(true);
         }
-        if failed_at.is_some_and(|failed_at| failed_at >= asked_at) {
-            return Ok(false);
+        if let Some(failed) = failed.as_ref().filter(|failed| failed.at >= asked_at) {
+            let Some(status) = failed.refusal.clone() else { return Ok(false) };
+            let peer = self.connection.options().peer.clone();
+            return Err(Error::LoginRefused { peer, status });
         }
         match log_in(&self.connection, self.version, &self.certificate).await {
             Ok(token) => {
@@ -139,7 +154,11 @@ impl MasterClient {
                 Ok(true)
             }
             Err(error) => {
-                *failed_at = Some(Instant::now());
+                let refusal = match &error {
+                    Error::LoginRefused { status, .. } => Some(status.clone()),
+                    _ => None,
+                };
+                *failed = Some(FailedLogin { at: Instant::now(), refusal });
                 Err(error)
             }
         }
