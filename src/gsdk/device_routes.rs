@@ -1,7 +1,7 @@
 //! Which gateway of a master has which device (pure). The master's stream names no gateway: a
 //! status belongs to the gateway whose list has the device.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ const UNLISTED_FOR: Duration = Duration::from_secs(60);
 const UNLISTED_MAX: usize = 8_192;
 /// Statuses of unknown devices that are held until it is known whose they are.
 const HELD_MAX: usize = 8_192;
+/// Those of one device, the latest: one that connects often must not take the room of others.
+const HELD_OF_DEVICE_MAX: usize = 64;
 
 /// The destination of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +40,17 @@ pub(crate) struct DeviceRoutes {
     reported: HashMap<DeviceId, Arc<str>>,
     /// The devices that no gateway has, and until when they are not looked up again.
     unlisted: HashMap<DeviceId, Instant>,
-    /// Statuses of unknown devices, and whether the gateways have been requested since.
-    held: BTreeMap<DeviceId, (bool, Vec<LinkEvent>)>,
+    /// Statuses of unknown devices.
+    held: BTreeMap<DeviceId, HeldStatuses>,
     held_len: usize,
+}
+
+#[derive(Debug, Default)]
+struct HeldStatuses {
+    /// Whether the master's list was requested after the first status and after the last one that
+    /// shows the device as connected.
+    is_requested: bool,
+    statuses: VecDeque<LinkEvent>,
 }
 
 impl DeviceRoutes {
@@ -82,9 +92,8 @@ impl DeviceRoutes {
         Some(self.slot(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway))
     }
 
-    /// Holds the status of an unknown device; one too many is dropped. Returns whether the gateways
-    /// have to be requested: they are not yet since the device's first status, or since it has
-    /// connected.
+    /// Holds the status of an unknown device, if there is room. Returns whether the master's list
+    /// is needed: it was not requested since the device's first status or its last connect.
     pub(crate) fn hold(
         &mut self,
         device_id: DeviceId,
@@ -95,15 +104,19 @@ impl DeviceRoutes {
             return false;
         }
         self.held_len += 1;
-        let (is_covered, statuses) = self.held.entry(device_id).or_default();
-        statuses.push(status);
-        *is_covered &= !is_connected;
-        !*is_covered
+        let held = self.held.entry(device_id).or_default();
+        held.statuses.push_back(status);
+        if held.statuses.len() > HELD_OF_DEVICE_MAX {
+            held.statuses.pop_front();
+            self.held_len -= 1;
+        }
+        held.is_requested &= !is_connected;
+        !held.is_requested
     }
 
     /// The master's list of gateways was requested.
     pub(crate) fn requested(&mut self) {
-        self.held.values_mut().for_each(|(is_covered, _)| *is_covered = true);
+        self.held.values_mut().for_each(|held| held.is_requested = true);
     }
 
     /// The master's list of gateways: the devices of each. Returns the held statuses of
@@ -119,13 +132,13 @@ impl DeviceRoutes {
         }
         self.unlisted.retain(|_, until| *until > now);
         let (mut found, mut unlisted) = (Vec::new(), 0);
-        for (device_id, (is_covered, statuses)) in std::mem::take(&mut self.held) {
+        for (device_id, held) in std::mem::take(&mut self.held) {
             match self.known(device_id) {
                 Some(StatusRoute::Gateway(slot)) => {
-                    found.extend(statuses.into_iter().map(|status| (slot, status)));
+                    found.extend(held.statuses.into_iter().map(|status| (slot, status)));
                 }
                 Some(_) => {}
-                None if !is_covered => _ = self.held.insert(device_id, (false, statuses)),
+                None if !held.is_requested => _ = self.held.insert(device_id, held),
                 None => {
                     unlisted += 1;
                     if self.unlisted.len() < UNLISTED_MAX {
@@ -134,13 +147,13 @@ impl DeviceRoutes {
                 }
             }
         }
-        self.held_len = self.held.values().map(|(_, statuses)| statuses.len()).sum();
+        self.held_len = self.held.values().map(|held| held.statuses.len()).sum();
         (found, unlisted)
     }
 
     /// Whether statuses are held that the next report of the gateways is to explain.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.held.values().any(|(is_covered, _)| !is_covered)
+        self.held.values().any(|held| !held.is_requested)
     }
 
     /// The list of the gateway in this slot: its devices, and whether each is connected. Where two
@@ -168,9 +181,9 @@ impl DeviceRoutes {
             }
             self.unlisted.remove(&device_id);
             // A held device was in no list, so it belongs to this gateway now.
-            if let Some((_, statuses)) = self.held.remove(&device_id) {
-                self.held_len -= statuses.len();
-                found.extend(statuses);
+            if let Some(held) = self.held.remove(&device_id) {
+                self.held_len -= held.statuses.len();
+                found.extend(held.statuses);
             }
         }
         (found, others)
@@ -270,6 +283,21 @@ mod tests {
         routes.requested();
         assert_eq!(routes.reported([], now).1, HELD_MAX);
         assert_eq!((routes.held_len, routes.unlisted.len()), (0, UNLISTED_MAX));
+    }
+
+    #[test]
+    fn a_device_that_connects_during_each_lookup_leaves_room_for_others() {
+        let (mut routes, now) = (routes(), Instant::now());
+        for _ in 0..HELD_MAX {
+            routes.hold(id(1), true, event(1, Status::TcpConnected));
+            routes.requested();
+            routes.hold(id(1), true, event(1, Status::TcpConnected));
+            assert_eq!(routes.reported([], now), (vec![], 0));
+        }
+        assert!(routes.held_len <= 64, "{}", routes.held_len);
+        let other = refused(2);
+        assert!(routes.hold(id(2), false, other.clone()));
+        assert_eq!(routes.listed(0, [(id(2), true)]).0, [other]);
     }
 
     #[test]
