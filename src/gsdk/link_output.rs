@@ -54,11 +54,12 @@ impl LinkOutput {
 
     /// The link is down, or an attempt failed, while the connection to its master stands.
     pub(crate) fn absent(&self, error: LinkError) -> Result<(), Disconnect> {
-        let last_activity = self.is_up().then(|| Instant::now().into_std());
+        // The reader of the report finds no client.
+        let client = self.client.send_replace(None);
+        let last_activity = client.is_some().then(|| Instant::now().into_std());
+        let reported = self.reports.try_send(LinkReport::Down { error, last_activity });
         // With a full queue the connection to the master ends, and with it this link.
-        self.reports.try_send(LinkReport::Down { error, last_activity })?;
-        self.client.send_replace(None);
-        Ok(())
+        reported.inspect_err(|_| _ = self.client.send_replace(client))
     }
 
     /// The link is down, or an attempt failed; false if the receiver of the reports is gone.
