@@ -46,12 +46,10 @@ impl Disconnect {
         Self::new(DisconnectKind::Refused, ErrorCode::Overflow, message)
     }
 
-    /// From a panic of the link's task.
+    /// From a panic during an attempt, or on a link that was up.
     pub(crate) fn from_panic(peer: &Peer, panic: &str) -> Self {
-        let message = format!(
-            "{peer}: internal error: its task panicked and was restarted; please report this: \
-             {panic}"
-        );
+        let message =
+            format!("{peer}: internal error: its task panicked; please report this: {panic}");
         Self::new(DisconnectKind::Refused, ErrorCode::Internal, message)
     }
 

@@ -115,7 +115,7 @@ pub enum ErrorCode {
     StreamEnded,
     NoSignOfLife,
     Overflow,
-    /// The gateway's task panicked.
+    /// An attempt to connect, or the link, ended in a panic.
     Internal,
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::channel::KeepAlive;
 use super::connection::{Connector, GrpcConnection};
 use super::disconnect::Disconnect;
-use super::error::LinkError;
+use super::error::{ErrorCode, LinkError};
 use crate::net::{Backoff, FailureLog};
 use crate::task::catch_panic;
 
@@ -41,9 +41,9 @@ pub(crate) struct AttemptState {
 
 impl AttemptState {
     /// The link is up, with the services of `package`.
-    pub(crate) fn connected(&mut self, connection: &Arc<GrpcConnection>, package: &'static str) {
+    pub(crate) fn connected(&self, connection: &Arc<GrpcConnection>, package: &'static str) {
         self.up.send_replace(Some((Instant::now(), connection.clone())));
-        let failures = self.failures.reset();
+        let failures = self.failures.failures();
         let (gateway, master, noun) = self.connector.options.peer.log_names();
         tracing::info!(gateway, master, package, failures, "connected to the {noun}");
     }
@@ -80,6 +80,9 @@ async fn run(link: impl Supervised, mut state: AttemptState) {
     loop {
         let disconnect = attempt(&link, &mut state).await;
         let (last_activity, lasted) = state.take_uptime().unzip();
+        if lasted.is_some() {
+            state.failures.reset();
+        }
         let error = disconnect.error();
         let (gateway, master, noun) = state.connector.options.peer.log_names();
         let retry_at_once =
@@ -87,7 +90,8 @@ async fn run(link: impl Supervised, mut state: AttemptState) {
         if retry_at_once {
             state.connector.keep_alive = KeepAlive::Calls;
             tracing::info!(gateway, master, "{noun} rejects HTTP/2 pings; keep-alive by calls");
-        } else if state.failures.count(&error.message).1 {
+        } else if state.failures.count(&error.message).1 && error.code != ErrorCode::Internal {
+            // A panic is logged where it was caught.
             let code = error.code.as_str();
             let what = if lasted.is_some() { "disconnected from" } else { "cannot connect to" };
             tracing::warn!(gateway, master, code, %error, "{what} the {noun}; retrying");

@@ -297,6 +297,7 @@ async fn a_panic_ends_the_link_and_not_the_task() {
     observed.link.list_now();
     let (_, error) = observed.down_after_all().await;
     assert_eq!(error.code.as_str(), "internal");
+    assert!(error.message.contains("its task panicked; please report this: "), "{error}");
     assert!(error.message.contains("made to die"), "{error}");
     observed.up().await;
     assert!(died.load(Ordering::Relaxed));
