@@ -17,7 +17,8 @@ pub enum LinkReport {
     Event(LinkEvent),
     /// The link is up, in the package in which the gateway, or its master, answers.
     Up { package: &'static str, certificate_expires_at: Option<Moment> },
-    /// The link is down, since its last byte; no time: an attempt to connect failed.
+    /// The link is down, or an attempt to connect failed. `last_activity`: when the last byte came,
+    /// if the link was up.
     Down { error: LinkError, last_activity: Option<Instant> },
     /// The list could not be read; the link is still up.
     ListFailed(LinkError),
@@ -44,7 +45,8 @@ pub enum MasterReport {
     Gateways(Vec<String>),
     /// A time by the master's clock, in Unix seconds, and when it was received.
     Clock { timestamp_s: u32, received: Instant },
-    /// The link is down, since its last byte; no time: an attempt to connect failed.
+    /// The link is down, or an attempt to connect failed. `last_activity`: when the last byte came,
+    /// if the link was up.
     Down { error: LinkError, last_activity: Option<Instant> },
 }
 
@@ -92,7 +94,7 @@ impl<Id: Clone, Report> ReportSink<Id, Report> {
 mod tests {
     use super::*;
 
-    /// A million may wait in the queue.
+    /// A million may wait, in the queue and sorted by gateway.
     #[test]
     fn a_report_is_small() {
         assert!(size_of::<(GatewayIndex, LinkReport)>() <= 72);
