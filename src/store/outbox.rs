@@ -39,6 +39,8 @@ pub(crate) struct Outbox {
     limits: OutboxLimits,
     /// By ID, so the oldest is the first.
     events: BTreeMap<u64, Box<Waiting>>,
+    /// How many events of its subject were lost before an event, where any were.
+    lost_before: BTreeMap<u64, u64>,
     compressor: Compressor,
     queues: HashMap<Subject, SubjectQueue>,
     /// The first events of subjects with none in flight.
@@ -66,6 +68,7 @@ impl Outbox {
         Self {
             limits,
             events: BTreeMap::new(),
+            lost_before: BTreeMap::new(),
             compressor: Compressor::default(),
             queues: HashMap::new(),
             ready: ReadyEvents::default(),
@@ -106,12 +109,15 @@ impl Outbox {
         queue.ids.push_back(event.id);
         let lost = std::mem::take(&mut queue.lost);
         let (id, len) = (event.id, event.payload.len());
-        let mut waiting = Box::new(Waiting::new(event, lost));
+        let mut waiting = Box::new(Waiting::new(event));
         if self.bytes > PLAIN_BYTES_MAX {
             self.compressor.compress(&mut waiting);
         }
         self.bytes += len;
         self.events.insert(id, waiting);
+        if lost > 0 {
+            self.lost_before.insert(id, lost);
+        }
         lost
     }
 
@@ -119,10 +125,8 @@ impl Outbox {
     pub(crate) fn restore_lost(&mut self, key: &Key, lost: u64) {
         match key {
             Key::Lost(subject) => self.queues.entry(subject.clone()).or_default().lost = lost,
-            Key::LostBefore(id) => {
-                if let Some(waiting) = self.events.get_mut(id) {
-                    waiting.lost = lost;
-                }
+            Key::LostBefore(id) if self.events.contains_key(id) => {
+                self.lost_before.insert(*id, lost);
             }
             _ => {}
         }
@@ -143,7 +147,7 @@ impl Outbox {
         };
         let waiting = self.events.get(&id)?;
         self.queues.get_mut(&waiting.head().subject)?.in_flight = true;
-        Some((waiting.event(), waiting.lost))
+        Some((waiting.event(), self.lost_before.get(&id).copied().unwrap_or(0)))
     }
 
     /// Events that could not be sent are checked again.
@@ -245,7 +249,7 @@ impl Outbox {
     /// Everything that waits, for a log that begins.
     pub(crate) fn records(&self) -> impl Iterator<Item = Record<'_>> {
         let events = self.events.values().map(|waiting| Record::Event(waiting.event()));
-        let before = self.events.iter().map(|(id, waiting)| (Key::LostBefore(*id), waiting.lost));
+        let before = self.lost_before.iter().map(|(id, lost)| (Key::LostBefore(*id), *lost));
         let since = self.queues.iter();
         let since = since.map(|(subject, queue)| (Key::Lost(subject.clone()), queue.lost));
         let lost = before.chain(since).filter(|(_, lost)| *lost > 0);
@@ -276,9 +280,10 @@ impl Outbox {
         {
             self.ready.insert(subject, next);
         }
-        let lost = self.finish(id, false)?.lost;
+        let lost = self.lost_before.get(&id).copied().unwrap_or(0);
+        self.finish(id, false)?;
         let (key, carried) = match next {
-            Some(next) => (Key::LostBefore(next), &mut self.events.get_mut(&next)?.lost),
+            Some(next) => (Key::LostBefore(next), self.lost_before.entry(next).or_default()),
             None => (Key::Lost(subject.clone()), &mut self.queues.get_mut(subject)?.lost),
         };
         *carried += lost + 1;
@@ -292,7 +297,7 @@ impl Outbox {
         let waiting = self.events.remove(&id)?;
         self.bytes -= waiting.payload_len();
         self.changes.add(&Record::Done { id, delivered });
-        if waiting.lost > 0 {
+        if self.lost_before.remove(&id).is_some() {
             self.changes.remove(Key::LostBefore(id));
         }
         Some(waiting)

@@ -12,14 +12,12 @@ use super::event::Event;
 /// A dictionary is used for this many payloads.
 const DICTIONARY_USES: u32 = 1_000;
 
-/// An event that waits for the broker.
+/// An event that waits for the broker. A million may wait, so its size counts.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     /// With its payload compressed, if it is.
     event: Event,
     compressed: Option<Compressed>,
-    /// Events of its subject that were lost before it.
-    pub(crate) lost: u64,
 }
 
 /// What restores a compressed payload.
@@ -31,8 +29,8 @@ struct Compressed {
 }
 
 impl Waiting {
-    pub(crate) const fn new(event: Event, lost: u64) -> Self {
-        Self { event, compressed: None, lost }
+    pub(crate) const fn new(event: Event) -> Self {
+        Self { event, compressed: None }
     }
 
     /// The event with its payload.

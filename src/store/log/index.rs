@@ -39,13 +39,13 @@ impl Index {
             }
             if let Some(live) = live {
                 let usage = self.segments.entry(segment).or_default();
-                usage.live_bytes += live.len;
+                usage.live_bytes += u64::from(live.len);
                 usage.live_records += 1;
             }
             if let Some((segment, dead)) = self.set(item, live.map(|live| (segment, live)))
                 && let Some(usage) = self.segments.get_mut(&segment)
             {
-                usage.live_bytes -= dead.len;
+                usage.live_bytes -= u64::from(dead.len);
                 usage.live_records -= 1;
             }
         }

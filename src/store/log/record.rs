@@ -86,7 +86,7 @@ pub(crate) struct RecordChange {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Live {
     /// Its length in bytes.
-    pub(crate) len: u64,
+    pub(crate) len: u32,
     /// The hash of its value.
     pub(crate) hash: u32,
 }
@@ -100,7 +100,8 @@ impl Record<'_> {
             Self::Put(key, value) => (Item::Value(key.clone()), Some(hash_of(value))),
             Self::Remove(key) => (Item::Value(key.clone()), None),
         };
-        RecordChange { item, live: hash.map(|hash| Live { len: len as u64, hash }) }
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        RecordChange { item, live: hash.map(|hash| Live { len, hash }) }
     }
 }
 
