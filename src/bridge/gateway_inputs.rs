@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound::{Excluded, Unbounded};
 
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 
 use super::details::DetailsRead;
 use super::masters;
@@ -66,27 +67,24 @@ impl GatewayInputs {
 
     /// Waits for reports of links or the result of a task. Cancel safe.
     pub(crate) async fn next(&mut self) -> GatewayInput {
-        let (waits, mut new) = (self.waiting.len > 0, Vec::new());
+        let (has_waiting, mut received) = (self.waiting.len > 0, Vec::new());
+        let (_, queue) = &mut self.reports;
         tokio::select! {
-            _ = self.reports.1.recv_many(&mut new, REPORTS_TAKEN_MAX), if !waits => {}
-            () = std::future::ready(()), if waits => {}
+            _ = queue.recv_many(&mut received, REPORTS_TAKEN_MAX), if !has_waiting => {}
+            // A burst must not keep the other tasks from running.
+            () = yield_now(), if has_waiting => {}
             Some(result) = self.results.1.recv() => return GatewayInput::Provisioned(result),
             Some(read) = self.details.1.recv() => return GatewayInput::Details(read),
         }
-        if !waits && new.len() < REPORTS_TAKEN_MAX {
-            return GatewayInput::Reports(new);
+        if !has_waiting && received.len() < REPORTS_TAKEN_MAX {
+            return GatewayInput::Reports(received);
         }
-        new.into_iter().for_each(|report| self.waiting.push(report));
-        while self.waiting.len < REPORTS_MAX
-            && let Ok(report) = self.reports.1.try_recv()
-        {
-            self.waiting.push(report);
-        }
+        self.waiting.fill(received, queue);
         GatewayInput::Reports(self.waiting.take(REPORTS_TAKEN_MAX))
     }
 }
 
-/// Reports of a burst, which are too many for one iteration.
+/// Reports of a burst, by gateway, until their turn.
 #[derive(Debug, Default)]
 struct WaitingReports {
     by_gateway: BTreeMap<GatewayIndex, VecDeque<LinkReport>>,
@@ -97,6 +95,20 @@ struct WaitingReports {
 }
 
 impl WaitingReports {
+    /// Adds those that were received and, as far as there is room, those that are in the queue.
+    fn fill(
+        &mut self,
+        received: Vec<(GatewayIndex, LinkReport)>,
+        queue: &mut mpsc::Receiver<(GatewayIndex, LinkReport)>,
+    ) {
+        received.into_iter().for_each(|report| self.push(report));
+        while self.len < REPORTS_MAX
+            && let Ok(report) = queue.try_recv()
+        {
+            self.push(report);
+        }
+    }
+
     fn push(&mut self, (gateway, report): (GatewayIndex, LinkReport)) {
         self.by_gateway.entry(gateway).or_default().push_back(report);
         self.len += 1;
@@ -129,7 +141,25 @@ impl WaitingReports {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    #[tokio::test]
+    async fn other_tasks_run_beside_a_burst() {
+        let mut inputs = GatewayInputs::new();
+        for _ in 0..10 * REPORTS_TAKEN_MAX {
+            inputs.reports().try_send((GatewayIndex(0), LinkReport::Listed(true))).unwrap();
+        }
+        let has_run = Arc::new(AtomicBool::new(false));
+        let set = Arc::clone(&has_run);
+        tokio::spawn(async move { set.store(true, Ordering::Relaxed) });
+        for _ in 0..5 {
+            inputs.next().await;
+        }
+        assert!(has_run.load(Ordering::Relaxed));
+    }
 
     #[tokio::test]
     async fn gateways_take_turns_in_a_burst_and_each_keeps_its_order() {

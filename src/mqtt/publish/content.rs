@@ -248,7 +248,7 @@ impl Content {
         states.next_device(view, |gateway, state| discovery.state_sent(gateway, state))
     }
 
-    /// The oldest event that may be sent. A gateway's event follows the state that it led to.
+    /// The next event that may be sent. A gateway's event follows the state that it led to.
     fn next_event(&self, outbox: &mut Outbox, directory: &Directory) -> Option<Outgoing> {
         let may_be_sent = |subject: &Subject| match subject {
             Subject::Gateway(name) => {
