@@ -126,7 +126,7 @@ impl Broker {
         self.scan = Scan::default();
         let connection = self.session.disconnected(state, reason, closed_by_broker);
         if let Some(forget) = self.forget.take() {
-            // It gets no answer, but the request has an event.
+            // There is no connection for its answer, but it is reported as an event.
             self.session.reply(state, &forget.interrupted());
         }
         connection

@@ -21,6 +21,8 @@ use crate::store::{Key, LogContent, decode, encode};
 
 /// Gateways that are discovered.
 const DISCOVERED_MAX: usize = 1_000;
+/// The same with those that were forgotten, whose names are kept.
+const STORED_MAX: usize = 10_000;
 
 /// A change of the gateways that there are, by name.
 #[derive(Debug)]
@@ -51,7 +53,7 @@ pub(crate) fn known_gateways(
         let Key::Discovered(master, gateway_id) = key else { continue };
         let discovers = config.masters.get(master).is_some_and(|master| master.discover);
         let (Some(StoredGateway { name, .. }), true) = (decode(value), discovers) else { continue };
-        let gateway = GatewayConfig::undescribed(Reach::Master {
+        let gateway = GatewayConfig::with_defaults(Reach::Master {
             master: master.clone(),
             gateway_id: gateway_id.clone(),
         });
@@ -113,7 +115,8 @@ impl DiscoveredGateways {
             return None;
         }
         let known = self.stored.values().filter(|stored| !stored.is_forgotten).count();
-        let was_full = std::mem::replace(&mut self.is_full, known >= DISCOVERED_MAX);
+        let is_full = known >= DISCOVERED_MAX || self.stored.len() >= STORED_MAX;
+        let was_full = std::mem::replace(&mut self.is_full, is_full);
         if self.is_full {
             if !was_full {
                 tracing::warn!(%master, gateway_id, "too many gateways; not discovered");
@@ -133,7 +136,7 @@ impl DiscoveredGateways {
             devices: Arc::default(),
         };
         tracing::info!(%master, gateway = %name, gateway_id, "gateway discovered");
-        let config = GatewayConfig::undescribed(Reach::Master {
+        let config = GatewayConfig::with_defaults(Reach::Master {
             master: master.clone(),
             gateway_id: gateway_id.to_owned(),
         });

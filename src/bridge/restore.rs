@@ -68,6 +68,7 @@ impl Restore<'_> {
             self.state.persistence.restore(&key, &value);
             if self.value(&key, &value).is_none() {
                 tracing::error!(?key, "store: a value cannot be read; ignored");
+                self.state.persistence.set(key, None);
             }
         }
         let State { directory, persistence, publisher, .. } = self.state;

@@ -12,14 +12,12 @@ use super::event_queue::UnreportedLoss;
 use super::state::State;
 use crate::commands::AnswerLimit;
 use crate::mqtt::{
-    self, Accepted, Ack, BrokerConnection, Connected, InfoOf, MessageKind, PublishError, Refusal,
-    Rejected, RetainHandling, Session, SessionEvent,
+    self, Accepted, Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, InfoOf, MessageKind,
+    PublishError, Refusal, Rejected, RetainHandling, Session, SessionEvent,
 };
 
 /// Events handled in one iteration.
 const EVENTS_TAKEN_MAX: usize = 64;
-/// Filters in one UNSUBSCRIBE packet: some kilobytes.
-const FILTERS_PER_UNSUBSCRIBE: usize = 64;
 
 /// Filters to subscribe, and how.
 pub(crate) type Filters = Vec<(String, RetainHandling)>;
@@ -165,10 +163,11 @@ impl BrokerSession {
         }
     }
 
-    /// Ends these subscriptions, in few packets: a connection takes less than a hundred at once.
+    /// Ends these subscriptions. One that finds the connection's queue full remains, which costs
+    /// nothing but messages that are ignored.
     pub(crate) fn unsubscribe(&mut self, filters: &[String]) {
         if let Some(connection) = &mut self.connection {
-            for filters in filters.chunks(FILTERS_PER_UNSUBSCRIBE) {
+            for filters in filters.chunks(FILTERS_PER_PACKET) {
                 connection.unsubscribe(filters.to_vec());
             }
         }

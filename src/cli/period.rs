@@ -23,7 +23,7 @@ pub(crate) struct Selected {
     #[arg(long, value_name = "TIME", conflicts_with = "last")]
     to: Option<String>,
     /// The time up to now, such as 30d
-    #[arg(long, value_name = "AGE", value_parser = an_age)]
+    #[arg(long, value_name = "AGE", value_parser = checked_age)]
     last: Option<String>,
     /// The time zone of dates, such as Europe/Berlin [default: time_zone of the configuration]
     #[arg(long, value_name = "ZONE", value_parser = time_zone)]
@@ -88,7 +88,7 @@ fn last_month(now: ZonedDateTime) -> String {
     last.strftime("%Y-%m").to_string()
 }
 
-fn an_age(text: &str) -> Result<String, &'static str> {
+fn checked_age(text: &str) -> Result<String, &'static str> {
     age(text).map(|_| text.to_owned()).ok_or("write an age as in 30d or 24h")
 }
 

@@ -164,9 +164,9 @@ impl TryFrom<GatewayTable> for GatewayConfig {
 }
 
 impl GatewayConfig {
-    /// A gateway that no table of the configuration describes, with the default settings.
+    /// A gateway without a table in the configuration: discovered, or given by its address.
     #[must_use]
-    pub fn undescribed(reach: Reach) -> Self {
+    pub fn with_defaults(reach: Reach) -> Self {
         Self {
             reach,
             audit_interval: Duration::from_secs(60),

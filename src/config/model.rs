@@ -46,7 +46,7 @@ pub struct Config {
     /// Time zone of local dates in periods and reports: a name of the IANA database such as
     /// `"Europe/Berlin"`; the zone data is built in.
     #[serde(deserialize_with = "values::time_zone", default = "values::machine_time_zone")]
-    #[schemars(with = "String", extend("x-default" = "the machine's, else UTC"))]
+    #[schemars(with = "String", extend("x-default" = "the machine's if it has a name, else UTC"))]
     pub time_zone: TimeZone,
     /// Whether model, firmware and MAC address of each connected device are read, once in each of
     /// its connections, at most ten devices of a gateway a second.

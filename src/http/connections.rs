@@ -22,8 +22,8 @@ use super::transport::Transport;
 use crate::net::{NO_HANDLES_REMEDY, no_handles_left};
 use crate::task::Heartbeat;
 
-/// Connections of a listener at once: the pages that may watch, the streams of events, and as many
-/// others. Few beside 1,024 file handles, a common limit of a process.
+/// Connections of a listener at once: 32 pages that watch, 32 streams of events and 32 others. Few
+/// beside 1,024 file handles, a common limit of a process.
 const CONNECTIONS_MAX: usize = 96;
 /// How long the head of a request may take, and a connection be idle before it.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);

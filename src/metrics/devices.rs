@@ -182,10 +182,10 @@ pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
         let name = gateway.device_name(*device_id, info.map(|info| info.device_type));
         text.push_str("\",");
         label(&mut text, "name", &name);
-        plain(&mut text, "device_type", info.map(|info| info.device_type));
-        plain(&mut text, "ip", info.and_then(|info| info.ip));
-        plain(&mut text, "mode", info.map(|info| info.mode));
-        plain(&mut text, "ssl", info.map(|info| info.ssl));
+        unescaped_label(&mut text, "device_type", info.map(|info| info.device_type));
+        unescaped_label(&mut text, "ip", info.and_then(|info| info.ip));
+        unescaped_label(&mut text, "mode", info.map(|info| info.mode));
+        unescaped_label(&mut text, "ssl", info.map(|info| info.ssl));
         let details = details.as_deref();
         for (name, value) in [
             ("model", details.and_then(|details| details.model.as_deref())),
@@ -200,7 +200,7 @@ pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
 }
 
 /// A label whose value has nothing to escape; empty if there is none.
-fn plain(text: &mut String, name: &str, value: Option<impl Display>) {
+fn unescaped_label(text: &mut String, name: &str, value: Option<impl Display>) {
     // Writing to a String cannot fail.
     _ = match value {
         Some(value) => write!(text, ",{name}=\"{value}\""),

@@ -107,3 +107,37 @@ pub struct GatewayEventContent<'a> {
     #[serde(flatten)]
     pub event: &'a GatewayEvent,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::Status;
+    use crate::ids::DeviceId;
+
+    #[test]
+    fn events_have_the_fields_of_the_contract() {
+        let gateway: GatewayName = "lobby".parse().unwrap();
+        let device_id = DeviceId::new(7).unwrap();
+        let (count, device_ids) = (2, [device_id].into());
+        for (event, json) in [
+            (GatewayEvent::Reachable, r#"{"gateway":"lobby"}"#),
+            (GatewayEvent::Unreachable, r#"{"gateway":"lobby"}"#),
+            (GatewayEvent::Corrected { count }, r#"{"gateway":"lobby","count":2}"#),
+            (
+                GatewayEvent::Restored { what: "slaves", count, device_ids },
+                r#"{"gateway":"lobby","what":"slaves","count":2,"device_ids":[7]}"#,
+            ),
+            (
+                GatewayEvent::Withdrawn { what: "slaves", count, device_ids: [].into() },
+                r#"{"gateway":"lobby","what":"slaves","count":2,"device_ids":[]}"#,
+            ),
+            (
+                GatewayEvent::Stranger { device_id, status: Status::TcpConnected },
+                r#"{"gateway":"lobby","device_id":7,"status":"tcp_connected"}"#,
+            ),
+        ] {
+            let content = GatewayEventContent { gateway: &gateway, event: &event };
+            assert_eq!(serde_json::to_string(&content).unwrap(), json);
+        }
+    }
+}

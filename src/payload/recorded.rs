@@ -27,11 +27,12 @@ pub(crate) struct RecordedEvent {
 }
 
 impl RecordedEvent {
-    /// The statuses before and after, or what the gateway's event is about.
+    /// The statuses before and after, or what the event is about.
     pub(crate) fn detail(&self) -> String {
-        let count = self.count.map(|count| match &self.what {
-            Some(what) => format!("{count} of {what}"),
-            None => format!("{count} differences found"),
+        let count = self.count.map(|count| match (&self.what, self.event_type.as_str()) {
+            (Some(what), _) => format!("{count} of {what}"),
+            (None, "corrected") => format!("{count} differences found"),
+            (None, _) => format!("{count} events"),
         });
         let parts = [
             self.previous.as_ref().map(|previous| format!("{previous} →")),
@@ -69,6 +70,7 @@ mod tests {
                 None,
                 "ssl/enable ok",
             ),
+            (r#""event_type":"events_lost","count":5,"reason":"outbox_full""#, None, "5 events"),
             (r#""event_type":"reachable""#, None, ""),
         ] {
             let event = format!(

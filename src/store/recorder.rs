@@ -16,9 +16,10 @@ use super::log::LogContent;
 use super::span_writer::PROVEN_EVERY;
 use crate::ids::Moment;
 
-/// The history is written at most this often, unless more observations wait than this.
+/// The history is written at most this often ...
 const WRITE_EVERY: Duration = Duration::from_secs(1);
-const OBSERVATIONS_MANY: usize = 8_192;
+/// ... but at once when so many observations wait: about 1 MB.
+const OBSERVATIONS_URGENT: usize = 8_192;
 /// Between two attempts after an error.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 /// How long a clean stop waits for the history.
@@ -134,8 +135,8 @@ impl Recorder {
             return;
         }
         state.observations.append(observations);
-        let are_many = state.observations.len() >= OBSERVATIONS_MANY;
-        if !std::mem::replace(&mut state.written, true) || are_many {
+        let is_urgent = state.observations.len() >= OBSERVATIONS_URGENT;
+        if !std::mem::replace(&mut state.written, true) || is_urgent {
             drop(state);
             self.shared.changed.notify_one();
         }
@@ -186,18 +187,19 @@ impl SharedRecorder {
     }
 
     /// Waits until something is to be recorded, at most until `wake_at`, and not before
-    /// `not_before` unless it is to stop or this many observations wait.
+    /// `not_before` unless it is to stop or so many observations wait as are urgent.
     fn wait(
         &self,
         not_before: Instant,
         wake_at: Instant,
-        many: usize,
+        urgent_from: usize,
     ) -> MutexGuard<'_, RecorderState> {
         let mut state = self.lock();
         loop {
             let until = if state.written { not_before } else { wake_at };
             let left = until.saturating_duration_since(Instant::now());
-            let is_urgent = state.flush || state.stop.is_some() || state.observations.len() >= many;
+            let is_urgent =
+                state.flush || state.stop.is_some() || state.observations.len() >= urgent_from;
             if left.is_zero() || is_urgent {
                 return state;
             }
@@ -209,9 +211,9 @@ impl SharedRecorder {
 
 fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
     let (mut not_before, mut wake_at) = (Instant::now(), Instant::now());
-    let mut many = OBSERVATIONS_MANY;
+    let mut urgent_from = OBSERVATIONS_URGENT;
     loop {
-        let mut state = shared.wait(not_before, wake_at, many);
+        let mut state = shared.wait(not_before, wake_at, urgent_from);
         state.written = false;
         let (current, gap, now) = (state.current, state.gap.take(), state.now);
         let (flush, stop) = (state.flush, state.stop);
@@ -240,7 +242,8 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
             break;
         }
         not_before = Instant::now() + if retry { RETRY_EVERY } else { WRITE_EVERY };
-        many = if retry { usize::MAX } else { OBSERVATIONS_MANY };
+        // After an error only the time counts.
+        urgent_from = if retry { usize::MAX } else { OBSERVATIONS_URGENT };
         wake_at = match (retry, is_behind) {
             (true, _) => not_before,
             (false, true) => Instant::now() + CHECKPOINT_EVERY,

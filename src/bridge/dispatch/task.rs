@@ -143,7 +143,7 @@ pub(crate) async fn run(
                    raise it";
     let timed_out = Failure::new(FailureCode::Expired, message);
     let permit = tokio::select! {
-        // What comes first in this order, counts.
+        // In this order: a request that has expired is not run, even if it is its turn.
         biased;
         failure = expired(&started.requester, started.request.timeout, timed_out) => Err(failure),
         () = context.stopped() => Err(stopping()),

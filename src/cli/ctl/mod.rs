@@ -214,7 +214,7 @@ fn by_address(
     let server_name = server_name.clone().unwrap_or_else(|| address.host.clone());
     let (ca_file, queue_size) = (ca_file.to_owned(), QUEUE_SIZE_DEFAULT);
     let reach = Reach::Direct { address, ca_file, server_name, queue_size };
-    let (name, gateway) = (UNNAMED.parse()?, GatewayConfig::undescribed(reach));
+    let (name, gateway) = (UNNAMED.parse()?, GatewayConfig::with_defaults(reach));
     let entry = gateway_entry(&BTreeMap::new(), &name, &gateway);
     let target = gateway_target(&BTreeMap::new(), &name, &gateway);
     let target = target.context("a gateway at an address has no master")?;
