@@ -81,7 +81,7 @@ impl Renewal {
 
     /// Counts a refusal of the renewal; returns whether it is to be logged.
     pub(crate) fn refused(&mut self, error: &LinkError) -> bool {
-        self.failures.count(&error.message).1
+        self.failures.count(&error.message).is_due
     }
 
     /// The end of the present token, if that is not the one that was reported last: a call may have

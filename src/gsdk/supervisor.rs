@@ -90,11 +90,11 @@ async fn run(link: impl Supervised, mut state: AttemptState) {
         if retry_at_once {
             state.connector.keep_alive = KeepAlive::Calls;
             tracing::info!(gateway, master, "{noun} rejects HTTP/2 pings; keep-alive by calls");
-        } else if state.failures.count(&error.message).1 && error.code != ErrorCode::Internal {
+        } else if state.failures.count(&error.message).is_due && error.code != ErrorCode::Internal {
             // A panic is logged where it was caught.
-            let code = error.code.as_str();
+            let (code, failures) = (error.code.as_str(), state.failures.failures());
             let what = if lasted.is_some() { "disconnected from" } else { "cannot connect to" };
-            tracing::warn!(gateway, master, code, %error, "{what} the {noun}; retrying");
+            tracing::warn!(gateway, master, code, failures, %error, "{what} the {noun}; retrying");
         }
         if !link.ended(error, last_activity).await {
             return;

@@ -263,7 +263,7 @@ impl DialError {
 }
 
 /// The stable code of a failed attempt to connect, in payloads, metrics and logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum DialCode {
     CaFileUnreadable,
@@ -307,9 +307,15 @@ impl DialCode {
     pub fn as_str(self) -> &'static str {
         self.into()
     }
-}
 
-/// Whether the text of a code says that a file of the configuration is missing or cannot be read.
-pub fn is_file_missing(code: &str) -> bool {
-    code.ends_with("_file_unreadable")
+    /// Whether a file of the configuration is missing or cannot be read.
+    pub(crate) const fn is_file_missing(self) -> bool {
+        matches!(
+            self,
+            Self::CaFileUnreadable
+                | Self::CertFileUnreadable
+                | Self::KeyFileUnreadable
+                | Self::PasswordFileUnreadable
+        )
+    }
 }

@@ -23,10 +23,19 @@ struct RepeatedReason {
     logged_at: Instant,
 }
 
+/// A failure that was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CountedFailure {
+    /// How often its reason has occurred.
+    pub(crate) times: u64,
+    /// Whether it is to be logged now.
+    pub(crate) is_due: bool,
+}
+
 impl FailureLog {
-    /// Counts a failure; returns how often its reason has occurred, and whether it is to be logged
-    /// now. Reasons that differ only in numbers, such as seconds of silence, are the same.
-    pub(crate) fn count(&mut self, reason: &str) -> (u64, bool) {
+    /// Counts a failure. Reasons that differ only in numbers, such as seconds of silence, are the
+    /// same.
+    pub(crate) fn count(&mut self, reason: &str) -> CountedFailure {
         self.failures += 1;
         let now = Instant::now();
         let text: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
@@ -36,13 +45,13 @@ impl FailureLog {
             if is_due {
                 known.logged_at = now;
             }
-            return (known.times, is_due);
+            return CountedFailure { times: known.times, is_due };
         }
         if self.reasons.len() >= REASONS_MAX {
             self.reasons.remove(0);
         }
         self.reasons.push(RepeatedReason { text, times: 1, logged_at: now });
-        (1, true)
+        CountedFailure { times: 1, is_due: true }
     }
 
     pub(crate) const fn failures(&self) -> u64 {
@@ -59,16 +68,21 @@ impl FailureLog {
 mod tests {
     use super::*;
 
+    fn count(log: &mut FailureLog, reason: &str) -> (u64, bool) {
+        let CountedFailure { times, is_due } = log.count(reason);
+        (times, is_due)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_same_reason_is_logged_once_in_ten_minutes_until_a_reset() {
         let mut log = FailureLog::default();
-        assert_eq!(log.count("silent for 15 s"), (1, true));
-        assert_eq!(log.count("silent for 16 s"), (2, false));
-        assert_eq!(log.count("refused"), (1, true));
+        assert_eq!(count(&mut log, "silent for 15 s"), (1, true));
+        assert_eq!(count(&mut log, "silent for 16 s"), (2, false));
+        assert_eq!(count(&mut log, "refused"), (1, true));
         tokio::time::advance(REMIND_AFTER).await;
-        assert_eq!(log.count("refused"), (2, true));
-        assert_eq!(log.count("refused"), (3, false));
+        assert_eq!(count(&mut log, "refused"), (2, true));
+        assert_eq!(count(&mut log, "refused"), (3, false));
         assert_eq!(log.reset(), 5);
-        assert_eq!(log.count("refused"), (1, true));
+        assert_eq!(count(&mut log, "refused"), (1, true));
     }
 }

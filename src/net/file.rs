@@ -104,15 +104,15 @@ pub(crate) async fn off_runtime<T: Send + 'static>(
     name: &Path,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ReadError> {
-    static PERMITS: Mutex<BTreeMap<PathBuf, Arc<Semaphore>>> = Mutex::new(BTreeMap::new());
+    static FILE_LOCKS: Mutex<BTreeMap<PathBuf, Arc<Semaphore>>> = Mutex::new(BTreeMap::new());
     #[cfg(feature = "model")]
     if super::model::is_active() {
         // The model's paused clock would run on to the deadline while another thread works.
         return Ok(work());
     }
     let semaphore = {
-        let mut permits = PERMITS.lock().unwrap_or_else(PoisonError::into_inner);
-        permits.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
+        let mut locks = FILE_LOCKS.lock().unwrap_or_else(PoisonError::into_inner);
+        locks.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(1))).clone()
     };
     let reading = async move {
         let permit = semaphore.acquire_owned().await.map_err(io::Error::other)?;

@@ -6,7 +6,7 @@ use tracing::{debug, warn};
 
 use super::fault::{BrokerProblem, SessionFault};
 use super::settings::SessionSettings;
-use crate::net::FailureLog;
+use crate::net::{CountedFailure, FailureLog};
 
 /// Connections closed soon, one after another, that are no coincidence.
 const CLOSED_SOON_MAX: u32 = 3;
@@ -71,7 +71,7 @@ impl BrokerFailureLog {
         if stable {
             self.disconnect.reset();
         }
-        let (times, is_due) = self.disconnect.count(reason);
+        let CountedFailure { times, is_due } = self.disconnect.count(reason);
         if is_due {
             warn!(reason, times, ?retry_in, "disconnected from the broker; retrying");
         } else {
@@ -81,7 +81,7 @@ impl BrokerFailureLog {
 
     /// An attempt has failed.
     pub(crate) fn failed(&mut self, reason: &str, retry_in: Duration) {
-        let (_, is_due) = self.connect.count(reason);
+        let is_due = self.connect.count(reason).is_due;
         let attempts = self.connect.failures();
         if is_due {
             warn!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::packet::{BrokerReason, Granted};
 use super::settings::{Protocol, SessionSettings};
 use crate::mqtt::refusal::Refusal;
-use crate::net::{DialError, DialTarget, is_file_missing, late_alert};
+use crate::net::{DialError, DialTarget, late_alert};
 
 /// The smallest packet limit of use: a device's state or event has some 500 bytes.
 const PACKET_SIZE_NEEDED: u32 = 512;
@@ -136,7 +136,7 @@ impl SessionFault {
 
     /// Whether a file that the configuration names is missing or cannot be read.
     pub(crate) fn is_file_missing(&self) -> bool {
-        matches!(self, Self::Dial(error) if is_file_missing(error.code().as_str()))
+        matches!(self, Self::Dial(error) if error.code().is_file_missing())
     }
 
     /// Whether another attempt costs the broker nothing.
