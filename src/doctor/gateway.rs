@@ -11,7 +11,7 @@ use tonic::Code;
 use super::{Finding, count};
 use crate::fleet::{GatewayIndex, LinkEvent};
 use crate::gsdk::{ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkReport};
-use crate::net::{DialCode, GATEWAY_PORT, wall_time};
+use crate::net::{DialCode, wall_time};
 
 /// How long the stream is read. The first status shows the gateway's clock.
 const STREAM_DEADLINE: Duration = Duration::from_secs(3);
@@ -107,9 +107,9 @@ pub(crate) fn failed(options: &GatewayOptions, error: &Error) -> Finding {
 /// TLS succeeded, and no gRPC answer was received.
 fn no_grpc(options: &GatewayOptions, error: &Error) -> Finding {
     Finding::fail(format!(
-        "{error}, before any answer; check that {} is the gateway's gRPC port (usually \
-         {GATEWAY_PORT})",
-        options.address
+        "{error}, before any answer; check that {} is the {}",
+        options.address,
+        options.peer.expected_port()
     ))
     .about(options.peer.address_key())
 }

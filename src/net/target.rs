@@ -80,11 +80,12 @@ impl Peer {
         }
     }
 
-    /// Its name as the field `gateway` or `master` of a log line, and which of both it is.
+    /// The fields `gateway` and `master` of a log line, and the noun in its text.
     pub(crate) fn log_names(&self) -> (Option<&str>, Option<&str>, &'static str) {
         match self {
+            Self::Gateway(name) => (Some(name.as_str()), None, "gateway"),
             Self::Master(name) => (None, Some(name.as_str()), "master"),
-            peer => (Some(peer.name()), None, "gateway"),
+            Self::Broker { .. } => (None, None, "broker"),
         }
     }
 
