@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::fleet::LinkEvent;
+use crate::fleet::{GatewayIndex, LinkEvent};
 use crate::ids::DeviceId;
 
 /// How long a device that no gateway has is not looked up again.
-const UNLISTED_FOR: Duration = Duration::from_secs(60);
+const UNASSIGNED_FOR: Duration = Duration::from_secs(60);
 /// Such devices that are remembered. Further ones are found again by each of their statuses.
-const UNLISTED_MAX: usize = 8_192;
+const UNASSIGNED_MAX: usize = 8_192;
 /// Statuses of unknown devices that are held until it is known whose they are.
 const HELD_MAX: usize = 8_192;
 /// Those of one device, the latest: one that connects often must not take the room of others.
@@ -22,8 +22,7 @@ const HELD_OF_DEVICE_MAX: usize = 64;
 /// The destination of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StatusRoute {
-    /// To the gateway in this slot.
-    Gateway(usize),
+    Gateway(GatewayIndex),
     /// To none: its gateway is not one of ours, or no gateway had the device a short time ago.
     Elsewhere,
     /// To be held: it is not known whose the device is.
@@ -32,14 +31,14 @@ pub(crate) enum StatusRoute {
 
 #[derive(Debug, Default)]
 pub(crate) struct DeviceRoutes {
-    /// The slots of our gateways by their IDs.
-    slots: HashMap<Arc<str>, usize>,
+    /// Our gateways by their IDs.
+    gateways: HashMap<Arc<str>, GatewayIndex>,
     /// By the gateways' lists.
-    listed: HashMap<DeviceId, usize>,
+    listed: HashMap<DeviceId, GatewayIndex>,
     /// By the master's list of gateways: the gateway's ID.
     reported: HashMap<DeviceId, Arc<str>>,
     /// The devices that no gateway has, and until when they are not looked up again.
-    unlisted: HashMap<DeviceId, Instant>,
+    unassigned: HashMap<DeviceId, Instant>,
     /// Statuses of unknown devices.
     held: BTreeMap<DeviceId, HeldStatuses>,
     held_len: usize,
@@ -55,12 +54,12 @@ struct HeldStatuses {
 
 impl DeviceRoutes {
     /// Adds one of our gateways.
-    pub(crate) fn add_gateway(&mut self, id: Arc<str>, slot: usize) {
-        self.slots.insert(id, slot);
+    pub(crate) fn add_gateway(&mut self, id: Arc<str>, gateway: GatewayIndex) {
+        self.gateways.insert(id, gateway);
     }
 
-    pub(crate) fn slot(&self, gateway_id: &str) -> Option<usize> {
-        self.slots.get(gateway_id).copied()
+    pub(crate) fn gateway(&self, gateway_id: &str) -> Option<GatewayIndex> {
+        self.gateways.get(gateway_id).copied()
     }
 
     /// The destination of a status that shows the device as connected, or not.
@@ -75,9 +74,9 @@ impl DeviceRoutes {
         }
         if is_connected {
             // A gateway has accepted the device since it was looked up.
-            self.unlisted.remove(&device_id);
+            self.unassigned.remove(&device_id);
         }
-        match self.unlisted.get(&device_id) {
+        match self.unassigned.get(&device_id) {
             Some(until) if *until > now => StatusRoute::Elsewhere,
             _ => StatusRoute::Unknown,
         }
@@ -85,11 +84,11 @@ impl DeviceRoutes {
 
     /// By the lists of the gateways and of the master; `None` for a device that is in none.
     fn known(&self, device_id: DeviceId) -> Option<StatusRoute> {
-        if let Some(&slot) = self.listed.get(&device_id) {
-            return Some(StatusRoute::Gateway(slot));
+        if let Some(&gateway) = self.listed.get(&device_id) {
+            return Some(StatusRoute::Gateway(gateway));
         }
         let gateway_id = self.reported.get(&device_id)?;
-        Some(self.slot(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway))
+        Some(self.gateway(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway))
     }
 
     /// Holds the status of an unknown device, if there is room. Returns whether the master's list
@@ -119,36 +118,36 @@ impl DeviceRoutes {
         self.held.values_mut().for_each(|held| held.is_requested = true);
     }
 
-    /// The master's list of gateways: the devices of each. Returns the held statuses of
-    /// devices that are ours now, with their slots, and the number of devices that no gateway has.
+    /// The master's list of gateways: the devices of each. Returns the held statuses of devices
+    /// that are ours now, with their gateways, and the number of devices that no gateway has.
     pub(crate) fn reported(
         &mut self,
         gateways: impl IntoIterator<Item = (Arc<str>, Vec<DeviceId>)>,
         now: Instant,
-    ) -> (Vec<(usize, LinkEvent)>, usize) {
+    ) -> (Vec<(GatewayIndex, LinkEvent)>, usize) {
         self.reported.clear();
         for (gateway_id, device_ids) in gateways {
             self.reported.extend(device_ids.into_iter().map(|id| (id, gateway_id.clone())));
         }
-        self.unlisted.retain(|_, until| *until > now);
-        let (mut found, mut unlisted) = (Vec::new(), 0);
+        self.unassigned.retain(|_, until| *until > now);
+        let (mut found, mut unassigned) = (Vec::new(), 0);
         for (device_id, held) in std::mem::take(&mut self.held) {
             match self.known(device_id) {
-                Some(StatusRoute::Gateway(slot)) => {
-                    found.extend(held.statuses.into_iter().map(|status| (slot, status)));
+                Some(StatusRoute::Gateway(gateway)) => {
+                    found.extend(held.statuses.into_iter().map(|status| (gateway, status)));
                 }
                 Some(_) => {}
                 None if !held.is_requested => _ = self.held.insert(device_id, held),
                 None => {
-                    unlisted += 1;
-                    if self.unlisted.len() < UNLISTED_MAX {
-                        self.unlisted.insert(device_id, now + UNLISTED_FOR);
+                    unassigned += 1;
+                    if self.unassigned.len() < UNASSIGNED_MAX {
+                        self.unassigned.insert(device_id, now + UNASSIGNED_FOR);
                     }
                 }
             }
         }
         self.held_len = self.held.values().map(|held| held.statuses.len()).sum();
-        (found, unlisted)
+        (found, unassigned)
     }
 
     /// Whether statuses are held that the next report of the gateways is to explain.
@@ -156,30 +155,30 @@ impl DeviceRoutes {
         self.held.values().any(|held| !held.is_requested)
     }
 
-    /// The list of the gateway in this slot: its devices, and whether each is connected. Where two
+    /// The list of a gateway: its devices, and whether each is connected. Where two
     /// lists have a device, it belongs to the one that shows it as connected, else to the earlier.
     /// Returns the held statuses of these devices, which are older than the list, and the other
-    /// slots that had some of these devices: their lists are to be read again.
+    /// gateways that had some of these devices: their lists are to be read again.
     pub(crate) fn listed(
         &mut self,
-        slot: usize,
+        gateway: GatewayIndex,
         rows: impl IntoIterator<Item = (DeviceId, bool)>,
-    ) -> (Vec<LinkEvent>, BTreeSet<usize>) {
+    ) -> (Vec<LinkEvent>, BTreeSet<GatewayIndex>) {
         let rows: BTreeMap<DeviceId, bool> = rows.into_iter().collect();
-        self.listed.retain(|device_id, listed| *listed != slot || rows.contains_key(device_id));
+        self.listed.retain(|device_id, listed| *listed != gateway || rows.contains_key(device_id));
         let (mut found, mut others) = (Vec::new(), BTreeSet::new());
         for (device_id, is_connected) in rows {
             match self.listed.get(&device_id) {
-                Some(&other) if other != slot => {
+                Some(&other) if other != gateway => {
                     others.insert(other);
                     if is_connected {
-                        self.listed.insert(device_id, slot);
+                        self.listed.insert(device_id, gateway);
                     }
                 }
                 Some(_) => {}
-                None => _ = self.listed.insert(device_id, slot),
+                None => _ = self.listed.insert(device_id, gateway),
             }
-            self.unlisted.remove(&device_id);
+            self.unassigned.remove(&device_id);
             // A held device was in no list, so it belongs to this gateway now.
             if let Some(held) = self.held.remove(&device_id) {
                 self.held_len -= held.statuses.len();
@@ -210,17 +209,17 @@ mod tests {
 
     fn routes() -> DeviceRoutes {
         let mut routes = DeviceRoutes::default();
-        routes.add_gateway("a".into(), 0);
-        routes.add_gateway("b".into(), 1);
+        routes.add_gateway("a".into(), GatewayIndex(0));
+        routes.add_gateway("b".into(), GatewayIndex(1));
         routes
     }
 
     #[test]
     fn a_status_is_assigned_to_the_gateway_whose_list_has_the_device() {
         let (mut routes, now) = (routes(), Instant::now());
-        assert_eq!(routes.listed(0, [(id(1), true)]).1, BTreeSet::new());
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(0));
-        routes.listed(0, []);
+        assert_eq!(routes.listed(GatewayIndex(0), [(id(1), true)]).1, BTreeSet::new());
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(GatewayIndex(0)));
+        routes.listed(GatewayIndex(0), []);
         assert_eq!(routes.route(id(1), false, now), StatusRoute::Unknown);
     }
 
@@ -238,11 +237,11 @@ mod tests {
         routes.hold(id(4), false, refused(4));
         assert!(routes.is_waiting());
         let gateways = [("b".into(), vec![id(1)]), ("other".into(), vec![id(2)])];
-        let (found, unlisted) = routes.reported(gateways, now);
-        assert_eq!((found, unlisted), (vec![(1, held)], 1));
+        let (found, unassigned) = routes.reported(gateways, now);
+        assert_eq!((found, unassigned), (vec![(GatewayIndex(1), held)], 1));
         assert_eq!(routes.route(id(2), false, now), StatusRoute::Elsewhere);
         assert_eq!(routes.route(id(3), false, now), StatusRoute::Elsewhere);
-        assert_eq!(routes.route(id(3), false, now + UNLISTED_FOR), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(3), false, now + UNASSIGNED_FOR), StatusRoute::Unknown);
         assert!(routes.is_waiting(), "4 came after the request");
     }
 
@@ -266,7 +265,7 @@ mod tests {
         let held = event(1, Status::TryToConnect);
         assert!(routes.hold(id(1), false, held.clone()));
         assert!(routes.hold(id(2), false, refused(2)));
-        assert_eq!(routes.listed(0, [(id(1), true)]).0, [held]);
+        assert_eq!(routes.listed(GatewayIndex(0), [(id(1), true)]).0, [held]);
         routes.requested();
         let gateways = [("a".into(), vec![id(1)])];
         assert_eq!(routes.reported(gateways, now), (vec![], 1), "none is reported late");
@@ -282,7 +281,7 @@ mod tests {
         assert_eq!(routes.held_len, HELD_MAX);
         routes.requested();
         assert_eq!(routes.reported([], now).1, HELD_MAX);
-        assert_eq!((routes.held_len, routes.unlisted.len()), (0, UNLISTED_MAX));
+        assert_eq!((routes.held_len, routes.unassigned.len()), (0, UNASSIGNED_MAX));
     }
 
     #[test]
@@ -297,18 +296,24 @@ mod tests {
         assert!(routes.held_len <= 64, "{}", routes.held_len);
         let other = refused(2);
         assert!(routes.hold(id(2), false, other.clone()));
-        assert_eq!(routes.listed(0, [(id(2), true)]).0, [other]);
+        assert_eq!(routes.listed(GatewayIndex(0), [(id(2), true)]).0, [other]);
     }
 
     #[test]
     fn a_device_in_two_lists_belongs_to_the_one_that_has_it_connected() {
         let (mut routes, now) = (routes(), Instant::now());
-        routes.listed(0, [(id(1), true)]);
-        assert_eq!(routes.listed(1, [(id(1), false)]).1, BTreeSet::from([0]));
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(0));
-        assert_eq!(routes.listed(1, [(id(1), true)]).1, BTreeSet::from([0]));
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(1));
-        assert_eq!(routes.listed(0, []).1, BTreeSet::new());
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(1));
+        routes.listed(GatewayIndex(0), [(id(1), true)]);
+        assert_eq!(
+            routes.listed(GatewayIndex(1), [(id(1), false)]).1,
+            BTreeSet::from([GatewayIndex(0)])
+        );
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(GatewayIndex(0)));
+        assert_eq!(
+            routes.listed(GatewayIndex(1), [(id(1), true)]).1,
+            BTreeSet::from([GatewayIndex(0)])
+        );
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(GatewayIndex(1)));
+        assert_eq!(routes.listed(GatewayIndex(0), []).1, BTreeSet::new());
+        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(GatewayIndex(1)));
     }
 }

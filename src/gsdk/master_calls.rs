@@ -5,12 +5,12 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::error::Error;
 use super::types::ListedGateway;
-use crate::fleet::{AcceptFilter, Listed};
+use crate::fleet::{AcceptFilter, GatewayIndex, Listed};
 
 /// The result of a call. A list belongs to the link of its gateway with this number.
 pub(crate) enum CallResult {
-    List(usize, u64, Result<Vec<Listed>, Error>),
-    Filter(usize, u64, Result<AcceptFilter, Error>),
+    List(GatewayIndex, u64, Result<Vec<Listed>, Error>),
+    Filter(GatewayIndex, u64, Result<AcceptFilter, Error>),
     /// With the number of gateway statuses read when it was requested.
     Gateways(u64, Result<Vec<ListedGateway>, Error>),
     /// Whether there is another token.

@@ -52,7 +52,7 @@ impl MasterLink {
         Self { behind, reports, task }
     }
 
-    /// Adds a gateway behind the master; returns its link.
+    /// Adds a gateway behind the master, with an index of its own; returns its link.
     #[must_use]
     pub fn add(&self, index: GatewayIndex, name: GatewayName, gateway_id: &str) -> Link {
         let output = LinkOutput::new(index, Peer::Gateway(name), self.reports.clone());

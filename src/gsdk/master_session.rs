@@ -14,16 +14,16 @@ use super::convert;
 use super::device_routes::{DeviceRoutes, StatusRoute};
 use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
-use super::gateway_slots::GatewaySlots;
 use super::keep_alive;
 use super::master_calls::{CallResult, next_result};
 use super::master_client::{MasterClient, MasterStreams};
 use super::master_timers::{Check, Renewal};
 use super::reports::{LinkReport, MasterReport, MasterSink};
 use super::rpc::SUBSCRIBE_STATUS;
+use super::session_gateways::SessionGateways;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd};
 use super::types::ListedGateway;
-use crate::fleet::{LinkEvent, Listed, Status};
+use crate::fleet::{GatewayIndex, LinkEvent, Listed, Status};
 use crate::ids::DeviceId;
 use crate::proto::connect::StatusChange;
 use crate::proto::gateway::{self, GetListRequest};
@@ -33,7 +33,7 @@ pub(crate) struct MasterSession {
     streams: MasterStreams,
     behind: Arc<GatewaysBehind>,
     reports: MasterSink,
-    slots: GatewaySlots,
+    gateways: SessionGateways,
     routes: DeviceRoutes,
     /// Whether the master is connected to each gateway that it lists.
     connected: BTreeMap<String, bool>,
@@ -49,17 +49,17 @@ impl MasterSession {
     pub(crate) fn start(
         master: Arc<MasterClient>,
         streams: MasterStreams,
-        gateways: Vec<ListedGateway>,
+        listed: Vec<ListedGateway>,
         behind: Arc<GatewaysBehind>,
         reports: MasterSink,
     ) -> Result<Self, Disconnect> {
-        let slots = GatewaySlots::new(master.clone(), behind.list_requests.clone());
+        let gateways = SessionGateways::new(master.clone(), behind.list_requests.clone());
         let mut session = Self {
             master,
             streams,
             behind,
             reports,
-            slots,
+            gateways,
             routes: DeviceRoutes::default(),
             connected: BTreeMap::new(),
             calls: JoinSet::new(),
@@ -70,7 +70,7 @@ impl MasterSession {
         session.report_token()?;
         session.routes.requested();
         session.add_gateways()?;
-        session.gateways_read(0, gateways)?;
+        session.gateways_read(0, listed)?;
         session.check = Check::new();
         Ok(session)
     }
@@ -115,7 +115,9 @@ impl MasterSession {
                     self.answered(answer)?;
                     self.check_end(end.or(gateways_end))?;
                 }
-                requested = self.behind.list_requests.take() => self.slots.want_lists(&requested),
+                requested = self.behind.list_requests.take() => {
+                    requested.into_iter().for_each(|index| self.gateways.want_list(index));
+                }
                 () = self.behind.added.notified() => self.add_gateways()?,
                 Some(()) = check => self.start_check(),
                 Some(()) = renewal => self.start_renewal(),
@@ -141,7 +143,7 @@ impl MasterSession {
                 continue;
             };
             match self.routes.route(device_id, is_connected, now) {
-                StatusRoute::Gateway(slot) => self.slots.report(slot, event)?,
+                StatusRoute::Gateway(index) => self.gateways.report(index, event)?,
                 StatusRoute::Unknown => {
                     self.check.want(self.routes.hold(device_id, is_connected, event));
                 }
@@ -160,8 +162,8 @@ impl MasterSession {
             self.reports.try_send(MasterReport::Clock { timestamp_s: timestamp, received })?;
             let is_connected = status == i32::from(gateway::Status::Connected);
             self.changes += 1;
-            if let Some(slot) = self.routes.slot(&gateway_id) {
-                self.slots.set_status(slot, self.changes, true, is_connected)?;
+            if let Some(index) = self.routes.gateway(&gateway_id) {
+                self.gateways.set_status(index, self.changes, true, is_connected)?;
             }
             if self.connected.insert(gateway_id, is_connected).is_none() {
                 // A gateway that was added at the master.
@@ -180,20 +182,19 @@ impl MasterSession {
     ) -> Result<(), Disconnect> {
         self.connected = gateways.iter().map(|it| (it.id.clone(), it.is_connected)).collect();
         self.reports.try_send(MasterReport::Gateways(self.connected.keys().cloned().collect()))?;
-        for slot in 0..self.slots.len() {
-            let Some(id) = self.slots.id(slot) else { continue };
+        for (index, id) in self.gateways.ids() {
             let connected = self.connected.get(id.as_ref()).copied();
             let (is_listed, is_connected) = (connected.is_some(), connected == Some(true));
-            self.slots.set_status(slot, requested, is_listed, is_connected)?;
+            self.gateways.set_status(index, requested, is_listed, is_connected)?;
         }
         let devices = gateways.into_iter().map(|it| (Arc::from(it.id), it.device_ids));
-        let (found, unlisted) = self.routes.reported(devices, Instant::now());
-        if unlisted > 0 {
+        let (found, unassigned) = self.routes.reported(devices, Instant::now());
+        if unassigned > 0 {
             let master = self.master.connection().options().peer.name();
-            tracing::debug!(master, unlisted, "status of unknown devices");
+            tracing::debug!(master, devices = unassigned, "status of unknown devices");
         }
-        for (slot, event) in found {
-            self.slots.report(slot, event)?;
+        for (index, event) in found {
+            self.gateways.report(index, event)?;
         }
         self.check.want(self.routes.is_waiting());
         Ok(())
@@ -201,14 +202,15 @@ impl MasterSession {
 
     /// Takes over gateways that were added.
     fn add_gateways(&mut self) -> Result<(), Disconnect> {
-        for gateway in self.behind.after(self.slots.len()) {
+        for gateway in self.behind.after(self.gateways.len()) {
             let id = gateway.id.clone();
             let connected = self.connected.get(id.as_ref()).copied();
-            let slot = self.slots.add(gateway);
-            self.routes.add_gateway(id, slot);
+            let index = gateway.output.gateway;
+            self.gateways.add(gateway);
+            self.routes.add_gateway(id, index);
             match connected {
                 Some(is_connected) => {
-                    self.slots.set_status(slot, self.changes, true, is_connected)?;
+                    self.gateways.set_status(index, self.changes, true, is_connected)?;
                 }
                 None => self.check.want(true),
             }
@@ -218,9 +220,9 @@ impl MasterSession {
 
     /// Reads the lists that wait.
     fn start_lists(&mut self) -> Result<(), Disconnect> {
-        while let Some((slot, link, client)) = self.slots.next_list()? {
+        while let Some((index, link, client)) = self.gateways.next_list()? {
             self.calls
-                .spawn(async move { CallResult::List(slot, link, client.device_list().await) });
+                .spawn(async move { CallResult::List(index, link, client.device_list().await) });
         }
         Ok(())
     }
@@ -243,10 +245,10 @@ impl MasterSession {
 
     fn answered(&mut self, answer: CallResult) -> Result<(), Disconnect> {
         let failed = match answer {
-            CallResult::List(slot, link, list) => self.list_read(slot, link, list)?,
-            CallResult::Filter(slot, link, filter) => {
+            CallResult::List(index, link, list) => self.list_read(index, link, list)?,
+            CallResult::Filter(index, link, filter) => {
                 // A filter that cannot be read is no failure of the link.
-                if let (Some(gateway), Ok(filter)) = (self.slots.current(slot, link), filter) {
+                if let (Some(gateway), Ok(filter)) = (self.gateways.current(index, link), filter) {
                     gateway.output.reports.try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
                 }
                 None
@@ -297,27 +299,27 @@ impl MasterSession {
     /// Reports a list and requests the accept filter after it; returns the error of a failed one.
     fn list_read(
         &mut self,
-        slot: usize,
+        index: GatewayIndex,
         link: u64,
         list: Result<Vec<Listed>, Error>,
     ) -> Result<Option<Error>, Disconnect> {
-        let Some(gateway) = self.slots.list_ended(slot, link) else { return Ok(None) };
+        let Some(gateway) = self.gateways.list_ended(index, link) else { return Ok(None) };
         match list {
             Ok(rows) => {
                 let connected = |row: &Listed| row.status.connected() == Some(true);
                 let rows_by_id = rows.iter().map(|row| (row.device_id, connected(row)));
-                let (held, others) = self.routes.listed(slot, rows_by_id);
+                let (held, others) = self.routes.listed(index, rows_by_id);
                 for event in held {
-                    self.slots.report(slot, event)?;
+                    self.gateways.report(index, event)?;
                 }
                 for other in others {
                     // A device has moved: the other list is to agree.
-                    self.slots.want_list(other);
+                    self.gateways.want_list(other);
                 }
                 gateway.output.reports.try_send(LinkEvent::List(rows))?;
                 if let Some(client) = gateway.output.client() {
                     self.calls.spawn(async move {
-                        CallResult::Filter(slot, link, client.accept_filter().await)
+                        CallResult::Filter(index, link, client.accept_filter().await)
                     });
                 }
                 Ok(None)

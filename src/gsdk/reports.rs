@@ -30,6 +30,13 @@ pub enum LinkReport {
 
 impl From<LinkEvent> for LinkReport {
     fn from(event: LinkEvent) -> Self {
+        debug_assert!(
+            matches!(
+                event,
+                LinkEvent::Status { .. } | LinkEvent::ListRequested | LinkEvent::List(_)
+            ),
+            "the others have reports of their own"
+        );
         Self::Event(event)
     }
 }

@@ -1,7 +1,6 @@
-//! The gateways of one link to a master, by slots, which number them: which are up, and whose lists
-//! are waiting or being read.
+//! The gateways of one link to a master: which are up, and whose lists are waiting or being read.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::behind_master::BehindMaster;
@@ -15,7 +14,7 @@ use crate::fleet::{GatewayIndex, LinkEvent};
 /// Lists that are read at the same time.
 const LISTS_MAX: usize = 16;
 
-struct GatewaySlot {
+struct SessionGateway {
     gateway: BehindMaster,
     /// `None` until the master's list was read.
     is_listed: Option<bool>,
@@ -35,52 +34,54 @@ enum ListReading {
     Outdated,
 }
 
-pub(crate) struct GatewaySlots {
+pub(crate) struct SessionGateways {
     master: Arc<MasterClient>,
     list_requests: Arc<ListRequests>,
-    slots: Vec<GatewaySlot>,
-    /// The slots whose lists wait.
-    waiting: VecDeque<usize>,
+    gateways: BTreeMap<GatewayIndex, SessionGateway>,
+    /// Those whose lists wait.
+    waiting: VecDeque<GatewayIndex>,
     /// Lists that are being read.
     reading: usize,
 }
 
-impl GatewaySlots {
+impl SessionGateways {
     pub(crate) fn new(master: Arc<MasterClient>, list_requests: Arc<ListRequests>) -> Self {
-        let (slots, waiting) = (Vec::new(), VecDeque::new());
-        Self { master, list_requests, slots, waiting, reading: 0 }
+        let (gateways, waiting) = (BTreeMap::new(), VecDeque::new());
+        Self { master, list_requests, gateways, waiting, reading: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.gateways.len()
     }
 
-    /// Adds a gateway; returns its slot.
-    pub(crate) fn add(&mut self, gateway: BehindMaster) -> usize {
-        self.slots.push(GatewaySlot {
-            gateway,
-            is_listed: None,
-            link: 0,
-            list: ListReading::Idle,
-            changed: 0,
-        });
-        self.slots.len() - 1
+    pub(crate) fn add(&mut self, gateway: BehindMaster) {
+        self.gateways.insert(
+            gateway.output.gateway,
+            SessionGateway {
+                gateway,
+                is_listed: None,
+                link: 0,
+                list: ListReading::Idle,
+                changed: 0,
+            },
+        );
     }
 
-    pub(crate) fn id(&self, slot: usize) -> Option<Arc<str>> {
-        self.slots.get(slot).map(|entry| entry.gateway.id.clone())
+    /// All of them, with their IDs at the master.
+    pub(crate) fn ids(&self) -> Vec<(GatewayIndex, Arc<str>)> {
+        self.gateways.iter().map(|(index, entry)| (*index, entry.gateway.id.clone())).collect()
     }
 
     /// The gateway, if its link is still the one of this number.
-    pub(crate) fn current(&self, slot: usize, link: u64) -> Option<&BehindMaster> {
-        let entry = self.slots.get(slot).filter(|entry| entry.link == link)?;
+    pub(crate) fn current(&self, index: GatewayIndex, link: u64) -> Option<&BehindMaster> {
+        let entry = self.gateways.get(&index).filter(|entry| entry.link == link)?;
         Some(&entry.gateway).filter(|gateway| gateway.output.is_up())
     }
 
     /// Reports the status of a device. A gateway whose link is down gets none: its next list shows
     /// what is true.
-    pub(crate) fn report(&self, slot: usize, event: LinkEvent) -> Result<(), Disconnect> {
-        match self.slots.get(slot).filter(|entry| entry.gateway.output.is_up()) {
+    pub(crate) fn report(&self, index: GatewayIndex, event: LinkEvent) -> Result<(), Disconnect> {
+        match self.gateways.get(&index).filter(|entry| entry.gateway.output.is_up()) {
             Some(entry) => entry.gateway.output.reports.try_send(event),
             None => Ok(()),
         }
@@ -90,12 +91,13 @@ impl GatewaySlots {
     /// `changes`: how many statuses of gateways had been read by then.
     pub(crate) fn set_status(
         &mut self,
-        slot: usize,
+        index: GatewayIndex,
         changes: u64,
         is_listed: bool,
         is_connected: bool,
     ) -> Result<(), Disconnect> {
-        let Some(entry) = self.slots.get_mut(slot).filter(|entry| entry.changed <= changes) else {
+        let Some(entry) = self.gateways.get_mut(&index).filter(|entry| entry.changed <= changes)
+        else {
             return Ok(());
         };
         entry.changed = changes;
@@ -116,54 +118,49 @@ impl GatewaySlots {
         gateway.absent(is_listed, &self.master.connection().options().peer)
     }
 
-    pub(crate) fn want_lists(&mut self, requested: &BTreeSet<GatewayIndex>) {
-        for slot in 0..self.slots.len() {
-            if self.slots.get(slot).is_some_and(|it| requested.contains(&it.gateway.output.gateway))
-            {
-                self.want_list(slot);
-            }
-        }
-    }
-
     /// Requests a list; again if it is being read.
-    pub(crate) fn want_list(&mut self, slot: usize) {
-        let Some(entry) = self.slots.get_mut(slot).filter(|entry| entry.gateway.output.is_up())
+    pub(crate) fn want_list(&mut self, index: GatewayIndex) {
+        let Some(entry) =
+            self.gateways.get_mut(&index).filter(|entry| entry.gateway.output.is_up())
         else {
             return;
         };
         match entry.list {
             ListReading::Idle => {
                 entry.list = ListReading::Waiting;
-                self.waiting.push_back(slot);
+                self.waiting.push_back(index);
             }
             ListReading::Waiting | ListReading::Outdated => {}
             ListReading::Reading => entry.list = ListReading::Outdated,
         }
     }
 
-    /// The next list to be read, which is reported as requested: the slot of its gateway, and the
-    /// number of the gateway's link.
-    pub(crate) fn next_list(&mut self) -> Result<Option<(usize, u64, GatewayClient)>, Disconnect> {
+    /// The next list to be read, which is reported as requested: its gateway, and the number of the
+    /// gateway's link.
+    pub(crate) fn next_list(
+        &mut self,
+    ) -> Result<Option<(GatewayIndex, u64, GatewayClient)>, Disconnect> {
         while self.reading < LISTS_MAX {
-            let Some(slot) = self.waiting.pop_front() else { break };
-            let entry = self.slots.get_mut(slot).filter(|entry| entry.list == ListReading::Waiting);
+            let Some(index) = self.waiting.pop_front() else { break };
+            let entry =
+                self.gateways.get_mut(&index).filter(|entry| entry.list == ListReading::Waiting);
             let Some(entry) = entry else { continue };
             let Some(client) = entry.gateway.output.client() else { continue };
             entry.list = ListReading::Reading;
             entry.gateway.output.reports.try_send(LinkEvent::ListRequested)?;
             self.reading += 1;
-            return Ok(Some((slot, entry.link, client)));
+            return Ok(Some((index, entry.link, client)));
         }
         Ok(None)
     }
 
     /// A list was read, or has failed; returns its gateway, unless that has another link now.
-    pub(crate) fn list_ended(&mut self, slot: usize, link: u64) -> Option<BehindMaster> {
+    pub(crate) fn list_ended(&mut self, index: GatewayIndex, link: u64) -> Option<BehindMaster> {
         self.reading = self.reading.saturating_sub(1);
-        let gateway = self.current(slot, link)?.clone();
-        let entry = self.slots.get_mut(slot)?;
+        let gateway = self.current(index, link)?.clone();
+        let entry = self.gateways.get_mut(&index)?;
         if std::mem::replace(&mut entry.list, ListReading::Idle) == ListReading::Outdated {
-            self.want_list(slot);
+            self.want_list(index);
         }
         Some(gateway)
     }
