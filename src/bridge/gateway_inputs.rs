@@ -19,7 +19,7 @@ const REPORTS_MAX: usize = 500_000;
 /// Reports handled in one iteration: enough that a burst pays for few wake-ups.
 const REPORTS_TAKEN_MAX: usize = 1_024;
 /// Reports of a gateway before the next one has its turn.
-const TURN_MAX: usize = 64;
+const REPORTS_PER_TURN: usize = 64;
 /// Results that may wait for the loop. A full queue makes only the tasks wait.
 const RESULTS_MAX: usize = 64;
 
@@ -37,6 +37,8 @@ pub(crate) enum GatewayInput {
 pub(crate) struct GatewayInputs {
     reports: Channel<(GatewayIndex, LinkReport)>,
     waiting: WaitingReports,
+    /// Whether other tasks could run since reports were taken from the waiting ones.
+    has_yielded: bool,
     results: Channel<TaskResult>,
     details: Channel<DetailsRead>,
 }
@@ -48,6 +50,7 @@ impl GatewayInputs {
         Self {
             reports: mpsc::channel(REPORTS_MAX),
             waiting: WaitingReports::default(),
+            has_yielded: false,
             results: mpsc::channel(RESULTS_MAX),
             details: mpsc::channel(RESULTS_MAX),
         }
@@ -68,17 +71,19 @@ impl GatewayInputs {
     /// Waits for reports of links or the result of a task. Cancel safe.
     pub(crate) async fn next(&mut self) -> GatewayInput {
         let (has_waiting, mut received) = (self.waiting.len > 0, Vec::new());
+        // A burst must not keep other tasks from running, nor wait until no other input comes.
+        let yields = has_waiting && !std::mem::replace(&mut self.has_yielded, true);
         let (_, queue) = &mut self.reports;
         tokio::select! {
             _ = queue.recv_many(&mut received, REPORTS_TAKEN_MAX), if !has_waiting => {}
-            // A burst must not keep the other tasks from running.
-            () = yield_now(), if has_waiting => {}
+            () = async { if yields { yield_now().await } }, if has_waiting => {}
             Some(result) = self.results.1.recv() => return GatewayInput::Provisioned(result),
             Some(read) = self.details.1.recv() => return GatewayInput::Details(read),
         }
         if !has_waiting && received.len() < REPORTS_TAKEN_MAX {
             return GatewayInput::Reports(received);
         }
+        self.has_yielded = false;
         self.waiting.fill(received, queue);
         GatewayInput::Reports(self.waiting.take(REPORTS_TAKEN_MAX))
     }
@@ -121,7 +126,7 @@ impl WaitingReports {
             && let Some(gateway) = self.next_gateway()
             && let Some(reports) = self.by_gateway.get_mut(&gateway)
         {
-            let count = TURN_MAX.min(max - taken.len()).min(reports.len());
+            let count = REPORTS_PER_TURN.min(max - taken.len()).min(reports.len());
             taken.extend(reports.drain(..count).map(|report| (gateway, report)));
             if reports.is_empty() {
                 self.by_gateway.remove(&gateway);
@@ -162,6 +167,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_burst_is_handled_beside_other_inputs_that_are_always_there() {
+        let mut inputs = GatewayInputs::new();
+        for _ in 0..10 * REPORTS_TAKEN_MAX {
+            inputs.reports().try_send((GatewayIndex(0), LinkReport::Listed(true))).unwrap();
+        }
+        let mut batches = 0;
+        for _ in 0..30 {
+            tokio::select! {
+                biased;
+                _ = inputs.next() => batches += 1,
+                () = std::future::ready(()) => {}
+            }
+        }
+        assert!(batches >= 10, "{batches} of 30");
+    }
+
+    #[tokio::test]
     async fn gateways_take_turns_in_a_burst_and_each_keeps_its_order() {
         let mut inputs = GatewayInputs::new();
         let report = |gateway, listed| (GatewayIndex(gateway), LinkReport::Listed(listed));
@@ -185,6 +207,9 @@ mod tests {
         }
         assert_eq!((of(0).count(), of(7).count()), (2 * REPORTS_TAKEN_MAX, 10));
         let last = all.iter().rposition(|(at, _)| *at == GatewayIndex(7)).unwrap();
-        assert!(last < TURN_MAX + 10, "the quiet one waits for one turn of the other: {last}");
+        assert!(
+            last < REPORTS_PER_TURN + 10,
+            "the quiet one waits for one turn of the other: {last}"
+        );
     }
 }
