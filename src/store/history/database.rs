@@ -22,6 +22,8 @@ use crate::payload::Subject;
 use crate::store::Position;
 use crate::store::error::StoreError;
 
+/// A reader that prevents checkpoints for so long is logged, each time.
+const BLOCKED_FOR: Duration = Duration::from_secs(600);
 /// The shortest time between two checkpoints: each writes all changed pages again.
 pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 
@@ -35,6 +37,8 @@ pub struct Database {
     state: DatabaseState,
     /// The segment of the log that the last checkpoint has reached, and when it was.
     checkpoint: Option<(u64, Instant)>,
+    /// Since when a reader has prevented checkpoints, or when that was last logged.
+    blocked_since: Option<Instant>,
 }
 
 /// What became of an event.
@@ -70,7 +74,7 @@ impl Database {
         let connection = schema::open(path, replaced_at)?;
         let state = DatabaseState::read(&connection)?;
         let file = file_id(path).map_err(StoreError::io("opening", path))?;
-        Ok(Self { connection, file, retention, state, checkpoint: None })
+        Ok(Self { connection, file, retention, state, checkpoint: None, blocked_since: None })
     }
 
     /// Device and inode of the open file.
@@ -159,8 +163,14 @@ impl Database {
 
     /// Makes everything that was applied survive a power cut.
     pub fn checkpoint(&mut self) -> Result<(), Error> {
-        if !schema::checkpoint(&self.connection)? {
+        if schema::checkpoint(&self.connection)? {
+            self.blocked_since = None;
+        } else {
             schema::sync_log(&self.connection)?;
+            if self.blocked_since.get_or_insert_with(Instant::now).elapsed() >= BLOCKED_FOR {
+                tracing::warn!("history: a reader prevents checkpoints; history.db-wal grows");
+                self.blocked_since = Some(Instant::now());
+            }
         }
         self.checkpoint = Some((self.state.position.segment, Instant::now()));
         Ok(())
