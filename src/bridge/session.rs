@@ -163,8 +163,8 @@ impl BrokerSession {
         }
     }
 
-    /// Ends these subscriptions. One that finds the connection's queue full remains, which costs
-    /// nothing but messages that are ignored.
+    /// Ends these subscriptions, as far as the connection's queue has room: a subscription that
+    /// remains costs only messages that are ignored.
     pub(crate) fn unsubscribe(&mut self, filters: &[String]) {
         if let Some(connection) = &mut self.connection {
             for filters in filters.chunks(FILTERS_PER_PACKET) {

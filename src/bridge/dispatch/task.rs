@@ -120,7 +120,7 @@ pub(crate) async fn expired(
     timeout: Option<Duration>,
     timed_out: Failure,
 ) -> Failure {
-    let message = "the request expired while it waited; nothing was done, send it again";
+    let message = "the request expired before it was run; nothing was changed, send it again";
     let expiry = requester.expires_at.map(|at| (at, Failure::new(FailureCode::Expired, message)));
     let timeout = timeout.map(|timeout| (requester.received + timeout, timed_out));
     match expiry.into_iter().chain(timeout).min_by_key(|(at, _)| *at) {

@@ -159,8 +159,10 @@ impl BrokerConnection {
 
     /// Ends subscriptions; those of a connection that has ended are gone.
     pub fn unsubscribe(&mut self, filters: Vec<String>) {
-        // A subscription that stays costs only time.
-        _ = self.commands.try_send(ConnectionCommand::Unsubscribe(filters));
+        // A subscription that stays costs only time; the window's places are for messages.
+        if self.commands.capacity() > usize::from(self.granted.window) {
+            _ = self.commands.try_send(ConnectionCommand::Unsubscribe(filters));
+        }
     }
 
     /// Ends the session in order: acknowledgements are awaited within their deadline, then
