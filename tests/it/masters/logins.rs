@@ -110,6 +110,8 @@ async fn a_renewal_that_is_refused_ends_the_link_only_when_its_token_has_expired
     campus.see_event(&format!("campus_a/{device}"), "disconnected").await;
     assert_eq!(campus.master.simulator.control().connections_count(), 1, "on one connection");
     assert!(campus.master.simulator.control().subscriptions().len() == 1, "on one stream");
+    // The next renewal is due 10 s after the first, and the master is lost 10 s after that.
+    eventually("another renewal", || (campus.master.calls("Login") >= 3).then_some(())).await;
     let info = campus.see_master("lost", |info| info["state"] == "lost").await;
     assert_eq!(info["last_error"]["code"], "login_refused", "{info}");
 }
