@@ -100,7 +100,7 @@ struct WaitingReports {
 }
 
 impl WaitingReports {
-    /// Adds those that were received and, as far as there is room, those that are in the queue.
+    /// Adds the received reports, then those of the queue until [`REPORTS_MAX`] wait.
     fn fill(
         &mut self,
         received: Vec<(GatewayIndex, LinkReport)>,

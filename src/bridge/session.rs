@@ -17,7 +17,7 @@ use crate::mqtt::{
 };
 
 /// Events handled in one iteration.
-const EVENTS_TAKEN_MAX: usize = 64;
+const EVENTS_TAKEN_MAX: usize = 16;
 
 /// Filters to subscribe, and how.
 pub(crate) type Filters = Vec<(String, RetainHandling)>;
@@ -163,8 +163,8 @@ impl BrokerSession {
         }
     }
 
-    /// Ends these subscriptions, as far as the connection's queue has room: a subscription that
-    /// remains costs only messages that are ignored.
+    /// Unsubscribes. Filters that do not fit into the connection's queue stay subscribed; their
+    /// messages are ignored.
     pub(crate) fn unsubscribe(&mut self, filters: &[String]) {
         if let Some(connection) = &mut self.connection {
             for filters in filters.chunks(FILTERS_PER_PACKET) {

@@ -16,7 +16,7 @@ const UNASSIGNED_FOR: Duration = Duration::from_secs(60);
 const UNASSIGNED_MAX: usize = 8_192;
 /// Statuses of unknown devices that are held until it is known whose they are.
 const HELD_MAX: usize = 8_192;
-/// Those of one device, the latest: one that connects often must not take the room of others.
+/// Of one device, so that one that connects often leaves room for others; the oldest is dropped.
 const HELD_OF_DEVICE_MAX: usize = 64;
 
 /// The destination of a status.
@@ -91,8 +91,9 @@ impl DeviceRoutes {
         Some(self.gateway(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway))
     }
 
-    /// Holds the status of an unknown device, if there is room. Returns whether the master's list
-    /// is needed: it was not requested since the device's first status or its last connect.
+    /// Holds the status of an unknown device; drops it when [`HELD_MAX`] are held. Returns whether
+    /// the master's list is needed: it was not requested since the device's first status or last
+    /// connect.
     pub(crate) fn hold(
         &mut self,
         device_id: DeviceId,
