@@ -70,35 +70,25 @@ impl EventQueue {
         event_type: &'static str,
         payload: Bytes,
     ) {
-        self.add(|id| {
-            let event_type = event_type.into();
-            Event { id, recorded_at, subject, event_type, payload, read_at: None }
-        });
+        let (id, event_type) = (self.next_id, event_type.into());
+        self.add(Event { id, recorded_at, subject, event_type, payload, read_at: None });
     }
 
     /// Adds a device event. It is rendered again if a new chain begins before it is written.
     pub(crate) fn device_event(&mut self, directory: &Directory, event: DeviceEvent) {
-        let Some((subject, payload)) = render(directory, &event) else { return };
+        let Some(rendered) = render(directory, self.next_id, &event) else { return };
+        let subject = &rendered.subject;
         tracing::debug!(%subject, status = %event.status, seq = event.seq, "device event");
-        let id = self.add(|id| Event {
-            id,
-            recorded_at: event.received_at,
-            subject,
-            event_type: event.event_type.name().into(),
-            payload,
-            read_at: event.read_at,
-        });
-        self.unwritten.push((id, event));
+        self.unwritten.push((rendered.id, event));
+        self.add(rendered);
     }
 
-    /// Adds an event under the next ID, and counts those that are dropped for it.
-    fn add(&mut self, event: impl FnOnce(u64) -> Event) -> u64 {
-        let id = self.next_id;
+    /// Adds the event of the next ID, and counts those that are dropped for it.
+    fn add(&mut self, event: Event) {
         self.next_id += 1;
-        for subject in self.outbox.append(event(id)) {
+        for subject in self.outbox.append(event) {
             self.add_loss(subject, UnreportedLoss { count: 1, refused: false });
         }
-        id
     }
 
     /// The device events are written.
@@ -111,8 +101,8 @@ impl EventQueue {
     pub(crate) fn restart_chain(&mut self, fleet: &mut Fleet, directory: &Directory) {
         fleet.new_chain(self.unwritten.iter_mut().map(|(_, event)| event));
         for (id, event) in self.unwritten.drain(..) {
-            if let Some((_, payload)) = render(directory, &event) {
-                self.outbox.rewrite(id, payload);
+            if let Some(event) = render(directory, id, &event) {
+                self.outbox.replace(event);
             }
         }
     }
@@ -157,8 +147,14 @@ impl EventQueue {
     }
 }
 
-fn render(directory: &Directory, event: &DeviceEvent) -> Option<(Subject, Bytes)> {
+fn render(directory: &Directory, id: u64, event: &DeviceEvent) -> Option<Event> {
     let entry = directory.gateway(event.gateway)?;
-    let subject = Subject::Device(entry.name.clone(), event.device_id);
-    Some((subject, to_bytes(&DeviceEventPayload::new(directory, entry, event))))
+    Some(Event {
+        id,
+        recorded_at: event.received_at,
+        subject: Subject::Device(entry.name.clone(), event.device_id),
+        event_type: event.event_type.name().into(),
+        payload: to_bytes(&DeviceEventPayload::new(directory, entry, event)),
+        read_at: event.read_at,
+    })
 }

@@ -9,14 +9,12 @@
 mod tests;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Instant;
-
-use bytes::Bytes;
 
 use super::event::Event;
 use super::log::{Key, LogBatch, Record, encode};
-use super::ready::ReadyEvents;
+use super::ready::ReadySubjects;
 use super::waiting::{Compressor, Waiting};
 use crate::payload::Subject;
 
@@ -33,20 +31,20 @@ pub(crate) struct OutboxLimits {
     pub(crate) max_bytes: usize,
 }
 
-/// Events that wait for the broker's acknowledgement.
+/// Events that wait for the broker's acknowledgement. The first event of each subject is ready,
+/// held, or in flight.
 #[derive(Debug)]
 pub(crate) struct Outbox {
     limits: OutboxLimits,
-    /// By ID, so the oldest is the first.
-    events: BTreeMap<u64, Box<Waiting>>,
+    queues: HashMap<Subject, SubjectQueue>,
+    ready: ReadySubjects,
+    /// May not be sent yet; checked again by [`Outbox::release`].
+    held: HashSet<Subject>,
+    in_flight: HashSet<Subject>,
     /// How many events of its subject were lost before an event, where any were.
     lost_before: BTreeMap<u64, u64>,
     compressor: Compressor,
-    queues: HashMap<Subject, SubjectQueue>,
-    /// The first events of subjects with none in flight.
-    ready: ReadyEvents,
-    /// Those of them that may not be sent yet; checked again by [`Outbox::release`].
-    held: BTreeSet<u64>,
+    len: usize,
     bytes: usize,
     dropped: u64,
     changes: LogBatch,
@@ -55,11 +53,15 @@ pub(crate) struct Outbox {
 /// The events of one subject.
 #[derive(Debug, Default)]
 struct SubjectQueue {
-    ids: VecDeque<u64>,
-    /// The first of them.
-    in_flight: bool,
+    events: VecDeque<Waiting>,
     /// Dropped since the last event of the subject, of which none waits.
     lost: u64,
+}
+
+impl SubjectQueue {
+    fn first(&self) -> Option<u64> {
+        self.events.front().map(|event| event.id)
+    }
 }
 
 impl Outbox {
@@ -67,12 +69,13 @@ impl Outbox {
     pub(crate) fn new(limits: OutboxLimits) -> Self {
         Self {
             limits,
-            events: BTreeMap::new(),
+            queues: HashMap::new(),
+            ready: ReadySubjects::default(),
+            held: HashSet::new(),
+            in_flight: HashSet::new(),
             lost_before: BTreeMap::new(),
             compressor: Compressor::default(),
-            queues: HashMap::new(),
-            ready: ReadyEvents::default(),
-            held: BTreeSet::new(),
+            len: 0,
             bytes: 0,
             dropped: 0,
             changes: LogBatch::default(),
@@ -90,7 +93,7 @@ impl Outbox {
             self.changes.put(Key::LostBefore(id), &encode(&lost));
         }
         let mut dropped = Vec::new();
-        while self.events.len() > self.limits.max_events || self.bytes > self.limits.max_bytes {
+        while self.len > self.limits.max_events || self.bytes > self.limits.max_bytes {
             match self.drop_oldest() {
                 Some(subject) => dropped.push(subject),
                 None => break,
@@ -102,19 +105,19 @@ impl Outbox {
     /// Adds an event that an earlier process has stored, or a new one; in the order of IDs. Returns
     /// how many events of its subject were lost before it.
     pub(crate) fn insert(&mut self, event: Event) -> u64 {
+        let id = event.id;
         let queue = self.queues.entry(event.subject.clone()).or_default();
-        if queue.ids.is_empty() {
-            self.ready.insert(&event.subject, event.id);
+        if queue.events.is_empty() {
+            self.ready.insert(event.subject.clone(), id);
         }
-        queue.ids.push_back(event.id);
-        let lost = std::mem::take(&mut queue.lost);
-        let (id, len) = (event.id, event.payload.len());
-        let mut waiting = Box::new(Waiting::new(event));
+        let mut waiting = Waiting::new(event);
+        self.len += 1;
+        self.bytes += waiting.payload_len();
         if self.bytes > PLAIN_BYTES_MAX {
             self.compressor.compress(&mut waiting);
         }
-        self.bytes += len;
-        self.events.insert(id, waiting);
+        queue.events.push_back(waiting);
+        let lost = std::mem::take(&mut queue.lost);
         if lost > 0 {
             self.lost_before.insert(id, lost);
         }
@@ -125,9 +128,7 @@ impl Outbox {
     pub(crate) fn restore_lost(&mut self, key: &Key, lost: u64) {
         match key {
             Key::Lost(subject) => self.queues.entry(subject.clone()).or_default().lost = lost,
-            Key::LostBefore(id) if self.events.contains_key(id) => {
-                self.lost_before.insert(*id, lost);
-            }
+            Key::LostBefore(id) => _ = self.lost_before.insert(*id, lost),
             _ => {}
         }
     }
@@ -138,41 +139,36 @@ impl Outbox {
         &mut self,
         may_be_sent: impl Fn(&Subject) -> bool,
     ) -> Option<(Cow<'_, Event>, u64)> {
-        let id = loop {
-            let id = self.ready.pop()?;
-            if may_be_sent(&self.events.get(&id)?.head().subject) {
-                break id;
+        let subject = loop {
+            let subject = self.ready.pop()?;
+            if may_be_sent(&subject) {
+                break subject;
             }
-            self.held.insert(id);
+            self.held.insert(subject);
         };
-        let waiting = self.events.get(&id)?;
-        self.queues.get_mut(&waiting.head().subject)?.in_flight = true;
-        Some((waiting.event(), self.lost_before.get(&id).copied().unwrap_or(0)))
+        let waiting = self.queues.get(&subject)?.events.front()?;
+        self.in_flight.insert(subject);
+        Some((waiting.event(), self.lost_before.get(&waiting.id).copied().unwrap_or(0)))
     }
 
     /// Events that could not be sent are checked again.
     pub(crate) fn release(&mut self) {
-        for id in std::mem::take(&mut self.held) {
-            if let Some(waiting) = self.events.get(&id) {
-                self.ready.insert(&waiting.head().subject, id);
-            }
-        }
+        let held = std::mem::take(&mut self.held);
+        held.into_iter().for_each(|subject| self.make_ready(subject));
     }
 
     /// The broker has acknowledged the subject's event in flight; returns when it was read, if this
     /// process has read it from a stream.
     pub(crate) fn acknowledge(&mut self, subject: &Subject) -> Option<Instant> {
-        let queue = self.queues.get_mut(subject)?;
-        if !std::mem::take(&mut queue.in_flight) {
-            return None;
+        let subject = self.in_flight.take(subject)?;
+        let queue = self.queues.get_mut(&subject)?;
+        let delivered = queue.events.pop_front()?;
+        if queue.events.is_empty() && queue.lost == 0 {
+            self.queues.remove(&subject);
         }
-        let id = queue.ids.pop_front()?;
-        match queue.ids.front() {
-            Some(&next) => self.ready.insert(subject, next),
-            None if queue.lost == 0 => _ = self.queues.remove(subject),
-            None => {}
-        }
-        self.finish(id, true)?.head().read_at
+        self.make_ready(subject);
+        self.finish(&delivered, true);
+        delivered.read_at
     }
 
     /// The subject's event in flight will never be delivered: it is dropped, and counts as lost.
@@ -183,47 +179,42 @@ impl Outbox {
     /// The subject's event in flight was not delivered: it is sent again. Returns whether there was
     /// one.
     pub(crate) fn put_back(&mut self, subject: &Subject) -> bool {
-        let Some(queue) = self.queues.get_mut(subject) else { return false };
-        let was_in_flight = std::mem::take(&mut queue.in_flight);
-        if was_in_flight && let Some(&id) = queue.ids.front() {
-            self.ready.insert(subject, id);
-        }
+        let subject = self.in_flight.take(subject);
+        let was_in_flight = subject.is_some();
+        subject.into_iter().for_each(|subject| self.make_ready(subject));
         was_in_flight
     }
 
     /// The connection has ended: nothing is in flight.
     pub(crate) fn put_all_back(&mut self) {
         self.release();
-        for (subject, queue) in &mut self.queues {
-            if std::mem::take(&mut queue.in_flight)
-                && let Some(&id) = queue.ids.front()
-            {
-                self.ready.insert(subject, id);
-            }
-        }
+        let in_flight = std::mem::take(&mut self.in_flight);
+        in_flight.into_iter().for_each(|subject| self.make_ready(subject));
     }
 
-    /// Replaces the payload of an event that was not sent yet, if it still waits.
-    pub(crate) fn rewrite(&mut self, id: u64, payload: Bytes) {
-        if let Some(waiting) = self.events.get_mut(&id) {
-            self.bytes = self.bytes - waiting.payload_len() + payload.len();
-            waiting.rewrite(payload);
+    /// Replaces an event that was not sent yet by one with its subject and ID, if it still waits.
+    pub(crate) fn replace(&mut self, event: Event) {
+        let Some(queue) = self.queues.get_mut(&event.subject) else { return };
+        if let Ok(at) = queue.events.binary_search_by_key(&event.id, |waiting| waiting.id) {
+            let waiting = &mut queue.events[at];
+            self.bytes = self.bytes - waiting.payload_len() + event.payload.len();
+            *waiting = Waiting::new(event);
         }
     }
 
     /// The IDs of the events that wait.
     pub(crate) fn ids(&self) -> impl Iterator<Item = u64> + '_ {
-        self.events.keys().copied()
+        self.queues.values().flat_map(|queue| queue.events.iter().map(|event| event.id))
     }
 
     /// How many events wait.
-    pub(crate) fn len(&self) -> usize {
-        self.events.len()
+    pub(crate) const fn len(&self) -> usize {
+        self.len
     }
 
     /// Whether none waits.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.events.is_empty()
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.len == 0
     }
 
     /// Whether an event could be sent now.
@@ -246,9 +237,12 @@ impl Outbox {
         &mut self.changes
     }
 
-    /// Everything that waits, for a log that begins.
+    /// Everything that waits, for a log that begins; the events in the order of their IDs.
     pub(crate) fn records(&self) -> impl Iterator<Item = Record<'_>> {
-        let events = self.events.values().map(|waiting| Record::Event(waiting.event()));
+        let events = self.queues.values().flat_map(|queue| &queue.events);
+        let mut events: Vec<&Waiting> = events.collect();
+        events.sort_unstable_by_key(|waiting| waiting.id);
+        let events = events.into_iter().map(|waiting| Record::Event(waiting.event()));
         let before = self.lost_before.iter().map(|(id, lost)| (Key::LostBefore(*id), *lost));
         let since = self.queues.iter();
         let since = since.map(|(subject, queue)| (Key::Lost(subject.clone()), queue.lost));
@@ -256,13 +250,23 @@ impl Outbox {
         events.chain(lost.map(|(key, lost)| Record::Put(key, encode(&lost).into())))
     }
 
+    /// The subject's first event, if it has one, is neither in flight nor held.
+    fn make_ready(&mut self, subject: Subject) {
+        if let Some(first) = self.queues.get(&subject).and_then(SubjectQueue::first) {
+            self.ready.insert(subject, first);
+        }
+    }
+
+    /// Drops the oldest event that is not in flight, and returns its subject.
     fn drop_oldest(&mut self) -> Option<Subject> {
-        let subject = self.events.values().find_map(|waiting| {
-            let Event { id, subject, .. } = waiting.head();
-            let queue = self.queues.get(subject)?;
-            let in_flight = queue.in_flight && queue.ids.front() == Some(id);
-            (!in_flight).then(|| subject.clone())
-        })?;
+        let not_ready = self.held.iter().map(|subject| (subject, 0));
+        let not_ready = not_ready.chain(self.in_flight.iter().map(|subject| (subject, 1)));
+        let not_ready = not_ready.filter_map(|(subject, at)| {
+            let event = self.queues.get(subject)?.events.get(at)?;
+            Some((event.id, subject))
+        });
+        let (_, subject) = not_ready.chain(self.ready.oldest()).min()?;
+        let subject = subject.clone();
         self.drop_first_of(&subject)?;
         Some(subject)
     }
@@ -270,18 +274,17 @@ impl Outbox {
     /// Drops the subject's oldest event that is not in flight; the next one carries the loss.
     fn drop_first_of(&mut self, subject: &Subject) -> Option<()> {
         let queue = self.queues.get_mut(subject)?;
-        let at = usize::from(queue.in_flight);
-        let id = queue.ids.remove(at)?;
-        let next = queue.ids.get(at).copied();
-        self.ready.remove(subject, id);
-        self.held.remove(&id);
-        if !queue.in_flight
-            && let Some(next) = next
-        {
-            self.ready.insert(subject, next);
+        let in_flight = self.in_flight.contains(subject);
+        let at = usize::from(in_flight);
+        let dropped = queue.events.remove(at)?;
+        let next = queue.events.get(at).map(|event| event.id);
+        if !in_flight {
+            self.ready.remove(subject, dropped.id);
+            self.held.remove(subject);
+            self.make_ready(subject.clone());
         }
-        let lost = self.lost_before.get(&id).copied().unwrap_or(0);
-        self.finish(id, false)?;
+        let lost = self.lost_before.get(&dropped.id).copied().unwrap_or(0);
+        self.finish(&dropped, false);
         let (key, carried) = match next {
             Some(next) => (Key::LostBefore(next), self.lost_before.entry(next).or_default()),
             None => (Key::Lost(subject.clone()), &mut self.queues.get_mut(subject)?.lost),
@@ -292,14 +295,13 @@ impl Outbox {
         Some(())
     }
 
-    /// Removes an event that was delivered, or will never be.
-    fn finish(&mut self, id: u64, delivered: bool) -> Option<Box<Waiting>> {
-        let waiting = self.events.remove(&id)?;
-        self.bytes -= waiting.payload_len();
-        self.changes.add(&Record::Done { id, delivered });
-        if self.lost_before.remove(&id).is_some() {
-            self.changes.remove(Key::LostBefore(id));
+    /// An event was delivered, or will never be.
+    fn finish(&mut self, event: &Waiting, delivered: bool) {
+        self.len -= 1;
+        self.bytes -= event.payload_len();
+        self.changes.add(&Record::Done { id: event.id, delivered });
+        if self.lost_before.remove(&event.id).is_some() {
+            self.changes.remove(Key::LostBefore(event.id));
         }
-        Some(waiting)
     }
 }

@@ -1,50 +1,57 @@
 //! Which event is sent next: gateways take turns, so that a burst of one delays no other; of one
 //! gateway the oldest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
 use crate::ids::GatewayName;
 use crate::payload::Subject;
 
-/// IDs of events that may be sent.
+/// The subjects whose first event may be sent.
 #[derive(Debug, Default)]
-pub(super) struct ReadyEvents {
-    /// By gateway; the bridge's own have none.
-    ids: BTreeMap<Option<GatewayName>, BTreeSet<u64>>,
+pub(super) struct ReadySubjects {
+    /// By gateway, of which the bridge has none, and by the ID of that event.
+    subjects: BTreeMap<Option<GatewayName>, BTreeMap<u64, Subject>>,
     /// Whose turn was the last one.
     last: Option<GatewayName>,
 }
 
-impl ReadyEvents {
-    pub(super) fn insert(&mut self, subject: &Subject, id: u64) {
-        self.ids.entry(subject.gateway().cloned()).or_default().insert(id);
+impl ReadySubjects {
+    pub(super) fn insert(&mut self, subject: Subject, first: u64) {
+        let gateway = subject.gateway().cloned();
+        self.subjects.entry(gateway).or_default().insert(first, subject);
     }
 
-    pub(super) fn remove(&mut self, subject: &Subject, id: u64) {
+    pub(super) fn remove(&mut self, subject: &Subject, first: u64) {
         let gateway = subject.gateway().cloned();
-        if let Some(ids) = self.ids.get_mut(&gateway) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.ids.remove(&gateway);
+        if let Some(subjects) = self.subjects.get_mut(&gateway) {
+            subjects.remove(&first);
+            if subjects.is_empty() {
+                self.subjects.remove(&gateway);
             }
         }
     }
 
     /// Takes the next one.
-    pub(super) fn pop(&mut self) -> Option<u64> {
-        let mut later = self.ids.range((Excluded(&self.last), Unbounded));
-        let gateway = later.next().or_else(|| self.ids.first_key_value())?.0.clone();
-        let ids = self.ids.get_mut(&gateway)?;
-        let id = ids.pop_first();
-        if ids.is_empty() {
-            self.ids.remove(&gateway);
+    pub(super) fn pop(&mut self) -> Option<Subject> {
+        let mut later = self.subjects.range((Excluded(&self.last), Unbounded));
+        let gateway = later.next().or_else(|| self.subjects.first_key_value())?.0.clone();
+        let subjects = self.subjects.get_mut(&gateway)?;
+        let next = subjects.pop_first();
+        if subjects.is_empty() {
+            self.subjects.remove(&gateway);
         }
         self.last = gateway;
-        id
+        next.map(|(_, subject)| subject)
+    }
+
+    /// The one with the oldest event, and its ID.
+    pub(super) fn oldest(&self) -> Option<(u64, &Subject)> {
+        let firsts = self.subjects.values().filter_map(BTreeMap::first_key_value);
+        firsts.map(|(&first, subject)| (first, subject)).min()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.subjects.is_empty()
     }
 }

@@ -1,84 +1,94 @@
-//! An event that waits in memory. While many wait, their payloads are compressed: those of one
-//! bridge differ in a few fields, so that another one as a dictionary makes a quarter of each.
+//! An event that waits in memory. While many wait they are compressed: those of one bridge differ
+//! in a few fields, so that another one as a dictionary makes a quarter of each.
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
-use bytes::Bytes;
 use lz4_flex::block::{compress_with_dict, decompress_with_dict};
 
 use super::event::Event;
+use super::log::{decode, encode};
 
-/// A dictionary is used for this many payloads.
+/// A dictionary is used for this many events.
 const DICTIONARY_USES: u32 = 1_000;
 
 /// An event that waits for the broker. A million may wait, so its size counts.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    /// With its payload compressed, if it is.
-    event: Event,
-    compressed: Option<Compressed>,
+    /// The event's ID.
+    pub(crate) id: u64,
+    /// When this process has read it from a stream.
+    pub(crate) read_at: Option<Instant>,
+    content: WaitingContent,
 }
 
-/// What restores a compressed payload.
 #[derive(Debug)]
-struct Compressed {
-    dictionary: Arc<[u8]>,
-    /// Of the payload, in bytes.
-    len: usize,
+enum WaitingContent {
+    Plain(Box<Event>),
+    /// As the log encodes it, but for when it was read.
+    Compressed {
+        bytes: Box<[u8]>,
+        len: u32,
+        payload_len: u32,
+        dictionary: Arc<Vec<u8>>,
+    },
 }
 
 impl Waiting {
-    pub(crate) const fn new(event: Event) -> Self {
-        Self { event, compressed: None }
+    pub(crate) fn new(event: Event) -> Self {
+        let (id, read_at) = (event.id, event.read_at);
+        Self { id, read_at, content: WaitingContent::Plain(Box::new(event)) }
     }
 
-    /// The event with its payload.
     #[expect(clippy::expect_used, reason = "the bytes are those that `compress` has made")]
     pub(crate) fn event(&self) -> Cow<'_, Event> {
-        let Some(Compressed { dictionary, len }) = &self.compressed else {
-            return Cow::Borrowed(&self.event);
+        let (bytes, len, dictionary) = match &self.content {
+            WaitingContent::Plain(event) => return Cow::Borrowed(event),
+            WaitingContent::Compressed { bytes, len, dictionary, .. } => (bytes, *len, dictionary),
         };
-        let payload = decompress_with_dict(&self.event.payload, *len, dictionary);
-        let payload = payload.expect("a payload that was compressed").into();
-        Cow::Owned(Event { payload, ..self.event.clone() })
-    }
-
-    /// The event, whose payload may be compressed.
-    pub(crate) const fn head(&self) -> &Event {
-        &self.event
-    }
-
-    /// Replaces the payload.
-    pub(crate) fn rewrite(&mut self, payload: Bytes) {
-        (self.event.payload, self.compressed) = (payload, None);
+        let event = decompress_with_dict(bytes, len as usize, dictionary).ok();
+        let event: Event = event.and_then(|event| decode(&event)).expect("a compressed event");
+        Cow::Owned(Event { read_at: self.read_at, ..event })
     }
 
     /// The length of the payload, in bytes.
     pub(crate) fn payload_len(&self) -> usize {
-        self.compressed.as_ref().map_or(self.event.payload.len(), |compressed| compressed.len)
+        match &self.content {
+            WaitingContent::Plain(event) => event.payload.len(),
+            WaitingContent::Compressed { payload_len, .. } => *payload_len as usize,
+        }
+    }
+
+    /// The bytes that its content takes in memory.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        match &self.content {
+            WaitingContent::Plain(event) => event.payload.len(),
+            WaitingContent::Compressed { bytes, .. } => bytes.len(),
+        }
     }
 }
 
-/// Compresses payloads.
+/// Compresses events.
 #[derive(Debug, Default)]
 pub(crate) struct Compressor {
-    dictionary: Option<Arc<[u8]>>,
+    dictionary: Arc<Vec<u8>>,
     uses: u32,
 }
 
 impl Compressor {
     pub(crate) fn compress(&mut self, waiting: &mut Waiting) {
-        let payload = &waiting.event.payload;
+        let WaitingContent::Plain(event) = &waiting.content else { return };
+        let encoded = encode(event.as_ref());
+        let lengths = (u32::try_from(encoded.len()), u32::try_from(event.payload.len()));
+        let (Ok(len), Ok(payload_len)) = lengths else { return };
         if self.uses == 0 {
-            (self.dictionary, self.uses) = (Some(payload.as_ref().into()), DICTIONARY_USES);
+            (self.dictionary, self.uses) = (Arc::new(encoded.clone()), DICTIONARY_USES);
         }
         self.uses -= 1;
-        let Some(dictionary) = &self.dictionary else { return };
-        let (bytes, len) = (compress_with_dict(payload, dictionary), payload.len());
-        if bytes.len() < len {
-            waiting.event.payload = bytes.into_boxed_slice().into();
-            waiting.compressed = Some(Compressed { dictionary: Arc::clone(dictionary), len });
-        }
+        let bytes = compress_with_dict(&encoded, &self.dictionary).into_boxed_slice();
+        let dictionary = Arc::clone(&self.dictionary);
+        waiting.content = WaitingContent::Compressed { bytes, len, payload_len, dictionary };
     }
 }

@@ -8,17 +8,16 @@
 mod frame;
 mod head;
 mod index;
-mod next_segment;
 mod record;
 mod recover;
 mod segment;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod worker;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -26,9 +25,9 @@ use tokio::time::Instant;
 use super::StoreError;
 use head::LogHead;
 use index::Index;
-use next_segment::NextSegment;
 use recover::Recovered;
 use segment::{Segment, remove, remove_segments};
+use tail::LogTail;
 use worker::Worker;
 
 pub(crate) use frame::frames;
@@ -69,9 +68,7 @@ pub(crate) enum Recovery {
 pub(crate) struct Log {
     dir: PathBuf,
     head: LogHead,
-    /// The segment that is written to.
-    segment: Arc<Segment>,
-    next: NextSegment,
+    tail: LogTail,
     index: Index,
     worker: Worker,
     /// It does not prove anything yet: nothing is synced, and the next segment is waited for.
@@ -158,8 +155,7 @@ impl Log {
         Ok(Self {
             dir: dir.to_owned(),
             head,
-            segment: Arc::new(segment),
-            next: NextSegment::default(),
+            tail: LogTail::new(segment),
             index,
             worker: Worker::start().map_err(StoreError::io("starting a thread for", dir))?,
             starting: true,
@@ -204,8 +200,7 @@ impl Log {
         if self.sync_at.is_some_and(|at| at <= now) {
             self.request_sync();
         } else if self.check_at <= now {
-            let segment = Arc::clone(&self.segment);
-            self.worker.request(move || segment.check());
+            self.tail.request_check(&self.worker);
             self.check_at = now + CHECK_EVERY;
         }
         self.worker.check()
@@ -220,7 +215,7 @@ impl Log {
     pub(crate) fn clean(&mut self, unread: u64) -> Result<(), StoreError> {
         let mut moved = false;
         while let Some(oldest) = self.index.oldest()
-            && oldest < self.segment.number.min(unread)
+            && oldest < self.tail.number().min(unread)
         {
             if self.index.has_live(oldest) {
                 let slack = SLACK_SEGMENTS * self.segment_max;
@@ -232,9 +227,9 @@ impl Log {
                 self.append_live(oldest)?;
                 moved = true;
             }
-            let (segment, path) = (Arc::clone(&self.segment), segment_path(&self.dir, oldest));
+            let path = segment_path(&self.dir, oldest);
             // What replaces it has to be on the disk first. Refused, it stays the oldest.
-            if !self.worker.request(move || segment.sync().and_then(|()| remove(&path))) {
+            if !self.tail.request_sync(&self.worker, move || remove(&path)) {
                 return Ok(());
             }
             self.index.remove(oldest);
@@ -276,7 +271,7 @@ impl Log {
 
     /// The segment that is written to.
     pub(crate) fn current(&self) -> u64 {
-        self.segment.number
+        self.tail.number()
     }
 
     /// Stops cleanly: the next start may continue the chain after a restart of the machine too.
@@ -305,39 +300,34 @@ impl Log {
     }
 
     fn append(&mut self, batch: &mut LogBatch, urgent: bool) -> Result<(), StoreError> {
-        self.segment.append(batch)?;
-        if self.head.always && !self.starting {
-            self.segment.sync()?;
-        } else {
+        let sync = self.head.always && !self.starting;
+        self.tail.append(batch, sync)?;
+        if !sync {
             let sync_at = Instant::now() + if urgent { SYNC_WITHIN } else { SYNC_IDLE_WITHIN };
             self.sync_at = Some(self.sync_at.map_or(sync_at, |at| at.min(sync_at)));
         }
-        self.index.add(self.segment.number, batch.len(), batch.take_changes());
+        self.index.add(self.tail.number(), batch.len(), batch.take_changes());
         batch.clear();
         Ok(())
     }
 
-    /// Requests a sync of the segment; on a disk that hangs, again later.
+    /// Requests that everything is synced; on a disk that hangs, again later.
     fn request_sync(&mut self) {
-        let segment = Arc::clone(&self.segment);
-        let requested = self.worker.request(move || segment.sync());
+        let requested = self.tail.request_sync(&self.worker, || Ok(()));
         self.sync_at = (!requested).then(|| Instant::now() + SYNC_WITHIN);
     }
 
     /// Continues in another segment when this one is full. One that is still being created, as on a
     /// disk that hangs, is not waited for: this one grows meanwhile.
     fn rotate(&mut self) -> Result<(), StoreError> {
-        let bytes = self.index.bytes_of(self.segment.number);
+        let bytes = self.index.bytes_of(self.tail.number());
         if bytes >= self.segment_max / 2 {
-            let number = self.segment.number + 1;
-            self.next.request(&self.worker, &self.dir, number, &self.head.chain);
+            self.tail.request_next(&self.worker, &self.dir, &self.head.chain);
         }
-        if bytes < self.segment_max {
+        if bytes < self.segment_max || !self.tail.advance(self.starting)? {
             return Ok(());
         }
-        let Some(created) = self.next.take(self.starting) else { return Ok(()) };
         self.request_sync();
-        self.segment = Arc::new(created?);
         self.begin_segment()
     }
 
