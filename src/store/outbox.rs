@@ -53,7 +53,7 @@ pub(crate) struct Outbox {
 /// The events of one subject.
 #[derive(Debug, Default)]
 struct SubjectQueue {
-    events: VecDeque<Waiting>,
+    events: VecDeque<Box<Waiting>>,
     /// Dropped since the last event of the subject, of which none waits.
     lost: u64,
 }
@@ -110,7 +110,7 @@ impl Outbox {
         if queue.events.is_empty() {
             self.ready.insert(event.subject.clone(), id);
         }
-        let mut waiting = Waiting::new(event);
+        let mut waiting = Box::new(Waiting::new(event));
         self.len += 1;
         self.bytes += waiting.payload_len();
         if self.bytes > PLAIN_BYTES_MAX {
@@ -198,7 +198,7 @@ impl Outbox {
         if let Ok(at) = queue.events.binary_search_by_key(&event.id, |waiting| waiting.id) {
             let waiting = &mut queue.events[at];
             self.bytes = self.bytes - waiting.payload_len() + event.payload.len();
-            *waiting = Waiting::new(event);
+            **waiting = Waiting::new(event);
         }
     }
 
@@ -240,7 +240,7 @@ impl Outbox {
     /// Everything that waits, for a log that begins; the events in the order of their IDs.
     pub(crate) fn records(&self) -> impl Iterator<Item = Record<'_>> {
         let events = self.queues.values().flat_map(|queue| &queue.events);
-        let mut events: Vec<&Waiting> = events.collect();
+        let mut events: Vec<&Waiting> = events.map(Box::as_ref).collect();
         events.sort_unstable_by_key(|waiting| waiting.id);
         let events = events.into_iter().map(|waiting| Record::Event(waiting.event()));
         let before = self.lost_before.iter().map(|(id, lost)| (Key::LostBefore(*id), *lost));

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lz4_flex::block::{compress_with_dict, decompress_with_dict};
+use lz4_flex::block::{compress_into_with_dict, decompress_with_dict, get_maximum_output_size};
 
 use super::event::Event;
 use super::log::{decode, encode};
@@ -75,20 +75,25 @@ impl Waiting {
 pub(crate) struct Compressor {
     dictionary: Arc<Vec<u8>>,
     uses: u32,
+    /// Kept, so that no large block is allocated between many small ones.
+    compressed: Vec<u8>,
 }
 
 impl Compressor {
     pub(crate) fn compress(&mut self, waiting: &mut Waiting) {
         let WaitingContent::Plain(event) = &waiting.content else { return };
         let encoded = encode(event.as_ref());
-        let lengths = (u32::try_from(encoded.len()), u32::try_from(event.payload.len()));
-        let (Ok(len), Ok(payload_len)) = lengths else { return };
         if self.uses == 0 {
             (self.dictionary, self.uses) = (Arc::new(encoded.clone()), DICTIONARY_USES);
         }
         self.uses -= 1;
-        let bytes = compress_with_dict(&encoded, &self.dictionary).into_boxed_slice();
-        let dictionary = Arc::clone(&self.dictionary);
+        self.compressed.resize(get_maximum_output_size(encoded.len()), 0);
+        let Self { dictionary, compressed, .. } = self;
+        let lengths = (u32::try_from(encoded.len()), u32::try_from(event.payload.len()));
+        let compressed_len = compress_into_with_dict(&encoded, compressed, dictionary);
+        let ((Ok(len), Ok(payload_len)), Ok(end)) = (lengths, compressed_len) else { return };
+        let bytes = compressed[..end].into();
+        let dictionary = Arc::clone(dictionary);
         waiting.content = WaitingContent::Compressed { bytes, len, payload_len, dictionary };
     }
 }
