@@ -21,13 +21,13 @@ const BATCH_CHANGES_MIN: usize = 32 << 10;
 /// After this time the log is cleaned without the history.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// Every segment of the log may be removed.
-const ALL_READ: u64 = u64::MAX;
+const ALL_READ: u32 = u32::MAX;
 
 /// The state of the history.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HistoryStatus {
     /// Segments of the log before this one may be removed.
-    pub(crate) read_to: u64,
+    pub(crate) read_to: u32,
     /// Why it cannot be written, if it cannot.
     pub(crate) fault: Option<String>,
     /// What it holds.
@@ -86,7 +86,7 @@ impl HistoryWriter {
     /// and removes what is too old.
     pub(crate) fn try_record(
         &mut self,
-        current: Option<u64>,
+        current: Option<u32>,
         now: Moment,
         status: &mut HistoryStatus,
     ) {
@@ -122,7 +122,7 @@ impl HistoryWriter {
 
     fn record(
         &mut self,
-        current: Option<u64>,
+        current: Option<u32>,
         now: Moment,
         status: &mut HistoryStatus,
     ) -> Result<(), Error> {
@@ -232,7 +232,7 @@ impl HistoryWriter {
 
 /// Writes the next part of the log as one batch; returns the number of its changes. One for a whole
 /// second costs less than several: most of its cost is the index pages that it changes.
-fn write_batch(database: &mut Database, tail: &mut Tail, current: u64) -> Result<usize, Error> {
+fn write_batch(database: &mut Database, tail: &mut Tail, current: u32) -> Result<usize, Error> {
     let (start, mut written) = (database.position(), 0);
     let mut batch = database.batch()?;
     let mut changes = Vec::new();

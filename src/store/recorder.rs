@@ -41,7 +41,7 @@ struct SharedRecorder {
 #[derive(Debug, Default)]
 struct RecorderState {
     /// The segment that is written to; `None` while there is no log.
-    current: Option<u64>,
+    current: Option<u32>,
     /// Something was written that is not recorded.
     written: bool,
     /// The log was replaced.
@@ -103,7 +103,7 @@ impl Recorder {
     }
 
     /// The log was written to; `current` is its newest segment.
-    pub(crate) fn written(&self, current: u64, now: Moment) {
+    pub(crate) fn written(&self, current: u32, now: Moment) {
         let mut state = self.shared.lock();
         (state.current, state.now) = (Some(current), now);
         if !std::mem::replace(&mut state.written, true) {
@@ -118,7 +118,7 @@ impl Recorder {
     }
 
     /// Another log was started; `gap` was before it.
-    pub(crate) fn log_replaced(&self, current: u64, gap: StoreGap) {
+    pub(crate) fn log_replaced(&self, current: u32, gap: StoreGap) {
         let mut state = self.shared.lock();
         (state.current, state.now, state.written) = (Some(current), gap.to, true);
         state.gap = Some(gap);

@@ -56,7 +56,7 @@ impl Tail {
     ///
     /// # Errors
     /// When a segment cannot be read.
-    pub fn read(&mut self, current: u64, changes: &mut Vec<LogChange>) -> Result<(), StoreError> {
+    pub fn read(&mut self, current: u32, changes: &mut Vec<LogChange>) -> Result<(), StoreError> {
         while changes.is_empty() && self.position.segment <= current {
             if self.read_chunk(changes)? {
                 continue;

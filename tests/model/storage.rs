@@ -121,7 +121,7 @@ impl Storage {
         log.skip_removed().unwrap();
         loop {
             let mut changes = Vec::new();
-            log.read(u64::MAX, &mut changes).unwrap();
+            log.read(u32::MAX, &mut changes).unwrap();
             if changes.is_empty() {
                 return events;
             }

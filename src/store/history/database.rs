@@ -36,7 +36,7 @@ pub struct Database {
     retention: Retention,
     state: DatabaseState,
     /// The segment of the log that the last checkpoint has reached, and when it was.
-    checkpoint: Option<(u64, Instant)>,
+    checkpoint: Option<(u32, Instant)>,
     /// Since when a reader has prevented checkpoints, or when that was last logged.
     blocked_since: Option<Instant>,
 }
@@ -150,7 +150,7 @@ impl Database {
 
     /// The segment of the log up to which everything survives a power cut.
     #[must_use]
-    pub fn checkpointed(&self) -> u64 {
+    pub fn checkpointed(&self) -> u32 {
         self.checkpoint.map_or(0, |(segment, _)| segment)
     }
 

@@ -75,7 +75,7 @@ impl DatabaseState {
     pub(crate) fn write(&self, transaction: &Transaction<'_>) -> Result<(), Error> {
         transaction
             .prepare_cached("UPDATE progress SET segment = ?1, log_offset = ?2, last_id = ?3")?
-            .execute([self.position.segment, self.position.offset, self.last_id])?;
+            .execute([self.position.segment.into(), self.position.offset, self.last_id])?;
         Ok(())
     }
 }

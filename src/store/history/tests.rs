@@ -88,7 +88,7 @@ fn recorded(ids: std::ops::Range<u64>) -> Vec<LogChange> {
     ids.map(|id| LogChange::Recorded(event(id, at(id), device(1)))).collect()
 }
 
-const fn position(segment: u64, offset: u64) -> Position {
+const fn position(segment: u32, offset: u64) -> Position {
     Position { segment, offset }
 }
 

@@ -28,12 +28,12 @@ pub(crate) struct LogHead {
     /// Everything was synced before it was published.
     pub(crate) always: bool,
     /// The number of the first segment; lower ones belong to a log that this one has replaced.
-    pub(crate) first: u64,
+    pub(crate) first: u32,
 }
 
 impl LogHead {
     /// The head of a log that this boot of the machine writes to.
-    pub(crate) fn new(chain: String, always: bool, first: u64) -> Self {
+    pub(crate) fn new(chain: String, always: bool, first: u32) -> Self {
         Self { format: FORMAT, chain, boot: boot_id(), clean: false, always, first }
     }
 

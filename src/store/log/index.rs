@@ -8,11 +8,11 @@ use super::record::{Item, Key, Live, LogBatch, RecordChange, hash_of, records};
 /// What the files hold.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    segments: BTreeMap<u64, Usage>,
+    segments: BTreeMap<u32, Usage>,
     /// Each live record with its segment: of events by ID, which are many while the broker is away,
     /// and of values.
-    events: BTreeMap<u64, (u64, Live)>,
-    values: HashMap<Key, (u64, Live)>,
+    events: BTreeMap<u64, (u32, Live)>,
+    values: HashMap<Key, (u32, Live)>,
     next_id: u64,
 }
 
@@ -28,7 +28,7 @@ impl Index {
     /// Adds a batch of this length that is in the segment, behind all others.
     pub(crate) fn add(
         &mut self,
-        segment: u64,
+        segment: u32,
         len: usize,
         changes: impl IntoIterator<Item = RecordChange>,
     ) {
@@ -52,7 +52,7 @@ impl Index {
     }
 
     /// Sets or removes the live record about an item; returns the one before.
-    fn set(&mut self, item: Item, live: Option<(u64, Live)>) -> Option<(u64, Live)> {
+    fn set(&mut self, item: Item, live: Option<(u32, Live)>) -> Option<(u32, Live)> {
         match (item, live) {
             (Item::Event(id), Some(live)) => self.events.insert(id, live),
             (Item::Event(id), None) => self.events.remove(&id),
@@ -61,7 +61,7 @@ impl Index {
         }
     }
 
-    fn get(&self, item: &Item) -> Option<&(u64, Live)> {
+    fn get(&self, item: &Item) -> Option<&(u32, Live)> {
         match item {
             Item::Event(id) => self.events.get(id),
             Item::Value(key) => self.values.get(key),
@@ -69,7 +69,7 @@ impl Index {
     }
 
     /// The live records of a segment with this content; `None` if that is not what was written.
-    pub(crate) fn live_batch(&self, segment: u64, content: &[u8]) -> Option<LogBatch> {
+    pub(crate) fn live_batch(&self, segment: u32, content: &[u8]) -> Option<LogBatch> {
         let mut live = BTreeMap::new();
         // The first frame identifies the log of the segment.
         for (_, batch) in frames(content).skip(1) {
@@ -101,24 +101,24 @@ impl Index {
         self.next_id = self.next_id.max(next_id);
     }
 
-    pub(crate) fn oldest(&self) -> Option<u64> {
+    pub(crate) fn oldest(&self) -> Option<u32> {
         self.segments().next()
     }
 
     /// The segments, the oldest first.
-    pub(crate) fn segments(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(crate) fn segments(&self) -> impl Iterator<Item = u32> + '_ {
         self.segments.keys().copied()
     }
 
-    pub(crate) fn bytes_of(&self, segment: u64) -> u64 {
+    pub(crate) fn bytes_of(&self, segment: u32) -> u64 {
         self.segments.get(&segment).map_or(0, |usage| usage.bytes)
     }
 
-    pub(crate) fn has_live(&self, segment: u64) -> bool {
+    pub(crate) fn has_live(&self, segment: u32) -> bool {
         self.segments.get(&segment).is_some_and(|usage| usage.live_records > 0)
     }
 
-    pub(crate) fn remove(&mut self, segment: u64) {
+    pub(crate) fn remove(&mut self, segment: u32) {
         self.segments.remove(&segment);
     }
 

@@ -114,7 +114,7 @@ impl Log {
         always: bool,
         chain: &str,
         next_id: u64,
-        after: u64,
+        after: u32,
         records: impl Iterator<Item = Record<'a>>,
     ) -> Result<Self, StoreError> {
         let first = segment_numbers(dir)?.last().map_or(after, |&last| last.max(after)) + 1;
@@ -212,7 +212,7 @@ impl Log {
     ///
     /// # Errors
     /// When live records could not be written again. The log has to be given up then.
-    pub(crate) fn clean(&mut self, unread: u64) -> Result<(), StoreError> {
+    pub(crate) fn clean(&mut self, unread: u32) -> Result<(), StoreError> {
         let mut moved = false;
         while let Some(oldest) = self.index.oldest()
             && oldest < self.tail.number().min(unread)
@@ -238,7 +238,7 @@ impl Log {
     }
 
     /// Appends a segment's live records again.
-    fn append_live(&mut self, oldest: u64) -> Result<(), StoreError> {
+    fn append_live(&mut self, oldest: u32) -> Result<(), StoreError> {
         let path = segment_path(&self.dir, oldest);
         let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
         let Some(mut batch) = self.index.live_batch(oldest, &bytes) else {
@@ -270,7 +270,7 @@ impl Log {
     }
 
     /// The segment that is written to.
-    pub(crate) fn current(&self) -> u64 {
+    pub(crate) fn current(&self) -> u32 {
         self.tail.number()
     }
 

@@ -110,7 +110,7 @@ impl Recovered {
     }
 
     /// Reads a segment; returns how far it is whole.
-    fn segment(&mut self, number: u64, bytes: &[u8]) -> usize {
+    fn segment(&mut self, number: u32, bytes: &[u8]) -> usize {
         let mut end = 0;
         for (next, frame) in frames(bytes) {
             let read = if end == 0 { self.opening(frame) } else { self.batch(number, frame) };
@@ -129,7 +129,7 @@ impl Recovered {
         Some(())
     }
 
-    fn batch(&mut self, segment: u64, batch: &[u8]) -> Option<()> {
+    fn batch(&mut self, segment: u32, batch: &[u8]) -> Option<()> {
         let records = records(batch)?;
         let changes = records.iter().map(|(record, len)| record.change(*len));
         self.index.add(segment, FRAME_HEAD_LEN + batch.len(), changes);

@@ -18,7 +18,7 @@ const PREFIX: &str = "segment-";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The number of the segment.
-    pub segment: u64,
+    pub segment: u32,
     /// Bytes from its beginning.
     pub offset: u64,
 }
@@ -31,24 +31,24 @@ pub(crate) struct Opening {
 }
 
 /// The path of a segment.
-pub(crate) fn segment_path(dir: &Path, number: u64) -> PathBuf {
+pub(crate) fn segment_path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{PREFIX}{number:010}"))
 }
 
 /// The numbers of the segments in a folder, in order.
-pub(crate) fn segment_numbers(dir: &Path) -> Result<Vec<u64>, StoreError> {
+pub(crate) fn segment_numbers(dir: &Path) -> Result<Vec<u32>, StoreError> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir).map_err(StoreError::io("reading", dir))? {
         let name = entry.map_err(StoreError::io("reading", dir))?.file_name();
         let digits = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
-        numbers.extend(digits.and_then(|digits| digits.parse::<u64>().ok()));
+        numbers.extend(digits.and_then(|digits| digits.parse::<u32>().ok()));
     }
     numbers.sort_unstable();
     Ok(numbers)
 }
 
 /// Removes the segments of these numbers.
-pub(crate) fn remove_segments(dir: &Path, range: impl RangeBounds<u64>) -> Result<(), StoreError> {
+pub(crate) fn remove_segments(dir: &Path, range: impl RangeBounds<u32>) -> Result<(), StoreError> {
     for number in segment_numbers(dir)?.into_iter().filter(|number| range.contains(number)) {
         remove(&segment_path(dir, number))?;
     }
@@ -76,14 +76,14 @@ pub(crate) fn set_aside(path: &Path) -> Result<(), StoreError> {
 /// A segment that is written to.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    pub(crate) number: u64,
+    pub(crate) number: u32,
     file: File,
     path: PathBuf,
 }
 
 impl Segment {
     /// Creates a segment, synced with its name.
-    pub(crate) fn create(dir: &Path, number: u64, chain: &str) -> Result<Self, StoreError> {
+    pub(crate) fn create(dir: &Path, number: u32, chain: &str) -> Result<Self, StoreError> {
         let path = segment_path(dir, number);
         let create = || {
             let opening = json_frame(&Opening { format: FORMAT, chain: chain.to_owned() })?;
@@ -98,7 +98,7 @@ impl Segment {
     }
 
     /// Opens a segment to append to it, cut to this length.
-    pub(crate) fn open(dir: &Path, number: u64, len: u64) -> Result<Self, StoreError> {
+    pub(crate) fn open(dir: &Path, number: u32, len: u64) -> Result<Self, StoreError> {
         let path = segment_path(dir, number);
         let open = || {
             let file = OpenOptions::new().append(true).open(&path)?;

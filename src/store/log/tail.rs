@@ -25,7 +25,7 @@ impl LogTail {
     }
 
     /// The number of the segment that is written to.
-    pub(crate) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> u32 {
         self.segment.number
     }
 

@@ -109,7 +109,7 @@ fn created(dir: &Path) -> Log {
 /// Writes a batch, and cleans the log as if the history had read all of it.
 fn write(log: &mut Log, batch: &mut LogBatch) {
     log.write(batch, true).unwrap();
-    log.clean(u64::MAX).unwrap();
+    log.clean(u32::MAX).unwrap();
 }
 
 /// Segments of this length, each there as soon as the one before is full.
