@@ -12,7 +12,7 @@ use prometheus::{
 };
 
 #[cfg(target_os = "linux")]
-use super::process::ProcessMetrics;
+use super::process::process_text;
 use super::store::StoreMetrics;
 use crate::payload::DegradedReason;
 
@@ -43,8 +43,6 @@ pub struct Metrics {
     master_rpcs: Rpcs,
     commands: IntCounterVec,
     degraded: BTreeMap<DegradedReason, IntGauge>,
-    #[cfg(target_os = "linux")]
-    process: ProcessMetrics,
 }
 
 impl Metrics {
@@ -107,8 +105,6 @@ impl Metrics {
                 "Requests by their result: ok, partial, or the error's code.",
                 &["gateway", "command", "result"],
             )?,
-            #[cfg(target_os = "linux")]
-            process: ProcessMetrics::new(&registry)?,
             degraded: DegradedReason::ALL.iter().map(degraded).collect(),
             registry,
         })
@@ -178,8 +174,6 @@ impl Metrics {
     /// # Errors
     /// A metric cannot be encoded, which is a bug.
     pub fn text(&self) -> Result<String, prometheus::Error> {
-        #[cfg(target_os = "linux")]
-        self.process.update();
         let mut families = self.registry.gather();
         for mut of_masters in self.master_rpcs.registry.gather() {
             match families.iter_mut().find(|family| family.name() == of_masters.name()) {
@@ -187,7 +181,10 @@ impl Metrics {
                 None => families.push(of_masters),
             }
         }
-        TextEncoder::new().encode_to_string(&families)
+        let text = TextEncoder::new().encode_to_string(&families)?;
+        #[cfg(target_os = "linux")]
+        let text = text + &process_text();
+        Ok(text)
     }
 }
 
