@@ -209,7 +209,7 @@ impl Bridge {
         let view = DispatchView {
             gateway: gateway.and_then(|at| requested_gateway(state, gateways, at)),
             now: state.clock.now(),
-            answer_size_max: self.broker.session.answer_limit(state).size_max(),
+            answer_size_max: self.broker.session.answer_limit().size_max(),
         };
         let request = dispatcher.request(&request, view);
         self.send_replies();

@@ -245,18 +245,13 @@ impl BrokerSession {
     }
 
     /// The limit on the size of answers on this connection.
-    pub(crate) fn answer_limit(&self, state: &State) -> AnswerLimit {
-        let setting = AnswerLimit::Setting(self.answer_max);
-        let limit = self.announced.map_or(setting, AnswerLimit::Announced);
-        match state.publisher.answers_close_from() {
-            Some(size) if size <= limit.size_max() => AnswerLimit::Closes(size),
-            _ => limit,
-        }
+    pub(crate) fn answer_limit(&self) -> AnswerLimit {
+        self.announced.map_or(AnswerLimit::Setting(self.answer_max), AnswerLimit::Announced)
     }
 
     /// Queues the answer to a request, and the event of a change.
     pub(crate) fn reply(&self, state: &mut State, reply: &Reply) {
-        let (answer, result) = reply.answer(self.answer_limit(state));
+        let (answer, result) = reply.answer(self.answer_limit());
         let (owner, command) = (&reply.requester.owner, reply.command());
         state.metrics.command(owner, command, result);
         if let Some(audit) = &reply.audit {

@@ -181,8 +181,6 @@ pub enum AnswerLimit {
     Announced(usize),
     /// `mqtt.max_answer`, where the broker announced none.
     Setting(usize),
-    /// The broker closed the connection because of answers of this size.
-    Closes(usize),
     /// The broker refused the answer.
     Refused,
 }
@@ -193,7 +191,6 @@ impl AnswerLimit {
     pub const fn size_max(self) -> usize {
         match self {
             Self::Announced(size) | Self::Setting(size) => size,
-            Self::Closes(size) => size.saturating_sub(1),
             Self::Refused => 0,
         }
     }
@@ -211,7 +208,6 @@ impl fmt::Display for AnswerLimit {
         match self {
             Self::Announced(size) => write!(f, "the broker accepts at most {size}"),
             Self::Setting(size) => write!(f, "mqtt.max_answer allows {size}"),
-            Self::Closes(size) => write!(f, "the broker closes the connection at {size}"),
             Self::Refused => f.write_str("the broker refused it as too large"),
         }
     }

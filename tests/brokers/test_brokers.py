@@ -18,7 +18,7 @@ import urllib.error
 import urllib.request
 
 import paho.mqtt.client as mqtt
-from brokers import ALL, PASSWORD, ROOT, USER, missing
+from brokers import ALL, PASSWORD, ROOT, SMALL, USER, missing
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from programs import BRIDGE, free_port, get, running, until
@@ -102,10 +102,12 @@ class Site:
         folder = self.folder
         folder.mkdir(exist_ok=True)
         (folder / "password").write_text(password)
+        # Not every broker announces its limit.
+        limit = f'max_answer = "{SMALL}"\n' if self.broker.small else ""
         (folder / "config.toml").write_text(
             f'state_dir = "{folder}/state"\n[mqtt]\nurl = "mqtt://127.0.0.1:{self.broker.port}"\n'
             f'protocol = "{self.version}"\nusername = "{USER}"\npassword_file = "{folder}/password"\n'
-            f'[http]\nlisten = "127.0.0.1:{self.http}"\n[commands]\nallow = ["*"]\n'
+            f'{limit}[http]\nlisten = "127.0.0.1:{self.http}"\n[commands]\nallow = ["*"]\n'
             f'[gateways.lobby]\naddress = "{self.gateway["address"]}"\n'
             f'ca_file = "{self.gateway["ca_file"]}"\n')
 

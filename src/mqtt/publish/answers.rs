@@ -13,11 +13,6 @@ const ANSWERS_MAX: usize = 10_000;
 const ANSWERS_BYTES_MAX: usize = 8 << 20;
 /// Answers in flight, so that large ones do not fill the connection ahead of events.
 const IN_FLIGHT_MAX: usize = 4;
-/// The broker has to close the connection this often while an answer is in flight before the size
-/// of that answer is treated as its limit.
-const CLOSED_MIN: u32 = 2;
-/// Answers smaller than those by less than this part are not tried either.
-const CLOSED_MARGIN: usize = 16;
 
 /// Why an answer is not sent. The requester has to repeat the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,25 +32,18 @@ impl AnswerDropped {
     }
 }
 
-/// The answers of one connection, and the limit of a broker that announces none and closes the
-/// connection over larger packets.
+/// The answers of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct AnswerQueue {
     waiting: VecDeque<Answer>,
-    /// Their packet sizes.
-    in_flight: Vec<usize>,
+    in_flight: usize,
     memory: usize,
-    /// The largest packet that the broker has accepted.
-    accepted_max: usize,
-    /// The smallest of the answers over which it may have closed, and how often it did.
-    closed_min: Option<usize>,
-    closed: u32,
 }
 
 impl AnswerQueue {
     pub(crate) fn push(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
         let memory = self.memory + answer.memory();
-        let count = self.waiting.len() + self.in_flight.len();
+        let count = self.waiting.len() + self.in_flight;
         if (count >= ANSWERS_MAX || memory > ANSWERS_BYTES_MAX) && count > 0 {
             return Err(AnswerDropped::QueueFull);
         }
@@ -66,11 +54,11 @@ impl AnswerQueue {
 
     /// The next answer; it is in flight from now on.
     pub(crate) fn next(&mut self) -> Option<Outgoing> {
-        if self.in_flight.len() >= IN_FLIGHT_MAX {
+        if self.in_flight >= IN_FLIGHT_MAX {
             return None;
         }
         let answer = self.waiting.pop_front()?;
-        self.in_flight.push(answer.packet_size());
+        self.in_flight += 1;
         let (topic, payload) = (answer.topic.clone(), answer.payload.clone());
         let correlation_data = answer.correlation_data.clone();
         let mut outgoing = Outgoing::json(MessageId::Answer(Box::new(answer)), topic, payload);
@@ -80,44 +68,19 @@ impl AnswerQueue {
 
     /// The broker has acknowledged an answer, or refused it; then another may go in its place.
     pub(crate) fn answered(&mut self, answer: Answer, result: Result<(), Refusal>) {
-        let size = answer.packet_size();
-        if let Some(at) = self.in_flight.iter().position(|in_flight| *in_flight == size) {
-            self.in_flight.swap_remove(at);
-            self.memory = self.memory.saturating_sub(answer.memory());
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.memory = self.memory.saturating_sub(answer.memory());
+        if let Err(refusal) = result
+            && let Some(next) = answer.fallback(refusal)
+        {
+            // The queue has just lost a larger one.
+            self.memory += next.memory();
+            self.waiting.push_back(next);
         }
-        match result {
-            Ok(()) => self.accepted_max = self.accepted_max.max(size),
-            Err(refusal) => {
-                if let Some(next) = answer.fallback(refusal) {
-                    // The queue has just lost a larger one.
-                    self.memory += next.memory();
-                    self.waiting.push_back(next);
-                }
-            }
-        }
-    }
-
-    /// The connection has ended, and the answers with it.
-    pub(crate) fn disconnected(&mut self, closed_by_broker: bool) {
-        if let Some(&largest) = self.in_flight.iter().max().filter(|_| closed_by_broker) {
-            self.closed_min = Some(self.closed_min.map_or(largest, |size| size.min(largest)));
-            self.closed = self.closed.saturating_add(1);
-        }
-        self.waiting.clear();
-        self.in_flight.clear();
-        self.memory = 0;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight.is_empty()
-    }
-
-    /// The size from which on the broker closes the connection, where it has shown one.
-    pub(crate) fn closes_from(&self) -> Option<usize> {
-        let learned = self.closed >= CLOSED_MIN;
-        let size = self.closed_min.filter(|size| learned && *size > self.accepted_max)?;
-        // The answer to the same request varies by some bytes.
-        Some((size - size / CLOSED_MARGIN).max(self.accepted_max + 1))
+        self.waiting.is_empty() && self.in_flight == 0
     }
 }
 
@@ -149,8 +112,7 @@ mod tests {
         let mut queue = AnswerQueue::default();
         let queued = (0..100).filter(|_| queue.push(answer(1 << 20)).is_ok()).count();
         assert_eq!(queued, 7, "the bound of 8 MiB, less what each takes beside its payload");
-        queue.disconnected(false);
-        assert!(queue.is_empty());
+        let mut queue = AnswerQueue::default();
         assert_eq!(queue.push(answer(20 << 20)), Ok(()));
         assert_eq!(queue.push(answer(1)), Err(AnswerDropped::QueueFull));
         let large = sent(&mut queue);
@@ -173,25 +135,5 @@ mod tests {
         queue.answered(own, Err(Refusal::PACKET_TOO_LARGE));
         assert!(queue.is_empty());
         assert_eq!(queue.memory, 0);
-    }
-
-    #[test]
-    fn a_size_over_which_the_broker_closes_twice_is_its_limit_unless_it_accepted_one_as_large() {
-        let close = |queue: &mut AnswerQueue, len: usize| {
-            queue.push(answer(len)).unwrap();
-            sent(queue);
-            queue.disconnected(true);
-        };
-        let mut queue = AnswerQueue::default();
-        close(&mut queue, 9_000);
-        assert_eq!(queue.closes_from(), None, "once is a broker that was restarted");
-        close(&mut queue, 6_000);
-        let learned = queue.closes_from().unwrap();
-        assert!(learned > answer(5_000).packet_size());
-        assert!(learned <= answer(5_990).packet_size(), "an answer that is a little smaller");
-        queue.push(answer(8_000)).unwrap();
-        let large = sent(&mut queue);
-        queue.answered(large, Ok(()));
-        assert_eq!(queue.closes_from(), None);
     }
 }

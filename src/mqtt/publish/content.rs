@@ -93,9 +93,9 @@ impl Content {
     }
 
     /// The connection has ended, and with it everything in flight.
-    pub(crate) fn disconnected(&mut self, closed_by_broker: bool) {
+    pub(crate) fn disconnected(&mut self) {
         self.states.reset_bridge();
-        self.answers.disconnected(closed_by_broker);
+        self.answers = AnswerQueue::default();
         self.refusals.disconnected();
         self.clearing.queue().disconnected();
     }

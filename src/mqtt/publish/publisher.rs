@@ -106,7 +106,7 @@ impl Publisher {
         let set_aside = self.isolation.disconnected(in_flight, closed_by_broker);
         let rejected = set_aside
             .map(|message| self.content.rejected(now, message, Refusal::ClosesConnection, outbox));
-        self.content.disconnected(closed_by_broker);
+        self.content.disconnected();
         outbox.put_all_back();
         rejected
     }
@@ -177,11 +177,6 @@ impl Publisher {
     /// Whether answers wait or are in flight.
     pub(crate) fn has_answers(&self) -> bool {
         !self.content.answers().is_empty()
-    }
-
-    /// The size of answers from which on the broker closes the connection, if it has shown one.
-    pub(crate) fn answers_close_from(&self) -> Option<usize> {
-        self.content.answers().closes_from()
     }
 
     /// The topics that the broker refuses, of discovery or of everything else, and why.
