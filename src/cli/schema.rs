@@ -12,20 +12,6 @@ pub(crate) struct SchemaArgs {
     /// The OpenAPI document of the HTTP API instead
     #[arg(long, conflicts_with = "config")]
     openapi: bool,
-    /// Prefix of the topics, if it is not the default
-    #[arg(long, value_name = "TOPIC", default_value = "gsdk", value_parser = base_topic)]
-    base_topic: String,
-    /// The bridge's name in topics, if it is not the default
-    #[arg(long, value_name = "NAME", default_value = "bridge", value_parser = bridge_name)]
-    bridge_name: String,
-}
-
-fn base_topic(text: &str) -> Result<String, String> {
-    config::read_text(config::topic, text)
-}
-
-fn bridge_name(text: &str) -> Result<String, String> {
-    config::read_text(config::bridge_name, text)
 }
 
 pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
@@ -34,7 +20,7 @@ pub(crate) fn run(args: &SchemaArgs) -> anyhow::Result<()> {
     } else if args.openapi {
         schema::open_api()
     } else {
-        schema::async_api(&args.base_topic, &args.bridge_name)
+        schema::async_api()
     };
     super::print(&text)?;
     Ok(())

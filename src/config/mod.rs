@@ -47,7 +47,7 @@ pub use model::{
 pub use schema::json_schema;
 pub use tree::Setting;
 pub use values::Rate;
-pub(crate) use values::{bridge_name, label, read_text, topic};
+pub(crate) use values::{label, read_text};
 
 use layers::{Environment, ParsedFile};
 use schema::Schema;

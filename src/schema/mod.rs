@@ -18,19 +18,10 @@ const SHARED: [&str; 9] = [
     "Step",
 ];
 
-/// The AsyncAPI document, its channels below this base topic and bridge name.
+/// The AsyncAPI document, its channels below the default base topic and bridge name.
 #[must_use]
-pub fn async_api(base_topic: &str, bridge_name: &str) -> String {
-    // Neither can hold what JSON would have to escape but quotes and backslashes of a base topic.
-    let inside = |text: &str| {
-        let quoted = Value::from(text).to_string();
-        let inside = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-        inside.unwrap_or_default().to_owned()
-    };
-    ASYNC_API
-        .replace("@VERSION@", env!("CARGO_PKG_VERSION"))
-        .replace("@BASE@", &inside(base_topic))
-        .replace("@BRIDGE@", &inside(bridge_name))
+pub fn async_api() -> String {
+    ASYNC_API.replace("@VERSION@", env!("CARGO_PKG_VERSION"))
 }
 
 /// The OpenAPI document: its paths, with the payloads' schemas of the AsyncAPI document.
@@ -71,10 +62,10 @@ mod tests {
 
     #[test]
     fn channels_are_the_topics() {
-        let document: Value = serde_json::from_str(&async_api("site/gsdk", "bridge_2")).unwrap();
+        let document: Value = serde_json::from_str(&async_api()).unwrap();
         let address = |channel: &str| document["channels"][channel]["address"].as_str().unwrap();
-        assert_eq!(address("bridgeState"), "site/gsdk/bridge_2/state");
-        assert_eq!(address("deviceEvent"), "site/gsdk/{gateway}/{device_id}/event/{event_type}");
+        assert_eq!(address("bridgeState"), "gsdk/bridge/state");
+        assert_eq!(address("deviceEvent"), "gsdk/{gateway}/{device_id}/event/{event_type}");
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
         assert!(!document.to_string().contains('@'), "{document}");
     }
