@@ -9,6 +9,5 @@ pub(crate) fn encode_device(device: &Remembered, details: Option<&DeviceDetails>
 
 /// `None` if the value cannot be read.
 pub(crate) fn decode_device(value: &[u8]) -> Option<(Remembered, Option<DeviceDetails>)> {
-    // Earlier builds stored no details.
-    decode(value).or_else(|| decode(value).map(|device| (device, None)))
+    decode(value)
 }

@@ -23,12 +23,6 @@ pub enum Error {
         /// The newest format that this version reads.
         supported: i64,
     },
-    /// An earlier version has written the file.
-    #[error("{} has no availability yet: start this version of the bridge once", path.display())]
-    WithoutSpans {
-        /// The database.
-        path: PathBuf,
-    },
     /// Another program has written the file.
     #[error("{} is not a history database of this program; move it away", path.display())]
     Foreign {

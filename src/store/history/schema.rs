@@ -19,8 +19,6 @@ use crate::task;
 const APPLICATION_ID: i64 = 0x4753_444b;
 /// `user_version` of the file. A change of the tables raises it and migrates older files.
 const FORMAT_VERSION: i64 = 2;
-/// The format without spans.
-const FORMAT_WITHOUT_SPANS: i64 = 1;
 /// Between two checkpoints of its own SQLite lets the write-ahead log grow to this many pages of
 /// 4 KiB.
 const WAL_PAGES_MAX: i64 = 8_192;
@@ -108,10 +106,6 @@ pub(crate) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connectio
             create(&mut connection, replaced_at)?;
         }
         (APPLICATION_ID, FORMAT_VERSION, _) => configure(&connection)?,
-        (APPLICATION_ID, FORMAT_WITHOUT_SPANS, _) => {
-            configure(&connection)?;
-            add_spans(&mut connection)?;
-        }
         (APPLICATION_ID, found, _) if found > FORMAT_VERSION => {
             let path = path.to_owned();
             return Err(Error::NewerFormat { path, found, supported: FORMAT_VERSION });
@@ -139,14 +133,6 @@ fn create(connection: &mut Connection, replaced_at: Option<Moment>) -> Result<()
         [replaced_at.map(Moment::millis)],
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
-    transaction.commit()?;
-    Ok(())
-}
-
-fn add_spans(connection: &mut Connection) -> Result<(), Error> {
-    let transaction = connection.transaction()?;
-    transaction.execute_batch(spans::TABLES)?;
     transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
     transaction.commit()?;
     Ok(())

@@ -287,29 +287,6 @@ fn a_newer_format_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_file_without_spans_gets_their_tables_and_keeps_its_events() {
-    let fixture = Fixture::new();
-    let mut database = fixture.open(KEEP_ALL);
-    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 3), position(0, 1)).unwrap();
-    drop(database);
-    let connection = Connection::open(fixture.path()).unwrap();
-    for table in ["spans", "unobserved", "gateways", "devices", "observation"] {
-        connection.execute_batch(&format!("DROP TABLE {table}")).unwrap();
-    }
-    connection.pragma_update(None, "user_version", 1).unwrap();
-    drop(connection);
-    let mut database = fixture.open(KEEP_ALL);
-    assert_eq!((database.totals().events, database.position()), (3, position(0, 1)));
-    let mut tracker = Tracker::new();
-    database.spans().attach(&mut tracker).unwrap();
-    tracker.advance(NOW);
-    database.spans().write(&tracker, true).unwrap();
-    let version = "SELECT proven_at, 0, 0, user_version FROM observation, pragma_user_version";
-    let proven_at = NOW.millis().unsigned_abs();
-    assert_eq!(fixture.rows(version), [(proven_at, false, false, 2)]);
-}
-
-#[test]
 fn only_the_owner_may_read_the_files() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);

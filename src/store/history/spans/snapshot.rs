@@ -12,8 +12,6 @@ use crate::store::history::schema::open_to_read;
 
 /// How long after the last proven instant a bridge counts as running: it writes that every 30 s.
 const RECENT_MS: i64 = 45_000;
-/// The first format with spans.
-const FORMAT_MIN: i64 = 2;
 
 /// The database at one instant.
 #[derive(Debug)]
@@ -92,12 +90,6 @@ impl Snapshot {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let connection = open_to_read(path)?;
         connection.execute_batch("BEGIN")?;
-        let format: i64 =
-            connection
-                .query_row("SELECT user_version FROM pragma_user_version", (), |row| row.get(0))?;
-        if format < FORMAT_MIN {
-            return Err(Error::WithoutSpans { path: path.to_owned() });
-        }
         let (proven_at, spans_since) =
             connection.query_row("SELECT proven_at, spans_since FROM observation", (), |row| {
                 Ok((moment(row, 0)?, moment(row, 1)?))
