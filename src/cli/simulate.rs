@@ -69,15 +69,9 @@ pub(crate) struct SimulateArgs {
     /// in one DATA frame, any number of HTTP/2 pings, sorted lists, searches that find everything.
     #[arg(long)]
     pub lenient: bool,
-    /// With --lenient, still send a stream's response headers only with its first message.
-    #[arg(long)]
-    pub lazy_headers: bool,
     /// The largest request that is read, in bytes: the gateway's setting `max_recv_size`.
     #[arg(long, value_name = "BYTES", default_value_t = Strictness::REAL.max_recv_size)]
     pub max_recv_size: usize,
-    /// Never report TRY_TO_CONNECT, as older gateways.
-    #[arg(long)]
-    pub no_try_status: bool,
     /// Seconds from losing an asynchronous connection to the next try.
     #[arg(long, value_name = "SECONDS")]
     pub reconnect_interval: Option<f64>,
@@ -107,7 +101,6 @@ impl SimulateArgs {
             certificate_addresses: self.san.clone(),
             packages: self.packages,
             strictness: Strictness {
-                lazy_headers: self.lazy_headers || !self.lenient,
                 max_recv_size: self.max_recv_size,
                 ..if self.lenient { Strictness::LENIENT } else { Strictness::REAL }
             },
@@ -129,7 +122,6 @@ impl SimulateArgs {
         let port = if settings.master.is_some() { 4010 } else { 4000 };
         settings.listen = self.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], port)));
         settings.managed |= self.manage;
-        settings.reports_tries &= !self.no_try_status;
         settings.seed = self.seed.unwrap_or(settings.seed);
         let timing = &mut settings.timing;
         if self.lenient {

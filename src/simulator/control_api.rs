@@ -27,7 +27,6 @@ pub(crate) async fn serve(control: Control, listener: TcpListener) {
         .route("/", get(help))
         .route("/state", get(state))
         .route("/devices", get(devices))
-        .route("/pending", get(pending))
         .route("/fault", post(fault))
         .route("/schema", get(schema))
         .layer(middleware::from_fn(guard))
@@ -64,7 +63,6 @@ async fn help() -> Json<Value> {
     Json(json!({
         "GET /state": "counts, subscriptions with what was discarded, calls by method",
         "GET /devices": "every device of the site, with its entry in the managed list",
-        "GET /pending": "devices that dial in and are refused",
         "GET /schema": "the JSON Schema of a fault",
         "POST /fault": "apply a fault: {\"do\": \"power_off\", \"devices\": [540092578]}",
         "faults": Fault::VARIANTS,
@@ -122,16 +120,6 @@ fn described(device: Option<&SiteDevice>, info: Option<&DeviceInfo>) -> Value {
     });
     let id = device.map(|device| device.id).or(info.map(|info| info.device_id));
     json!({ "device_id": id, "device": physical, "managed": managed })
-}
-
-async fn pending(State(control): State<Control>) -> Json<Value> {
-    let one = |info: crate::proto::connect::PendingDeviceInfo| {
-        json!({
-            "device_id": info.device_id, "ip": String::from_utf8_lossy(&info.ip_addr),
-            "last_try": info.last_try, "type": kind_name(info.r#type),
-        })
-    };
-    Json(control.pending().into_iter().map(one).collect())
 }
 
 async fn fault(State(control): State<Control>, body: Bytes) -> Response {
