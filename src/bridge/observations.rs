@@ -18,9 +18,9 @@ impl Observations {
         self.pending.push(Observation::Gateways(directory.gateways.values().cloned().collect()));
     }
 
-    /// All since the last call, to be taken.
-    pub(crate) const fn pending(&mut self) -> &mut Vec<Observation> {
-        &mut self.pending
+    /// All since the last call.
+    pub(crate) fn take(&mut self) -> Vec<Observation> {
+        std::mem::take(&mut self.pending)
     }
 
     /// The wall clock was set by `by_ms` milliseconds, to `after`.

@@ -285,7 +285,7 @@ impl Persistence {
 
     /// Hands observations over to the history.
     pub(crate) fn hand_over_observations(&mut self, now: Moment) {
-        self.recorder.observed(self.observations.pending(), now);
+        self.recorder.observed(self.observations.take(), now);
     }
 
     /// The state of the history.

@@ -16,7 +16,8 @@ const STORES_MIN: i64 = 24;
 
 #[derive(Debug)]
 pub(crate) struct DeviceTable {
-    devices: BTreeMap<DeviceId, Device>,
+    /// In boxes: a map has room for about twice of what it holds.
+    devices: BTreeMap<DeviceId, Box<Device>>,
     /// Forgotten devices' places in the event chain.
     tombstones: BTreeMap<DeviceId, Remembered>,
     /// Provisioned again because of a command, whether in `devices` or not.
@@ -33,9 +34,9 @@ impl DeviceTable {
         declared: &[DeviceId],
         forget_after_ms: Option<i64>,
     ) -> Self {
-        let devices = declared.iter().map(|&id| (id, Device::new(id, wall_time, true, false)));
+        let device = |id| Box::new(Device::new(id, wall_time, true, false));
         Self {
-            devices: devices.collect(),
+            devices: declared.iter().map(|&id| (id, device(id))).collect(),
             tombstones: BTreeMap::new(),
             kept: BTreeSet::new(),
             absence_counted_to: None,
@@ -44,27 +45,27 @@ impl DeviceTable {
     }
 
     pub(crate) fn get(&self, device_id: DeviceId) -> Option<&Device> {
-        self.devices.get(&device_id)
+        self.devices.get(&device_id).map(Box::as_ref)
     }
 
     pub(crate) fn get_mut(&mut self, device_id: DeviceId) -> Option<&mut Device> {
-        self.devices.get_mut(&device_id)
+        self.devices.get_mut(&device_id).map(Box::as_mut)
     }
 
     /// In the order of their IDs.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Device> {
-        self.devices.values()
+        self.devices.values().map(Box::as_ref)
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Device> {
-        self.devices.values_mut()
+        self.devices.values_mut().map(Box::as_mut)
     }
 
     pub(crate) fn range_mut(
         &mut self,
         ids: impl RangeBounds<DeviceId>,
     ) -> impl Iterator<Item = &mut Device> {
-        self.devices.range_mut(ids).map(|(_, device)| device)
+        self.devices.range_mut(ids).map(|(_, device)| device.as_mut())
     }
 
     /// The device with this ID, and whether it was added now.
@@ -77,7 +78,7 @@ impl DeviceTable {
         let device = self.devices.entry(device_id).or_insert_with(|| {
             is_new = true;
             let is_kept = self.kept.contains(&device_id);
-            let mut device = Device::new(device_id, wall_time, false, is_kept);
+            let mut device = Box::new(Device::new(device_id, wall_time, false, is_kept));
             if let Some(tombstone) = self.tombstones.remove(&device_id) {
                 device.restore(&tombstone);
             }
@@ -96,7 +97,7 @@ impl DeviceTable {
 
     /// What is persisted of a device; `None` if it never had topics.
     pub(crate) fn remembered(&self, device_id: DeviceId) -> Option<Remembered> {
-        let device = self.devices.get(&device_id).map(Device::remember);
+        let device = self.get(device_id).map(Device::remember);
         device.or_else(|| self.tombstones.get(&device_id).copied())
     }
 
@@ -109,7 +110,7 @@ impl DeviceTable {
     /// Starts a new event chain, in which forgotten devices have no place.
     pub(crate) fn reset_chain(&mut self) {
         self.tombstones.clear();
-        self.devices.values_mut().for_each(Device::reset_seq);
+        self.iter_mut().for_each(Device::reset_seq);
     }
 
     /// Sets the devices that commands keep; returns those for which that changed.
@@ -148,7 +149,7 @@ impl DeviceTable {
 
     /// Forgets a device that is not expected; returns whether it did, `None` if there is none.
     pub(crate) fn forget(&mut self, device_id: DeviceId) -> Option<bool> {
-        let is_forgotten = !self.devices.get(&device_id)?.is_expected();
+        let is_forgotten = !self.get(device_id)?.is_expected();
         if is_forgotten {
             self.remove(device_id);
         }

@@ -128,13 +128,13 @@ impl Recorder {
     }
 
     /// The bridge runs, and has observed this by now.
-    pub(crate) fn observed(&self, observations: &mut Vec<Observation>, now: Moment) {
+    pub(crate) fn observed(&self, observations: Vec<Observation>, now: Moment) {
         let mut state = self.shared.lock();
         state.now = now;
         if observations.is_empty() {
             return;
         }
-        state.observations.append(observations);
+        state.observations.extend(observations);
         let is_urgent = state.observations.len() >= OBSERVATIONS_URGENT;
         if !std::mem::replace(&mut state.written, true) || is_urgent {
             drop(state);

@@ -119,7 +119,7 @@ pub(crate) struct LogBatch {
 
 /// A batch that was larger than this gives its memory back, in bytes and in records.
 const FRAME_KEPT_MAX: usize = 1 << 20;
-const CHANGES_KEPT_MAX: usize = 1 << 14;
+const CHANGES_KEPT_MAX: usize = 1 << 12;
 
 impl Default for LogBatch {
     fn default() -> Self {

@@ -16,8 +16,8 @@ pub(crate) struct Backlog {
 
 impl Backlog {
     /// Adds these. When too many wait, only the newest of each device stays.
-    pub(crate) fn append(&mut self, observations: &mut Vec<Observation>) {
-        self.observations.append(observations);
+    pub(crate) fn extend(&mut self, observations: Vec<Observation>) {
+        self.observations.extend(observations);
         if self.observations.len() > WAITING_MAX {
             self.is_incomplete = true;
             self.keep_newest();

@@ -55,7 +55,8 @@ impl Tracker {
 
     /// The rows are written.
     pub(crate) fn written(&mut self) {
-        self.rows.clear();
+        // The first ones are as many as there are devices.
+        self.rows = Vec::new();
     }
 
     /// Up to when the rows are complete; `None` while there are none.
