@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("payload", "ids fleet"),
     ("store", "ids fleet payload net task"),
     ("topics", "ids payload"),
-    ("mqtt", "ids certificate fleet payload topics store homeassistant task net"),
+    ("mqtt", "ids certificate config fleet payload topics store homeassistant task net"),
     ("gsdk", "ids certificate fleet proto task net"),
     ("period", "ids"),
     ("availability", "ids payload store"),

@@ -7,8 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::config::{
-    Config, ConnectConfig, GatewayConfig, HomeAssistant, Include, MasterConfig, MqttVersion, Reach,
-    Sync,
+    Config, ConnectConfig, GatewayConfig, HomeAssistant, Include, MasterConfig, Reach, Sync,
 };
 use crate::desired::DesiredState;
 use crate::fleet::{GatewaySettings, Target};
@@ -172,10 +171,7 @@ pub fn broker_settings(config: &Config) -> mqtt::SessionSettings {
         client_id: mqtt.client_id.clone(),
         username: mqtt.username.clone(),
         password: password.or(password_file),
-        protocol: match mqtt.protocol {
-            MqttVersion::V5 => mqtt::Protocol::V5,
-            MqttVersion::V311 => mqtt::Protocol::V311,
-        },
+        protocol: mqtt.protocol,
         will: mqtt::Will {
             topic: topics.bridge_state(),
             payload: Bytes::from_static(b"offline"),

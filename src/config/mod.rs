@@ -42,7 +42,7 @@ pub use gateway::{
 };
 pub use model::{
     Commands, Config, DeviceSeries, HistoryConfig, HomeAssistant, Http, Include, MetricsConfig,
-    Mqtt, MqttVersion, OutboxConfig, Sync,
+    Mqtt, OutboxConfig, Protocol, Sync,
 };
 pub use schema::json_schema;
 pub use tree::Setting;

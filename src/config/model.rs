@@ -118,7 +118,7 @@ pub struct Mqtt {
     /// MQTT version; 3.1.1 has no response topics, message expiry, retain handling or reasons.
     #[serde(deserialize_with = "values::word")]
     #[schemars(extend("default" = "5"))]
-    pub protocol: MqttVersion,
+    pub protocol: Protocol,
     /// MQTT client ID (with `_` for `/` in the base topic); two clients with the same ID disconnect
     /// each other.
     #[schemars(extend("x-default" = "gsdk2mqtt_<base_topic>_<bridge_name>"))]
@@ -137,13 +137,24 @@ pub struct Mqtt {
 
 /// Versions of MQTT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum MqttVersion {
+pub enum Protocol {
     /// MQTT 5.
     #[serde(rename = "5")]
     V5,
     /// MQTT 3.1.1.
     #[serde(rename = "3.1.1")]
     V311,
+}
+
+impl Protocol {
+    /// As the configuration names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::V5 => "5",
+            Self::V311 => "3.1.1",
+        }
+    }
 }
 
 /// The web server.

@@ -6,9 +6,9 @@ use bytes::Bytes;
 
 use super::Finding;
 use super::probe::{self, PAYLOAD, Probe};
-use crate::config::Config;
+use crate::config::{Config, Protocol};
 use crate::mqtt::session::spawn;
-use crate::mqtt::{BrokerConnection, FILTERS_PER_PACKET, Protocol, SessionSettings};
+use crate::mqtt::{BrokerConnection, FILTERS_PER_PACKET, SessionSettings};
 use crate::topics::Topics;
 
 /// Smaller packets cannot hold the list of a gateway with some hundred devices.

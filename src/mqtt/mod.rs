@@ -10,6 +10,6 @@ pub(crate) use publish::{Accepted, Answer, InfoOf, MessageKind, Publisher, Rejec
 pub use refusal::Refusal;
 pub(crate) use request::{ReceivedRequest, Requester};
 pub use session::{
-    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Message, Password, Protocol, Publish,
-    PublishError, RetainHandling, Session, SessionEvent, SessionLimits, SessionSettings, Will,
+    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Message, Password, Publish, PublishError,
+    RetainHandling, Session, SessionEvent, SessionLimits, SessionSettings, Will,
 };

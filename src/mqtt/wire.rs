@@ -12,7 +12,7 @@ use rumqttc_v5::mqttbytes::v5::{
     UnsubAck, Unsubscribe,
 };
 
-use super::session::Protocol;
+use crate::config::Protocol;
 
 /// Takes the next packet; `None` while it is incomplete.
 ///

@@ -9,9 +9,10 @@ mod websocket;
 use std::time::Duration;
 
 use bytes::Bytes;
+use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{
-    Connected, Message, Protocol, Publish, RetainHandling, Session, SessionEvent, SessionLimits,
+    Connected, Message, Publish, RetainHandling, Session, SessionEvent, SessionLimits,
     SessionSettings, Will,
 };
 use gsdk2mqtt::net::BackoffPolicy;

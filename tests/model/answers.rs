@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gsdk2mqtt::mqtt::Protocol;
+use gsdk2mqtt::config::Protocol;
 use serde_json::Value;
 
 use crate::broker::Seen;

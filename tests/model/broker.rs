@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use gsdk2mqtt::mqtt::{Protocol, wire};
+use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::mqtt::wire;
 use gsdk2mqtt::net::model::{self, TcpStream};
 use rumqttc_v5::mqttbytes::v5::{
     LastWill, Packet, PubAck, PubAckReason, Publish, RetainForwardRule, SubAck, Subscribe,

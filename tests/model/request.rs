@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use gsdk2mqtt::mqtt::Protocol;
+use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::simulator::{DialMode, SiteDevice};
 use rumqttc_v5::mqttbytes::v5::{Publish, PublishProperties};
 use serde_json::{Value, json};

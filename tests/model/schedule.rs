@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fastrand::Rng;
-use gsdk2mqtt::mqtt::Protocol;
+use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::simulator::{
     DeviceSelector, DialMode, Fault, GrpcCode, Pattern, SiteDevice, StatusCode, Storm,
 };

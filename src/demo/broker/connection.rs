@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::state::{BrokerMessage, BrokerState};
-use crate::mqtt::{Protocol, wire};
+use crate::config::Protocol;
+use crate::mqtt::wire;
 
 /// The largest packet that the broker accepts, announced to MQTT 5 clients.
 const PACKET_SIZE_MAX_BYTES: u32 = 16 * 1024 * 1024;

@@ -15,7 +15,8 @@ use tokio::sync::mpsc::Receiver;
 
 use super::DemoBroker;
 use super::state::{BrokerMessage, BrokerState};
-use crate::mqtt::{Protocol, wire};
+use crate::config::Protocol;
+use crate::mqtt::wire;
 
 fn publish(topic: &str, payload: &str, retain: bool) -> Publish {
     let (topic, payload) = (topic.to_owned().into(), payload.to_owned().into());

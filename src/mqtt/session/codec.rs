@@ -9,7 +9,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
 use super::connection::{Message, Publish, RetainHandling};
-use super::settings::{Protocol, SessionSettings};
+use super::settings::SessionSettings;
+use crate::config::Protocol;
 use crate::mqtt::wire;
 
 /// These packets are the same in both versions, without properties.

@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use super::packet::{BrokerReason, Granted};
-use super::settings::{Protocol, SessionSettings};
+use super::settings::SessionSettings;
+use crate::config::Protocol;
 use crate::mqtt::refusal::Refusal;
 use crate::net::{DialError, DialTarget, late_alert};
 

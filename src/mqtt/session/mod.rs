@@ -23,7 +23,7 @@ pub use connection::{
     Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Message, Publish, PublishError,
     RetainHandling, SessionEvent,
 };
-pub use settings::{Password, Protocol, SessionLimits, SessionSettings, Will};
+pub use settings::{Password, SessionLimits, SessionSettings, Will};
 
 use crate::net::{self, Backoff, DialError, DialTarget, Peer, Tls};
 use crate::task::catch_panic;

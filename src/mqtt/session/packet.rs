@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use super::settings::Protocol;
+use crate::config::Protocol;
 
 /// Packet types, as in the upper half of a packet's first byte.
 const CONNACK: u8 = 2;

@@ -6,29 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use secrecy::SecretString;
 
+use crate::config::Protocol;
 use crate::ids::HostPort;
 use crate::net::{BackoffPolicy, TlsFiles};
-
-/// The version of MQTT.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protocol {
-    /// MQTT 5.
-    #[default]
-    V5,
-    /// MQTT 3.1.1: no reason codes, response topics, expiry nor retain handling.
-    V311,
-}
-
-impl Protocol {
-    /// As the configuration names it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::V5 => "5",
-            Self::V311 => "3.1.1",
-        }
-    }
-}
 
 /// The last will: published by the broker, with QoS 1, when the connection is lost.
 #[derive(Clone, Debug)]

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{
-    Password, Protocol, PublishError, Refusal, Session, SessionEvent, SessionSettings,
-};
+use gsdk2mqtt::mqtt::{Password, PublishError, Refusal, Session, SessionEvent, SessionSettings};
 use gsdk2mqtt::net::model::name_host;
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

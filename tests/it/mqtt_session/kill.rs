@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{BrokerConnection, Protocol, SessionEvent};
+use gsdk2mqtt::mqtt::{BrokerConnection, SessionEvent};
 
 use super::{publish, settings};
 use crate::harness::mosquitto::Mosquitto;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Protocol, Refusal, RetainHandling, Session, SessionEvent, SessionSettings};
+use gsdk2mqtt::mqtt::{Refusal, RetainHandling, Session, SessionEvent, SessionSettings};
 
 use super::faults::{disconnected, unreachable};
 use super::{connected, publish, settings, wait_for};

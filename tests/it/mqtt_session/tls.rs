@@ -1,7 +1,8 @@
 //! TLS to a real mosquitto: valid settings, and a message for every mistake.
 
+use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Protocol, SessionEvent, SessionSettings};
+use gsdk2mqtt::mqtt::{SessionEvent, SessionSettings};
 use gsdk2mqtt::net::TlsFiles;
 use tempfile::TempDir;
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Protocol, Publish, RetainHandling, SessionEvent, SessionSettings};
+use gsdk2mqtt::mqtt::{Publish, RetainHandling, SessionEvent, SessionSettings};
 use gsdk2mqtt::net::TlsFiles;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};

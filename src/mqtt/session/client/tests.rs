@@ -8,7 +8,8 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::mqtt::session::{Protocol, Publish, SessionLimits, SessionSettings, Will};
+use crate::config::Protocol;
+use crate::mqtt::session::{Publish, SessionLimits, SessionSettings, Will};
 use crate::net::{BackoffPolicy, DialTarget, Peer};
 
 /// A broker that closes the connection with DISCONNECT 0x89 after its CONNACK: a later write
