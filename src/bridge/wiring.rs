@@ -22,12 +22,12 @@ use super::state::{State, new_chain_id};
 use super::status_page::StatusPage;
 use super::web::Web;
 use super::{Bridge, discovered};
-use crate::config::{Config, DeviceSeries, GatewayConfig};
+use crate::config::{Config, GatewayConfig, SeriesGroup};
 use crate::fleet::{Fleet, GatewayIndex, LinkState};
 use crate::gsdk::{RpcObserver, RpcRecord, code_name};
 use crate::http::{self, Listeners, LoopClient};
 use crate::ids::{DeviceId, GatewayName, Moment, random_id};
-use crate::metrics::{DeviceGroup, Metrics};
+use crate::metrics::Metrics;
 use crate::mqtt::Publisher;
 use crate::payload::{BridgeInfo, Directory, LinkFacts, MasterFacts, OutboxInfo};
 use crate::store::StoreError;
@@ -185,20 +185,14 @@ fn web_settings(
     metrics: &Metrics,
     heartbeat: &Heartbeat,
 ) -> http::HttpSettings {
-    let chosen = config.metrics.device.iter().map(|series| match series {
-        DeviceSeries::Seconds => DeviceGroup::Seconds,
-        DeviceSeries::Counts => DeviceGroup::Counts,
-        DeviceSeries::State => DeviceGroup::State,
-        DeviceSeries::Info => DeviceGroup::Info,
-    });
-    let always = [DeviceGroup::State, DeviceGroup::Info];
-    let groups: BTreeSet<DeviceGroup> = always.into_iter().chain(chosen).collect();
+    let always = [SeriesGroup::State, SeriesGroup::Info];
+    let groups = config.metrics.device.iter().copied().chain(always);
     http::HttpSettings {
         bridge: config.bridge_name.clone(),
         event_loop,
         heartbeat: heartbeat.clone(),
         metrics: metrics.clone(),
-        groups,
+        groups: groups.collect(),
         history: config.state_dir.join(FILE_NAME),
         zone: config.time_zone.clone(),
         hosts: http::Hosts::new(&config.http.hosts),

@@ -316,13 +316,13 @@ pub struct MetricsConfig {
     /// groups to make scrapes of many devices smaller.
     #[serde(deserialize_with = "values::words")]
     #[schemars(extend("default" = ["seconds", "counts"]))]
-    pub device: BTreeSet<DeviceSeries>,
+    pub device: BTreeSet<SeriesGroup>,
 }
 
 /// Groups of series of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum DeviceSeries {
+pub enum SeriesGroup {
     /// How long it was connected and observed.
     Seconds,
     /// Connects, disconnects, failures.

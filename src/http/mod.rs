@@ -55,7 +55,8 @@ use files::Files;
 use query::NoAnswer;
 use transport::Transport;
 
-use crate::metrics::{DeviceGroup, Metrics};
+use crate::config::SeriesGroup;
+use crate::metrics::Metrics;
 use crate::payload::Health;
 use crate::task::Heartbeat;
 
@@ -93,7 +94,7 @@ pub struct HttpSettings {
     /// The bridge's own metrics.
     pub metrics: Metrics,
     /// The device series that are shown.
-    pub groups: BTreeSet<DeviceGroup>,
+    pub groups: BTreeSet<SeriesGroup>,
     /// The database of recorded events.
     pub history: PathBuf,
     /// The zone of local dates.

@@ -4,6 +4,7 @@
 use std::fmt::{Display, Write};
 
 use super::text::{Family, Thousandths, begin, end, label, number};
+use crate::config::SeriesGroup;
 use crate::fleet::{DeviceMeasures, DeviceState};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::GatewayEntry;
@@ -12,19 +13,6 @@ use crate::payload::GatewayEntry;
 const FAMILIES_MAX: usize = 5;
 /// The usual bytes of a sample after its name and its gateway.
 const SAMPLE_BYTES: usize = 40;
-
-/// Groups of device series, in the order in which they are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum DeviceGroup {
-    /// Connected, status, managed, expected, since.
-    State,
-    /// Connected and observed seconds.
-    Seconds,
-    /// Connects, disconnects, failures.
-    Counts,
-    /// Name, type, address.
-    Info,
-}
 
 /// A device's values of one group, small enough to keep for each of 100,000 devices.
 #[derive(Clone, Copy, Debug)]
@@ -99,30 +87,30 @@ static INFO: Family = Family {
     help: "Always 1; the labels describe the device.",
 };
 
-impl DeviceGroup {
-    fn families(self) -> &'static [DeviceFamily] {
-        match self {
-            Self::State => &STATE,
-            Self::Seconds => &SECONDS,
-            Self::Counts => &COUNTS,
-            Self::Info => &[],
-        }
+fn families(group: SeriesGroup) -> &'static [DeviceFamily] {
+    match group {
+        SeriesGroup::State => &STATE,
+        SeriesGroup::Seconds => &SECONDS,
+        SeriesGroup::Counts => &COUNTS,
+        SeriesGroup::Info => &[],
     }
+}
 
+impl Values {
     /// The group's values of a device.
     #[must_use]
-    pub fn of(self, device: &DeviceMeasures) -> Values {
+    pub fn new(group: SeriesGroup, device: &DeviceMeasures) -> Self {
         let mut values = [ABSENT; FAMILIES_MAX];
-        for (value, family) in values.iter_mut().zip(self.families()) {
+        for (value, family) in values.iter_mut().zip(families(group)) {
             *value = (family.value)(device).map_or(ABSENT, |value| value.0);
         }
-        Values { device_id: device.state.device_id, values }
+        Self { device_id: device.state.device_id, values }
     }
+}
 
-    /// The group's series, in the order of the values.
-    pub fn columns(self) -> impl Iterator<Item = Column> {
-        self.families().iter().enumerate().map(|(at, device)| Column { at, family: &device.family })
-    }
+/// The group's series, in the order of the values.
+pub fn columns(group: SeriesGroup) -> impl Iterator<Item = Column> {
+    families(group).iter().enumerate().map(|(at, device)| Column { at, family: &device.family })
 }
 
 /// One series of all devices.

@@ -12,7 +12,7 @@ mod store;
 mod text;
 
 pub use bridge::Metrics;
-pub use devices::{Column, DeviceGroup, Values, info_head, info_text};
+pub use devices::{Column, Values, columns, info_head, info_text};
 pub use gateways::{GatewayMeasures, gateways_text};
 pub use masters::{MasterMeasures, masters_text};
 pub use store::StoreMetrics;
