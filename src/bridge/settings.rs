@@ -154,26 +154,10 @@ pub(crate) fn topics(config: &Config) -> Topics {
 /// How to connect to the broker.
 #[must_use]
 pub fn broker_settings(config: &Config) -> mqtt::SessionSettings {
-    let (mqtt, topics) = (&config.mqtt, topics(config));
-    let password = mqtt.password.clone().map(mqtt::Password::Value);
-    let password_file = mqtt.password_file.clone().map(mqtt::Password::File);
-    let tls = mqtt.broker.tls.then(|| TlsFiles {
-        ca_file: mqtt.ca_file.clone(),
-        cert_file: mqtt.cert_file.clone(),
-        key_file: mqtt.key_file.clone(),
-    });
     mqtt::SessionSettings {
-        host: mqtt.broker.at.host.clone(),
-        port: mqtt.broker.at.port,
-        tls,
-        alpn: mqtt.alpn.clone(),
-        websocket_path: mqtt.broker.path.clone(),
-        client_id: mqtt.client_id.clone(),
-        username: mqtt.username.clone(),
-        password: password.or(password_file),
-        protocol: mqtt.protocol,
+        mqtt: config.mqtt.clone(),
         will: mqtt::Will {
-            topic: topics.bridge_state(),
+            topic: topics(config).bridge_state(),
             payload: Bytes::from_static(b"offline"),
             retain: true,
         },

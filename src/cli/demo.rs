@@ -97,7 +97,7 @@ fn quoted(text: &str) -> Cow<'_, str> {
 
 /// Subscribes to the broker as any client does, and prints the events.
 async fn show_events(mut settings: mqtt::SessionSettings) {
-    settings.client_id = VIEWER.to_owned();
+    settings.mqtt.client_id = VIEWER.to_owned();
     settings.will.topic = format!("{VIEWER}/state");
     settings.will.retain = false;
     let mut session = mqtt::session::spawn(settings);

@@ -21,11 +21,11 @@ pub(crate) async fn examine(config: &Config, mut settings: SessionSettings) -> V
     let topics = Topics::new(&config.mqtt.base_topic, &config.bridge_name);
     let topic = topics.response(&config.bridge_name, "check");
     // A running bridge must not lose its session, nor must a will be published in its name.
-    settings.client_id += &format!("_check_{}", std::process::id());
+    settings.mqtt.client_id += &format!("_check_{}", std::process::id());
     settings.will.topic.clone_from(&topic);
     settings.will.payload = PAYLOAD;
     settings.will.retain = false;
-    let (broker, protocol) = (settings.url(), settings.protocol);
+    let (broker, protocol) = (settings.mqtt.broker.clone(), settings.mqtt.protocol);
     let mut session = spawn(settings);
     let connected = match probe::connected(&mut session).await {
         Ok(connected) => connected,

@@ -9,11 +9,11 @@ mod websocket;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::bridge::broker_settings;
+use gsdk2mqtt::config::{self, Protocol};
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{
-    Connected, Message, Publish, RetainHandling, Session, SessionEvent, SessionLimits,
-    SessionSettings, Will,
+    Connected, Message, Publish, RetainHandling, Session, SessionEvent, SessionSettings, Will,
 };
 use gsdk2mqtt::net::BackoffPolicy;
 
@@ -22,30 +22,20 @@ use crate::harness::patiently;
 
 /// Settings for a broker on this port, with waits short enough for a test.
 fn settings(port: u16, protocol: Protocol) -> SessionSettings {
-    SessionSettings {
-        host: "127.0.0.1".to_owned(),
-        port,
-        tls: None,
-        alpn: Vec::new(),
-        websocket_path: None,
-        client_id: "gsdk2mqtt_test".to_owned(),
-        username: None,
-        password: None,
-        protocol,
-        will: Will {
-            topic: "t/bridge/state".to_owned(),
-            payload: Bytes::from_static(b"offline"),
-            retain: true,
-        },
-        keep_alive: Duration::from_secs(30),
-        limits: SessionLimits::default(),
-        retry: BackoffPolicy {
-            first: Duration::from_millis(20),
-            absent_max: Duration::from_millis(100),
-            max: Duration::from_millis(200),
-            ..BackoffPolicy::default()
-        },
-    }
+    let text = format!(
+        "mqtt = {{ url = \"mqtt://127.0.0.1:{port}\", base_topic = \"t\", \
+         client_id = \"gsdk2mqtt_test\", protocol = \"{}\" }}\n\
+         gateways.lobby = {{ address = \"10.0.0.2\", ca_file = \"/ca.crt\" }}\n",
+        protocol.as_str()
+    );
+    let loaded = config::from_toml("test.toml", text).unwrap();
+    let retry = BackoffPolicy {
+        first: Duration::from_millis(20),
+        absent_max: Duration::from_millis(100),
+        max: Duration::from_millis(200),
+        ..BackoffPolicy::default()
+    };
+    SessionSettings { retry, ..broker_settings(&loaded.config) }
 }
 
 fn publish(topic: &str, payload: &str) -> Publish {
@@ -164,11 +154,10 @@ async fn a_retained_request_is_not_sent_on_subscribing_but_marked_when_sent_late
 #[tokio::test(flavor = "multi_thread")]
 async fn disconnecting_ends_the_session_in_order_and_the_will_is_not_published() {
     let broker = Mosquitto::start("").await;
-    let mut watcher = spawn(SessionSettings {
-        client_id: "watcher".to_owned(),
-        will: Will { topic: "w".to_owned(), payload: Bytes::new(), retain: false },
-        ..settings(broker.port, Protocol::V5)
-    });
+    let mut watcher = settings(broker.port, Protocol::V5);
+    watcher.mqtt.client_id = "watcher".to_owned();
+    watcher.will = Will { topic: "w".to_owned(), payload: Bytes::new(), retain: false };
+    let mut watcher = spawn(watcher);
     let mut watching = connected(&mut watcher).await.connection;
     watching.subscribe(vec![("t/#".to_owned(), RetainHandling::DoNotSendAsPublished)]).unwrap();
     subscribed(&mut watcher).await;

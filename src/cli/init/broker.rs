@@ -11,7 +11,6 @@ use super::gateway::show;
 use crate::bridge::broker_settings;
 use crate::config::{self, BrokerAddress};
 use crate::doctor;
-use crate::mqtt::Password;
 
 /// The MQTT broker.
 #[derive(Clone, Debug, clap::Args)]
@@ -145,9 +144,7 @@ fn password(
 async fn examine(draft: &Draft, password: Option<String>) -> Result<(), InitStop> {
     let config = draft.load()?.config;
     let mut settings = broker_settings(&config);
-    settings.password = password.map(|password| Password::Value(SecretString::from(password)));
-    if let Some(files) = &mut settings.tls {
-        draft.use_trial(files);
-    }
+    settings.mqtt.password = password.map(SecretString::from);
+    draft.use_trial(&mut settings.mqtt.ca_file);
     show(&doctor::examine_broker(&config, settings).await)
 }

@@ -8,7 +8,6 @@ use super::asker::InitStop;
 use super::document::ConfigDocument;
 use super::files::{FileAccess, NewFile};
 use crate::config::Loaded;
-use crate::net::TlsFiles;
 
 /// What will be written.
 #[derive(Debug)]
@@ -55,14 +54,12 @@ impl Draft {
         self.document.load(&self.path).map_err(|error| InitStop::WrongUsage(error.to_string()))
     }
 
-    /// Replaces the paths of files that are not written yet by those of their temporary copies.
-    pub(crate) fn use_trial(&self, files: &mut TlsFiles) {
-        let paths = [&mut files.ca_file, &mut files.cert_file, &mut files.key_file];
-        for path in paths.into_iter().flatten() {
-            let is_new = self.files.iter().any(|file| file.path == *path);
-            if let Some(name) = path.file_name().filter(|_| is_new) {
-                *path = self.trial.path().join(name);
-            }
+    /// Replaces the path of a file that is not written yet by that of its temporary copy.
+    pub(crate) fn use_trial(&self, path: &mut Option<PathBuf>) {
+        let Some(path) = path else { return };
+        let is_new = self.files.iter().any(|file| file.path == *path);
+        if let Some(name) = path.file_name().filter(|_| is_new) {
+            *path = self.trial.path().join(name);
         }
     }
 

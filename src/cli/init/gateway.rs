@@ -174,7 +174,7 @@ fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop
     let gateway = config.gateways.get(name);
     match gateway.and_then(|gateway| gateway_target(&config.masters, name, gateway)) {
         Some(GatewayTarget::Direct(mut options)) => {
-            draft.use_trial(&mut options.files);
+            draft.use_trial(&mut options.files.ca_file);
             Ok(options)
         }
         _ => Err(InitStop::Failed(format!("no table of gateway {name}"))),

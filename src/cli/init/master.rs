@@ -121,7 +121,10 @@ fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop
     let master = config.masters.get(name);
     let master = master.ok_or_else(|| InitStop::Failed(format!("no table of master {name}")))?;
     let mut options = master_options(name, master);
-    draft.use_trial(&mut options.files);
+    let files = &mut options.files;
+    for path in [&mut files.ca_file, &mut files.cert_file, &mut files.key_file] {
+        draft.use_trial(path);
+    }
     Ok(options)
 }
 

@@ -24,6 +24,7 @@ use super::in_flight::InFlight;
 use super::packet::{self, Granted, Packet};
 use super::writer::PacketWriter;
 use crate::certificate::Certificate;
+use crate::config::Mqtt;
 use crate::mqtt::refusal::Refusal;
 use crate::net::{ActivityClock, Dialed, Stream};
 
@@ -198,8 +199,8 @@ impl<'a> SessionClient<'a> {
         &mut self,
         granted: Granted,
     ) -> Result<mpsc::Receiver<ConnectionCommand>, SessionEnd> {
-        let settings = self.context.settings();
-        let (broker, client_id, window) = (settings.url(), &settings.client_id, granted.window);
+        let Mqtt { broker, client_id, .. } = &self.context.settings().mqtt;
+        let (broker, window) = (broker.to_string(), granted.window);
         tracing::info!(broker, client_id, window, "connected to the broker");
         self.connected_at = Some(Instant::now());
         let (connection, commands) = BrokerConnection::new(granted, Arc::clone(&self.stopping));
@@ -209,7 +210,7 @@ impl<'a> SessionClient<'a> {
     }
 
     fn write(&mut self, now: Instant, command: ConnectionCommand) -> Result<(), SessionFault> {
-        let (protocol, out) = (self.context.settings().protocol, self.writer.buffer());
+        let (protocol, out) = (self.context.settings().mqtt.protocol, self.writer.buffer());
         let in_flight = &mut self.in_flight;
         let packet = match &command {
             ConnectionCommand::Publish { token, .. } => in_flight.publish(now, *token),
@@ -275,7 +276,7 @@ impl<'a> SessionClient<'a> {
         acks: &mut Vec<Ack>,
         others: &mut Vec<SessionEvent>,
     ) -> Result<(), SessionFault> {
-        let (now, protocol) = (Instant::now(), self.context.settings().protocol);
+        let (now, protocol) = (Instant::now(), self.context.settings().mqtt.protocol);
         while let Some(packet) = self.next_packet()? {
             match packet {
                 Packet::Publish(publish) => {
@@ -309,7 +310,8 @@ impl<'a> SessionClient<'a> {
 
     fn next_packet(&mut self) -> Result<Option<Packet>, SessionFault> {
         let settings = self.context.settings();
-        let read = packet::read(&mut self.incoming, settings.protocol, settings.incoming_max());
+        let read =
+            packet::read(&mut self.incoming, settings.mqtt.protocol, settings.incoming_max());
         read.map_err(|why| self.fault(BrokenConnection::Protocol(why)))
     }
 

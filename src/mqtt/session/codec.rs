@@ -26,7 +26,7 @@ pub(crate) fn connect(
     let (topic, payload) = (settings.will.topic.clone(), settings.will.payload.to_vec());
     let will = v5::LastWill::new(topic, payload, QoS::AtLeastOnce, settings.will.retain, None);
     let bytes = |password: &SecretString| Bytes::from(password.expose_secret().to_owned());
-    let auth = match (settings.username.clone(), password.map(bytes)) {
+    let auth = match (settings.mqtt.username.clone(), password.map(bytes)) {
         (Some(username), Some(password)) => ConnectAuth::UsernamePassword { username, password },
         (Some(username), None) => ConnectAuth::Username { username },
         (None, Some(password)) => ConnectAuth::Password { password },
@@ -36,11 +36,11 @@ pub(crate) fn connect(
     properties.max_packet_size = Some(settings.limits.incoming_max);
     let connect = v5::Connect {
         keep_alive: settings.keep_alive_secs(),
-        client_id: settings.client_id.clone(),
+        client_id: settings.mqtt.client_id.clone(),
         clean_start: true,
         properties: Some(properties),
     };
-    wire::write(settings.protocol, Packet::Connect(connect, Some(will), auth), None, out)
+    wire::write(settings.mqtt.protocol, Packet::Connect(connect, Some(will), auth), None, out)
 }
 
 /// PUBLISH with QoS 1.

@@ -46,7 +46,7 @@ impl ClosedSoon {
             return fault;
         }
         let Self { times, unacknowledged } = std::mem::take(self);
-        let (url, client_id) = (settings.url(), settings.client_id.clone());
+        let (url, client_id) = (settings.mqtt.broker.to_string(), settings.mqtt.client_id.clone());
         let problem = if unacknowledged == times {
             BrokerProblem::ClosedOnMessage { client_id, times }
         } else {

@@ -177,7 +177,7 @@ impl<'a> FaultContext<'a> {
     }
 
     pub(crate) fn fault(&self, problem: BrokerProblem) -> SessionFault {
-        SessionFault::Broker { url: self.settings.url(), problem }
+        SessionFault::Broker { url: self.settings.mqtt.broker.to_string(), problem }
     }
 
     /// Why a connection ended without a reason from the broker, before or after its CONNACK.
@@ -197,7 +197,7 @@ impl<'a> FaultContext<'a> {
             BrokenConnection::Closed if is_connected => BrokerProblem::Closed,
             BrokenConnection::Closed => self.closed_early(),
             BrokenConnection::Protocol(why) => {
-                BrokerProblem::Protocol { version: self.settings.protocol.as_str(), why }
+                BrokerProblem::Protocol { version: self.settings.mqtt.protocol.as_str(), why }
             }
         };
         self.fault(problem)
@@ -217,7 +217,7 @@ impl<'a> FaultContext<'a> {
 
     /// The CONNACK did not come in time.
     pub(crate) fn no_connack(&self) -> SessionFault {
-        let hint = match self.settings.protocol {
+        let hint = match self.settings.mqtt.protocol {
             Protocol::V5 => {
                 ", and if the broker supports only MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
@@ -228,7 +228,7 @@ impl<'a> FaultContext<'a> {
 
     fn closed_early(&self) -> BrokerProblem {
         let is_plain = self.target.tls.is_none() && self.target.websocket_path.is_none();
-        let hint = match (is_plain, self.settings.protocol) {
+        let hint = match (is_plain, self.settings.mqtt.protocol) {
             (false, _) if self.target.tls.is_some() => {
                 "it may require a client certificate (mqtt.cert_file) or a protocol (mqtt.alpn)"
             }
@@ -248,9 +248,9 @@ impl<'a> FaultContext<'a> {
 
     /// A CONNACK that refuses: MQTT 5, section 3.2.2.2; MQTT 3.1.1, section 3.2.2.3.
     pub(crate) fn refused(&self, reason: &BrokerReason) -> SessionFault {
-        let (client_id, text) = (self.settings.client_id.clone(), quote(reason));
+        let (client_id, text) = (self.settings.mqtt.client_id.clone(), quote(reason));
         let declined = |reason: &str| BrokerProblem::Declined { reason: reason.to_owned() };
-        let protocol = self.settings.protocol;
+        let protocol = self.settings.mqtt.protocol;
         self.fault(match (protocol, reason.code) {
             // A broker of MQTT 3.1.1 answers with a code of that version.
             (_, 0x01 | 0x84) => {
@@ -273,7 +273,7 @@ impl<'a> FaultContext<'a> {
     /// The broker's DISCONNECT.
     pub(crate) fn ended(&self, reason: &BrokerReason) -> SessionFault {
         self.fault(match reason.code {
-            0x8E => BrokerProblem::TakenOver { client_id: self.settings.client_id.clone() },
+            0x8E => BrokerProblem::TakenOver { client_id: self.settings.mqtt.client_id.clone() },
             _ => BrokerProblem::Ended { reason: describe(reason) },
         })
     }

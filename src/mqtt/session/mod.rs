@@ -23,9 +23,10 @@ pub use connection::{
     Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Message, Publish, PublishError,
     RetainHandling, SessionEvent,
 };
-pub use settings::{Password, SessionLimits, SessionSettings, Will};
+pub use settings::{SessionLimits, SessionSettings, Will};
 
-use crate::net::{self, Backoff, DialError, DialTarget, Peer, Tls};
+use crate::config::Mqtt;
+use crate::net::{self, Backoff, DialError, DialTarget, Peer, Tls, TlsFiles};
 use crate::task::catch_panic;
 use client::{Ended, SessionClient};
 use failures::{BrokerFailureLog, ClosedSoon};
@@ -122,21 +123,31 @@ async fn attempt(
     events: &mpsc::Sender<SessionEvent>,
     stopping: &Arc<AtomicBool>,
 ) -> Result<Ended, SessionFault> {
-    let tls = |files| Tls { files, server_name: None, alpn: settings.alpn.clone() };
+    let Mqtt { broker, ca_file, cert_file, key_file, alpn, password, password_file, .. } =
+        &settings.mqtt;
+    let tls = || Tls {
+        files: TlsFiles {
+            ca_file: ca_file.clone(),
+            cert_file: cert_file.clone(),
+            key_file: key_file.clone(),
+        },
+        server_name: None,
+        alpn: alpn.clone(),
+    };
     let target = DialTarget {
-        peer: Peer::Broker { url: settings.url() },
-        address: settings.address(),
-        tls: settings.tls.clone().map(tls),
-        websocket_path: settings.websocket_path.clone(),
+        peer: Peer::Broker { url: broker.to_string() },
+        address: broker.at.clone(),
+        tls: broker.tls.then(tls),
+        websocket_path: broker.path.clone(),
         deadline: settings.limits.connect_deadline,
     };
-    let password = match &settings.password {
-        None => None,
-        Some(Password::Value(password)) => Some(password.clone()),
-        Some(Password::File(path)) => {
+    let password = match (password, password_file) {
+        (Some(password), _) => Some(password.clone()),
+        (None, Some(path)) => {
             let read = net::read_secret(path).await;
             Some(read.map_err(|error| DialError::password(&target, path, error))?)
         }
+        (None, None) => None,
     };
     let dialed = net::dial(&target).await?;
     let context = FaultContext::new(settings, target, dialed.certificate_requested);

@@ -1,14 +1,11 @@
 //! The settings of a session: the broker, the credentials, limits and deadlines.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use secrecy::SecretString;
 
-use crate::config::Protocol;
-use crate::ids::HostPort;
-use crate::net::{BackoffPolicy, TlsFiles};
+use crate::config::{Mqtt, Protocol};
+use crate::net::BackoffPolicy;
 
 /// The last will: published by the broker, with QoS 1, when the connection is lost.
 #[derive(Clone, Debug)]
@@ -49,31 +46,11 @@ impl Default for SessionLimits {
     }
 }
 
-/// The source of the password.
-#[derive(Clone, Debug)]
-pub enum Password {
-    /// From the configuration itself.
-    Value(SecretString),
-    /// From this file, read at each connection.
-    File(PathBuf),
-}
-
 /// The settings of a session.
 #[derive(Clone, Debug)]
 pub struct SessionSettings {
-    /// The broker's host name or address.
-    pub host: String,
-    pub port: u16,
-    /// `None`: without TLS.
-    pub tls: Option<TlsFiles>,
-    /// The protocols that the TLS handshake offers (ALPN).
-    pub alpn: Vec<String>,
-    /// The path of MQTT over WebSocket; `None`: without WebSocket.
-    pub websocket_path: Option<String>,
-    pub client_id: String,
-    pub username: Option<String>,
-    pub password: Option<Password>,
-    pub protocol: Protocol,
+    /// The broker, how to connect to it, and the login.
+    pub mqtt: Mqtt,
     pub will: Will,
     /// A ping is sent after this long without another packet. After one and a half of it without a
     /// packet from the broker, or without an acknowledgement that it owes, the connection is lost.
@@ -84,20 +61,6 @@ pub struct SessionSettings {
 }
 
 impl SessionSettings {
-    /// The broker as a URL without credentials, for messages.
-    #[must_use]
-    pub fn url(&self) -> String {
-        let secure = if self.tls.is_some() { "s" } else { "" };
-        match &self.websocket_path {
-            Some(path) => format!("ws{secure}://{}{path}", self.address()),
-            None => format!("mqtt{secure}://{}", self.address()),
-        }
-    }
-
-    pub(crate) fn address(&self) -> HostPort {
-        HostPort { host: self.host.clone(), port: self.port }
-    }
-
     /// The keep-alive of CONNECT, in seconds.
     pub(crate) fn keep_alive_secs(&self) -> u16 {
         u16::try_from(self.keep_alive.as_secs()).unwrap_or(u16::MAX)
@@ -118,7 +81,7 @@ impl SessionSettings {
 
     /// The largest packet that the broker may send.
     pub(crate) const fn incoming_max(&self) -> u32 {
-        match self.protocol {
+        match self.mqtt.protocol {
             Protocol::V5 => self.limits.incoming_max,
             Protocol::V311 => self.limits.incoming_max_v311,
         }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::mqtt::session::spawn;
-use gsdk2mqtt::mqtt::{Password, PublishError, Refusal, Session, SessionEvent, SessionSettings};
+use gsdk2mqtt::mqtt::{PublishError, Refusal, Session, SessionEvent, SessionSettings};
 use gsdk2mqtt::net::model::name_host;
 use secrecy::SecretString;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -103,11 +103,10 @@ async fn a_listener_that_never_answers_is_given_up_at_its_deadline() {
 async fn a_refused_password_is_reported_with_its_keys_and_not_shown() {
     let broker = Mosquitto::start("allow_anonymous false").await;
     for protocol in [Protocol::V5, Protocol::V311] {
-        let mut session = spawn(SessionSettings {
-            username: Some("gsdk2mqtt".to_owned()),
-            password: Some(Password::Value(SecretString::from("hunter2"))),
-            ..settings(broker.port, protocol)
-        });
+        let mut settings = settings(broker.port, protocol);
+        settings.mqtt.username = Some("gsdk2mqtt".to_owned());
+        settings.mqtt.password = Some(SecretString::from("hunter2"));
+        let mut session = spawn(settings);
         let reason = unreachable(&mut session).await;
         assert_eq!(
             reason,
@@ -123,7 +122,7 @@ async fn a_refused_password_is_reported_with_its_keys_and_not_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_host_is_named() {
     let mut settings = settings(1883, Protocol::V5);
-    settings.host = "broker.invalid".to_owned();
+    settings.mqtt.broker.at.host = "broker.invalid".to_owned();
     let reason = unreachable(&mut spawn(settings)).await;
     assert!(reason.starts_with("cannot find the host \"broker.invalid\""), "{reason}");
 }
@@ -133,7 +132,7 @@ async fn an_address_that_drops_packets_leaves_time_for_the_next_one_of_its_name(
     let (broker, hole) = (Mosquitto::start("").await, BlackHole::open().await);
     name_host("two-brokers.test", vec![hole.address, ([127, 0, 0, 1], broker.port).into()]);
     let mut settings = settings(1883, Protocol::V5);
-    settings.host = "two-brokers.test".to_owned();
+    settings.mqtt.broker.at.host = "two-brokers.test".to_owned();
     let deadline = Duration::from_secs(6);
     settings.limits.connect_deadline = deadline;
     let started = Instant::now();

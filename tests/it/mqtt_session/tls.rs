@@ -1,9 +1,10 @@
 //! TLS to a real mosquitto: valid settings, and a message for every mistake.
 
+use std::path::PathBuf;
+
 use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{SessionEvent, SessionSettings};
-use gsdk2mqtt::net::TlsFiles;
 use tempfile::TempDir;
 
 use super::{settings, wait_for};
@@ -19,9 +20,11 @@ async fn broker(ca: &Ca, certificate: Certified, extra: &str) -> Mosquitto {
     Mosquitto::start_in(dir, &format!("{files}{extra}")).await
 }
 
-fn trusting(port: u16, ca: &Ca) -> SessionSettings {
-    let tls = Some(TlsFiles { ca_file: Some(ca.file()), ..TlsFiles::default() });
-    SessionSettings { tls, ..settings(port, Protocol::V5) }
+fn trusting(port: u16, ca_file: PathBuf) -> SessionSettings {
+    let mut settings = settings(port, Protocol::V5);
+    settings.mqtt.broker.tls = true;
+    settings.mqtt.ca_file = Some(ca_file);
+    settings
 }
 
 /// Why there is no connection.
@@ -51,8 +54,9 @@ async fn connects(settings: SessionSettings) {
 async fn a_broker_with_a_private_ca_is_trusted_by_its_file() {
     let ca = Ca::new();
     let broker = broker(&ca, Certified::of(&["127.0.0.1"]), "").await;
-    connects(trusting(broker.port, &ca)).await;
-    let v311 = SessionSettings { protocol: Protocol::V311, ..trusting(broker.port, &ca) };
+    connects(trusting(broker.port, ca.file())).await;
+    let mut v311 = trusting(broker.port, ca.file());
+    v311.mqtt.protocol = Protocol::V311;
     connects(v311).await;
 }
 
@@ -65,7 +69,7 @@ async fn a_certificate_that_is_wrong_is_reported_with_its_remedy() {
         (broker(&ca, Certified::of(&["broker.lan"]), "").await, &ca, "broker.lan"),
         (broker(&ca, Certified::expired(&["127.0.0.1"]), "").await, &ca, "expired"),
     ] {
-        let reason = refused(trusting(broker.port, trusted)).await;
+        let reason = refused(trusting(broker.port, trusted.file())).await;
         assert!(reason.contains(words), "{words} in {reason}");
     }
 }
@@ -79,8 +83,7 @@ async fn a_certificate_of_x509_version_1_is_reported_with_its_remedy() {
     std::fs::write(dir.path().join("server.key"), version_1::KEY).unwrap();
     let files = "certfile {dir}/server.crt\nkeyfile {dir}/server.key\n";
     let broker = Mosquitto::start_in(dir, files).await;
-    let tls = Some(TlsFiles { ca_file: Some(ca_file), ..TlsFiles::default() });
-    let reason = refused(SessionSettings { tls, ..settings(broker.port, Protocol::V5) }).await;
+    let reason = refused(trusting(broker.port, ca_file)).await;
     for words in ["X.509 version 1", "subject alternative name 127.0.0.1"] {
         assert!(reason.contains(words), "{words} in {reason}");
     }
@@ -94,7 +97,7 @@ async fn tls_and_plain_mixed_up_are_reported() {
     let reason = refused(settings(secure.port, Protocol::V5)).await;
     assert!(reason.contains("mqtts://"), "{reason}");
     let plain = Mosquitto::start("").await;
-    let reason = refused(trusting(plain.port, &ca)).await;
+    let reason = refused(trusting(plain.port, ca.file())).await;
     assert!(reason.contains("mqtt://"), "{reason}");
 }
 
@@ -103,13 +106,11 @@ async fn a_broker_that_requires_our_certificate_receives_it_or_is_reported() {
     let ca = Ca::new();
     let extra = "require_certificate true";
     let broker = broker(&ca, Certified::of(&["127.0.0.1"]), extra).await;
-    let reason = refused(trusting(broker.port, &ca)).await;
+    let reason = refused(trusting(broker.port, ca.file())).await;
     assert!(reason.contains("mqtt.cert_file"), "{reason}");
     ca.write(ca.folder(), "client", Certified::of(&["bridge"]));
-    let tls = Some(TlsFiles {
-        ca_file: Some(ca.file()),
-        cert_file: Some(ca.folder().join("client.crt")),
-        key_file: Some(ca.folder().join("client.key")),
-    });
-    connects(SessionSettings { tls, ..settings(broker.port, Protocol::V5) }).await;
+    let mut settings = trusting(broker.port, ca.file());
+    settings.mqtt.cert_file = Some(ca.folder().join("client.crt"));
+    settings.mqtt.key_file = Some(ca.folder().join("client.key"));
+    connects(settings).await;
 }

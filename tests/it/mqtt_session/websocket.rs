@@ -6,7 +6,6 @@ use std::time::Duration;
 use gsdk2mqtt::config::Protocol;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{Publish, RetainHandling, SessionEvent, SessionSettings};
-use gsdk2mqtt::net::TlsFiles;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,12 +39,16 @@ async fn broker(tls: Option<&Ca>) -> (Mosquitto, u16) {
 }
 
 fn over(port: u16, path: &str, protocol: Protocol) -> SessionSettings {
-    SessionSettings { websocket_path: Some(path.to_owned()), ..settings(port, protocol) }
+    let mut settings = settings(port, protocol);
+    settings.mqtt.broker.path = Some(path.to_owned());
+    settings
 }
 
-fn secure(settings: SessionSettings, ca: &Ca) -> SessionSettings {
-    let tls = Some(TlsFiles { ca_file: Some(ca.file()), ..TlsFiles::default() });
-    SessionSettings { host: "localhost".to_owned(), tls, ..settings }
+fn secure(mut settings: SessionSettings, ca: &Ca) -> SessionSettings {
+    settings.mqtt.broker.at.host = "localhost".to_owned();
+    settings.mqtt.broker.tls = true;
+    settings.mqtt.ca_file = Some(ca.file());
+    settings
 }
 
 /// A message is sent to the broker and received again.
@@ -140,8 +143,9 @@ async fn a_server_that_insists_on_alpn_and_the_hosts_name_gets_both_or_is_report
     let demands = || Demands { alpn: b"mqtt", name: "localhost" };
     let port = front(&ca, broker.port, demands()).await;
     let offering = |names: &[&str], port| {
-        let alpn = names.iter().map(|&name| name.to_owned()).collect();
-        SessionSettings { alpn, ..secure(settings(port, Protocol::V5), &ca) }
+        let mut settings = secure(settings(port, Protocol::V5), &ca);
+        settings.mqtt.alpn = names.iter().map(|&name| name.to_owned()).collect();
+        settings
     };
     is_used(offering(&["x-amzn-mqtt-ca", "mqtt"], port)).await;
     let reason = refused(offering(&["h2", "mqtt3"], port)).await;
@@ -150,9 +154,10 @@ async fn a_server_that_insists_on_alpn_and_the_hosts_name_gets_both_or_is_report
     assert!(reason.contains("mqtt.alpn"), "{reason}");
 
     let port = front(&ca, websocket, demands()).await;
-    let over_websocket = |names| SessionSettings {
-        websocket_path: Some("/mqtt".to_owned()),
-        ..offering(names, port)
+    let over_websocket = |names| {
+        let mut settings = offering(names, port);
+        settings.mqtt.broker.path = Some("/mqtt".to_owned());
+        settings
     };
     is_used(over_websocket(&["mqtt"])).await;
     let reason = refused(over_websocket(&["http/1.1"])).await;

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::config::Protocol;
+use crate::config;
 use crate::mqtt::session::{Publish, SessionLimits, SessionSettings, Will};
 use crate::net::{BackoffPolicy, DialTarget, Peer};
 
@@ -61,17 +61,12 @@ impl AsyncWrite for ClosingBroker {
 }
 
 fn settings() -> SessionSettings {
+    let text = "mqtt.url = \"mqtt://broker.lan\"\n\
+                gateways.lobby = { address = \"10.0.0.2\", ca_file = \"/ca.crt\" }\n";
+    let loaded = config::from_toml("test.toml", text).unwrap();
     let (topic, payload) = ("t/state".to_owned(), bytes::Bytes::new());
     SessionSettings {
-        host: "broker.lan".to_owned(),
-        port: 1883,
-        tls: None,
-        alpn: Vec::new(),
-        websocket_path: None,
-        client_id: "test".to_owned(),
-        username: None,
-        password: None,
-        protocol: Protocol::V5,
+        mqtt: loaded.config.mqtt,
         will: Will { topic, payload, retain: true },
         keep_alive: Duration::from_secs(30),
         limits: SessionLimits::default(),
@@ -81,8 +76,8 @@ fn settings() -> SessionSettings {
 
 fn target(settings: &SessionSettings) -> DialTarget {
     DialTarget {
-        peer: Peer::Broker { url: settings.url() },
-        address: settings.address(),
+        peer: Peer::Broker { url: settings.mqtt.broker.to_string() },
+        address: settings.mqtt.broker.at.clone(),
         tls: None,
         websocket_path: None,
         deadline: settings.keep_alive,
