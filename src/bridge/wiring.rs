@@ -195,12 +195,7 @@ fn web_settings(
         groups: groups.collect(),
         history: config.state_dir.join(FILE_NAME),
         zone: config.time_zone.clone(),
-        hosts: http::Hosts::new(&config.http.hosts),
-        anonymous_from: config.http.anonymous_from.clone(),
-        files: http::FilePaths {
-            token_file: config.http.token_file.clone(),
-            certificate: config.http.cert_file.clone().zip(config.http.key_file.clone()),
-        },
+        http: config.http.clone(),
         file_problems: watch::Sender::new(Vec::new()),
     }
 }

@@ -13,24 +13,18 @@ use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use super::tokens::Tokens;
+use crate::config::Http;
 use crate::net::{certificates, read_file};
 
 /// How often the files are read.
 const READ_EVERY: Duration = Duration::from_secs(3);
 
-/// Where the files are.
-#[derive(Clone, Debug, Default)]
-pub struct FilePaths {
-    /// The tokens.
-    pub token_file: Option<PathBuf>,
-    /// The certificate chain and its private key.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-}
-
 /// Reads the files, and gives what is in them to the listeners.
 #[derive(Debug)]
 pub(crate) struct Files {
-    paths: FilePaths,
+    token_file: Option<PathBuf>,
+    /// The certificate chain and its private key.
+    certificate: Option<(PathBuf, PathBuf)>,
     tokens: watch::Sender<Tokens>,
     tls: watch::Sender<Option<Arc<ServerConfig>>>,
     problems: watch::Sender<Vec<String>>,
@@ -41,26 +35,31 @@ pub(crate) struct Files {
 
 impl Files {
     /// `problems` gets why files cannot be used, with what to do.
-    pub(crate) fn new(paths: FilePaths, problems: watch::Sender<Vec<String>>) -> Self {
-        let (tokens, _) = watch::channel(Tokens::default());
-        let (tls, _) = watch::channel(None);
-        let (token_text, certificate_text) = (Vec::new(), (Vec::new(), Vec::new()));
-        Self { paths, tokens, tls, problems, token_text, certificate_text }
+    pub(crate) fn new(http: &Http, problems: watch::Sender<Vec<String>>) -> Self {
+        Self {
+            token_file: http.token_file.clone(),
+            certificate: http.cert_file.clone().zip(http.key_file.clone()),
+            tokens: watch::Sender::new(Tokens::default()),
+            tls: watch::Sender::new(None),
+            problems,
+            token_text: Vec::new(),
+            certificate_text: (Vec::new(), Vec::new()),
+        }
     }
 
     /// The tokens; `None` where no file is configured.
     pub(crate) fn tokens(&self) -> Option<watch::Receiver<Tokens>> {
-        self.paths.token_file.as_ref().map(|_| self.tokens.subscribe())
+        self.token_file.as_ref().map(|_| self.tokens.subscribe())
     }
 
     /// The settings of TLS; `None` where no certificate is configured.
     pub(crate) fn tls(&self) -> Option<watch::Receiver<Option<Arc<ServerConfig>>>> {
-        self.paths.certificate.as_ref().map(|_| self.tls.subscribe())
+        self.certificate.as_ref().map(|_| self.tls.subscribe())
     }
 
     /// Reads the files periodically.
     pub(crate) async fn follow(mut self) {
-        if self.paths.token_file.is_none() && self.paths.certificate.is_none() {
+        if self.token_file.is_none() && self.certificate.is_none() {
             return;
         }
         loop {
@@ -85,7 +84,7 @@ impl Files {
 
     /// A file that cannot be read has no tokens.
     async fn read_tokens(&mut self) -> Result<(), String> {
-        let Some(path) = &self.paths.token_file else { return Ok(()) };
+        let Some(path) = &self.token_file else { return Ok(()) };
         let read = read_file(path).await.map_err(|error| unusable("http.token_file", path, error));
         let (bytes, problem) = match read {
             Ok(bytes) => (bytes, Ok(())),
@@ -106,7 +105,7 @@ impl Files {
 
     /// Where the files cannot be used, the certificate that was read before stays.
     async fn read_certificate(&mut self) -> Result<(), String> {
-        let Some((cert, key)) = &self.paths.certificate else { return Ok(()) };
+        let Some((cert, key)) = &self.certificate else { return Ok(()) };
         let chain = read_file(cert).await;
         let chain = chain.map_err(|error| unusable("http.cert_file", cert, error))?;
         let secret = read_file(key).await;

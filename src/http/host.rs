@@ -17,12 +17,12 @@ const QUOTED_MAX: usize = 253;
 
 /// The configured names (`http.hosts`).
 #[derive(Clone, Debug, Default)]
-pub struct Hosts(Arc<BTreeSet<String>>);
+pub(crate) struct Hosts(Arc<BTreeSet<String>>);
 
 impl Hosts {
     /// Takes names in lower case; `*` means any.
     #[must_use]
-    pub fn new(hosts: &BTreeSet<String>) -> Self {
+    pub(crate) fn new(hosts: &BTreeSet<String>) -> Self {
         Self(Arc::new(hosts.clone()))
     }
 

@@ -17,8 +17,6 @@ mod transport;
 
 pub(crate) use api::{AVAILABILITY_COLUMNS, csv};
 pub use connections::listen;
-pub use files::FilePaths;
-pub use host::Hosts;
 pub use query::{
     BridgeStatus, CHANGES_MAX, ChangedStates, DEVICES_PER_QUERY, DeviceIdRange, LoopClient,
     LoopQuery,
@@ -38,7 +36,6 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -52,10 +49,11 @@ use tower_http::timeout::TimeoutLayer;
 use access::ListenerAccess;
 use connections::Endpoint;
 use files::Files;
+use host::Hosts;
 use query::NoAnswer;
 use transport::Transport;
 
-use crate::config::SeriesGroup;
+use crate::config::{Http, SeriesGroup};
 use crate::metrics::Metrics;
 use crate::payload::Health;
 use crate::task::Heartbeat;
@@ -99,12 +97,8 @@ pub struct HttpSettings {
     pub history: PathBuf,
     /// The zone of local dates.
     pub zone: TimeZone,
-    /// The names under which the server may be reached.
-    pub hosts: Hosts,
-    /// The networks whose clients need no token.
-    pub anonymous_from: BTreeSet<IpNet>,
-    /// The files of tokens and certificate.
-    pub files: FilePaths,
+    /// The names under which it may be reached, who needs no token, and its files.
+    pub http: Http,
     /// Gets why these files cannot be used.
     pub file_problems: watch::Sender<Vec<String>>,
 }
@@ -136,12 +130,12 @@ pub fn start_runtime() -> std::io::Result<Handle> {
 /// Serves on these listeners until `stop` is true.
 pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Receiver<bool>) {
     let heartbeat = settings.heartbeat.clone();
-    let mut files = Files::new(settings.files.clone(), settings.file_problems.clone());
-    let access = ListenerAccess::new(settings.anonymous_from.clone(), files.tokens());
+    let mut files = Files::new(&settings.http, settings.file_problems.clone());
+    let access = ListenerAccess::new(settings.http.anonymous_from.clone(), files.tokens());
     let transport = Transport::new(files.tls());
     let (page, updates) = page::PageContext::new(settings.history.clone());
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
-    let hosts = settings.hosts.clone();
+    let hosts = Hosts::new(&settings.http.hosts);
     let api = api::Api::new(settings.history.clone(), stop.clone());
     let app = Arc::new(App { settings, page, api, scrapes });
     let metrics = listeners.metrics.map(|listener| {
