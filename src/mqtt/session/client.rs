@@ -52,6 +52,12 @@ impl Ended {
     pub(crate) const fn failed(fault: SessionFault) -> Self {
         Self { fault: Some(fault), lasted: None, is_unacknowledged: false }
     }
+
+    /// A mistake in this program has ended it: there may have been a connection.
+    pub(crate) const fn panicked(panic: String) -> Self {
+        let lasted = Some(Duration::ZERO);
+        Self { fault: Some(SessionFault::Panic(panic)), lasted, is_unacknowledged: false }
+    }
 }
 
 /// Ends the connection: for a reason, or as requested.

@@ -25,6 +25,8 @@ pub(crate) enum SessionFault {
     Dial(#[from] DialError),
     #[error("broker {url} {problem}")]
     Broker { url: String, problem: BrokerProblem },
+    #[error("internal error: the broker session panicked: {0}")]
+    Panic(String),
 }
 
 /// What a broker did, as the predicate of a sentence.
@@ -111,7 +113,7 @@ pub(crate) enum BrokerProblem {
 impl SessionFault {
     fn problem(&self) -> Option<&BrokerProblem> {
         match self {
-            Self::Dial(_) => None,
+            Self::Dial(_) | Self::Panic(_) => None,
             Self::Broker { problem, .. } => Some(problem),
         }
     }

@@ -65,38 +65,25 @@ pub fn spawn(settings: SessionSettings) -> Session {
         let closed = sender.clone();
         tokio::select! {
             () = closed.closed() => {}
-            () = run_caught(settings, sender) => {}
+            () = run(settings, sender) => {}
         }
     });
     Session { events }
 }
 
-/// Runs the session; a panic ends the connection, not the session.
-async fn run_caught(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
-    while let Err(panic) = catch_panic(run(settings.clone(), events.clone())).await {
-        tracing::error!(panic, "internal error: the broker session panicked; please report this");
-        let retry_in = settings.retry.first;
-        let disconnected = SessionEvent::Disconnected {
-            reason: format!("internal error: the broker session panicked: {panic}"),
-            taken_over: false,
-            closed_by_broker: false,
-            retry_in,
-        };
-        if events.send(disconnected).await.is_err() {
-            return;
-        }
-        tokio::time::sleep(retry_in).await;
-    }
-}
-
 async fn run(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
-    let stopping = Arc::new(AtomicBool::new(false));
+    let (settings, stopping) = (Arc::new(settings), Arc::new(AtomicBool::new(false)));
     let mut backoff = Backoff::new(settings.retry);
     let mut failures = BrokerFailureLog::default();
     let mut closed_soon = ClosedSoon::default();
     loop {
-        let attempt = attempt(&settings, &events, &stopping).await;
-        let Ended { fault, lasted, is_unacknowledged } = attempt.unwrap_or_else(Ended::failed);
+        let attempt = attempt(Arc::clone(&settings), events.clone(), Arc::clone(&stopping));
+        let ended = catch_panic(attempt).await.unwrap_or_else(|panic| {
+            let message = "internal error: the broker session panicked; please report this";
+            tracing::error!(panic, message);
+            Ok(Ended::panicked(panic))
+        });
+        let Ended { fault, lasted, is_unacknowledged } = ended.unwrap_or_else(Ended::failed);
         let Some(fault) = fault.filter(|_| !stopping.load(Ordering::Relaxed)) else { return };
         let fault = closed_soon.explain(fault, lasted, is_unacknowledged, &settings);
         let retry_in = backoff.next(fault.is_absence(), lasted);
@@ -119,9 +106,9 @@ async fn run(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
 
 /// Opens a connection, but not without the password that is configured, and runs it to its end.
 async fn attempt(
-    settings: &SessionSettings,
-    events: &mpsc::Sender<SessionEvent>,
-    stopping: &Arc<AtomicBool>,
+    settings: Arc<SessionSettings>,
+    events: mpsc::Sender<SessionEvent>,
+    stopping: Arc<AtomicBool>,
 ) -> Result<Ended, SessionFault> {
     let Mqtt { broker, ca_file, cert_file, key_file, alpn, password, password_file, .. } =
         &settings.mqtt;
@@ -150,7 +137,7 @@ async fn attempt(
         (None, None) => None,
     };
     let dialed = net::dial(&target).await?;
-    let context = FaultContext::new(settings, target, dialed.certificate_requested);
-    let client = SessionClient::new(dialed, &context, events.clone(), Arc::clone(stopping));
+    let context = FaultContext::new(&settings, target, dialed.certificate_requested);
+    let client = SessionClient::new(dialed, &context, events, stopping);
     Ok(client.run(password.as_ref()).await)
 }
