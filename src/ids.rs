@@ -30,13 +30,11 @@ pub struct DeviceId(u32);
 
 impl DeviceId {
     /// The ID with this number; `None` for 0, which no device has.
-    #[must_use]
     pub const fn new(number: u32) -> Option<Self> {
         if number == 0 { None } else { Some(Self(number)) }
     }
 
     /// The number on the wire.
-    #[must_use]
     pub const fn get(self) -> u32 {
         self.0
     }
@@ -99,7 +97,6 @@ impl Serialize for GatewayName {
 
 impl GatewayName {
     /// The name as text.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -128,13 +125,11 @@ pub enum GatewayNameError {
 }
 
 /// Whether a level of the topics belongs to bridges: `bridge`, or `bridge_<x>`.
-#[must_use]
 pub fn is_for_bridges(text: &str) -> bool {
     text.strip_prefix("bridge").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
 
 /// Whether a text is lower-case words of letters and digits joined by single underscores.
-#[must_use]
 pub fn is_snake_word(text: &str) -> bool {
     let alnum = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.starts_with(|first: char| first.is_ascii_lowercase())
@@ -142,7 +137,6 @@ pub fn is_snake_word(text: &str) -> bool {
 }
 
 /// The candidate that is most like a word in any case, if they are alike enough for a typing error.
-#[must_use]
 pub fn nearest<S: AsRef<str>>(word: &str, candidates: impl IntoIterator<Item = S>) -> Option<S> {
     let word = word.to_lowercase();
     let scored = candidates.into_iter().map(|candidate| {
@@ -186,7 +180,6 @@ pub struct HostPort {
 
 impl HostPort {
     /// Reads `host`, `host:port` or `[v6]:port`; `None` for anything else.
-    #[must_use]
     pub fn parse(text: &str, port_default: u16) -> Option<Self> {
         let (host, port) = if let Some(rest) = text.strip_prefix('[') {
             let (host, port) = rest.split_once(']')?;
@@ -205,7 +198,6 @@ impl HostPort {
     }
 
     /// Whether a text can be a DNS name or an IP address.
-    #[must_use]
     pub fn is_host(text: &str) -> bool {
         if text.contains(':') {
             return text.parse::<Ipv6Addr>().is_ok();

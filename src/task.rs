@@ -29,7 +29,6 @@ pub struct Heartbeat {
 
 impl Heartbeat {
     /// A heartbeat whose last beat is now.
-    #[must_use]
     pub fn start() -> Self {
         Self { started: Instant::now(), last_ms: Arc::default() }
     }
@@ -41,19 +40,16 @@ impl Heartbeat {
     }
 
     /// The loop's next beat is due then at the latest.
-    #[must_use]
     pub fn next_due(&self) -> Instant {
         self.last() + BEAT_INTERVAL
     }
 
     /// Time since the last beat.
-    #[must_use]
     pub fn age(&self) -> Duration {
         self.last().elapsed()
     }
 
     /// Whether the loop runs.
-    #[must_use]
     pub fn is_alive(&self) -> bool {
         self.age() < STOPPED_AFTER
     }

@@ -12,74 +12,62 @@ pub struct Topics {
 
 impl Topics {
     /// For this base topic and bridge name, both as the configuration has checked them.
-    #[must_use]
     pub fn new(base: impl Into<String>, bridge: impl Into<String>) -> Self {
         Self { base: base.into(), bridge: bridge.into() }
     }
 
     /// The base topic.
-    #[must_use]
     pub fn base(&self) -> &str {
         &self.base
     }
 
     /// `<base>/<bridge>/state`: retained, and the last will.
-    #[must_use]
     pub fn bridge_state(&self) -> String {
         format!("{}/{}/state", self.base, self.bridge)
     }
 
     /// `<base>/<bridge>/info`: retained.
-    #[must_use]
     pub fn bridge_info(&self) -> String {
         format!("{}/{}/info", self.base, self.bridge)
     }
 
     /// `<base>/<bridge>/master/<name>/info`: retained.
-    #[must_use]
     pub fn master_info(&self, master: &GatewayName) -> String {
         format!("{}/{}/master/{master}/info", self.base, self.bridge)
     }
 
     /// The bridge's own topics, which it subscribes to as well.
-    #[must_use]
     pub fn own(&self) -> [String; 2] {
         [self.bridge_state(), self.bridge_info()]
     }
 
     /// `<base>/<gw>/state`: retained.
-    #[must_use]
     pub fn gateway_state(&self, gateway: &GatewayName) -> String {
         format!("{}/{gateway}/state", self.base)
     }
 
     /// `<base>/<gw>/info`: retained.
-    #[must_use]
     pub fn gateway_info(&self, gateway: &GatewayName) -> String {
         format!("{}/{gateway}/info", self.base)
     }
 
     /// `<base>/<gw>/<id>/state`: retained.
-    #[must_use]
     pub fn device_state(&self, gateway: &GatewayName, device_id: DeviceId) -> String {
         [&self.base, gateway.as_str(), &device_id.to_string(), "state"].join("/")
     }
 
     /// The filters of what bridges keep on this base topic, of gateways and devices.
-    #[must_use]
     pub fn retained_filters(&self) -> Vec<String> {
         vec![format!("{}/+/info", self.base), format!("{}/+/+/state", self.base)]
     }
 
     /// The filters of what is retained of this gateway.
-    #[must_use]
     pub fn gateway_filters(&self, gateway: &GatewayName) -> Vec<String> {
         let states = format!("{}/{gateway}/+/state", self.base);
         vec![self.gateway_state(gateway), self.gateway_info(gateway), states]
     }
 
     /// The gateway or device of a retained topic; `None` for any other topic.
-    #[must_use]
     pub fn owner(&self, topic: &str) -> Option<Subject> {
         let inside = topic.strip_prefix(&self.base)?.strip_prefix('/')?;
         let (gateway, rest) = inside.split_once('/')?;
@@ -91,7 +79,6 @@ impl Topics {
     }
 
     /// The filters of the requests to these gateways and to the bridge itself.
-    #[must_use]
     pub fn request_filters<'a>(
         &self,
         gateways: impl IntoIterator<Item = &'a GatewayName>,
@@ -101,25 +88,21 @@ impl Topics {
     }
 
     /// The filter of the requests to one gateway.
-    #[must_use]
     pub fn request_filter(&self, gateway: &GatewayName) -> String {
         format!("{}/{gateway}/request/#", self.base)
     }
 
     /// `<base>/<bridge>/request/<command>`.
-    #[must_use]
     pub fn request_to_bridge(&self, command: &str) -> String {
         format!("{}/{}/request/{command}", self.base, self.bridge)
     }
 
     /// `<base>/<gw>/request/<command>`.
-    #[must_use]
     pub fn request_to(&self, gateway: &GatewayName, command: &str) -> String {
         format!("{}/{gateway}/request/{command}", self.base)
     }
 
     /// Owner and command of a request's topic: `<base>/<owner>/request/<command>`.
-    #[must_use]
     pub fn request<'a>(&self, topic: &'a str) -> Option<(&'a str, &'a str)> {
         let inside = topic.strip_prefix(&self.base)?.strip_prefix('/')?;
         let (owner, rest) = inside.split_once('/')?;
@@ -128,13 +111,11 @@ impl Topics {
     }
 
     /// `<base>/<owner>/response/<command>`: never retained.
-    #[must_use]
     pub fn response(&self, owner: &str, command: &str) -> String {
         format!("{}/{owner}/response/{command}", self.base)
     }
 
     /// `.../event/<type>` of the bridge, a gateway or a device: never retained.
-    #[must_use]
     pub fn event(&self, subject: &Subject, event_type: &str) -> String {
         let base = &self.base;
         match subject {

@@ -98,7 +98,6 @@ pub struct AvailabilityRow {
 
 impl AvailabilityRow {
     /// What a page that ends with this row has as `next`: `lobby/544114231@1795428000000`.
-    #[must_use]
     pub fn continuation(&self) -> String {
         let start = self.start.millis();
         match self.device_id {

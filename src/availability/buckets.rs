@@ -44,7 +44,6 @@ pub struct Bucket {
 }
 
 /// Divides a period; the first and the last bucket may be cut short by it. At most `limit` buckets.
-#[must_use]
 pub fn buckets(
     (from, to): (Moment, Moment),
     zone: &TimeZone,

@@ -55,7 +55,6 @@ struct Tile {
 impl Tiles {
     /// The figures of a timeline in a period. Open rows are valid up to `proven_at`, but for
     /// absence, which lasts.
-    #[must_use]
     pub fn new(timeline: &Timeline, (from, to): (Moment, Moment), proven_at: Moment) -> Self {
         let mut tiles = Self::default();
         let mut reached = from;
@@ -87,19 +86,16 @@ impl Tiles {
     }
 
     /// Whether it was absent all the time.
-    #[must_use]
     pub fn is_absent(&self) -> bool {
         self.0.iter().all(|tile| tile.state == SpanState::Absent)
     }
 
     /// When it was removed, if it is absent in the end.
-    #[must_use]
     pub fn removed_at(&self) -> Option<Moment> {
         self.0.last().filter(|last| last.state == SpanState::Absent).map(|last| last.from)
     }
 
     /// The figures of a part of the period.
-    #[must_use]
     pub fn figures(&self, start: Moment, end: Moment) -> Figures {
         let mut figures = Figures { period_ms: end.since(start), ..Figures::default() };
         let first = self.0.partition_point(|tile| tile.to <= start);
@@ -130,7 +126,6 @@ impl Tiles {
 
 impl Figures {
     /// The observed time.
-    #[must_use]
     pub const fn observed_ms(&self) -> i64 {
         self.connected_ms + self.disconnected_ms
     }
@@ -145,7 +140,6 @@ impl Figures {
     }
 
     /// All together: the times of all, and the longest outage of any.
-    #[must_use]
     pub fn sum<'a>(all: impl Iterator<Item = &'a Self> + Clone) -> Self {
         let mut sum = Self::default();
         for figures in all.clone() {

@@ -6,7 +6,6 @@ use jiff::tz::TimeZone;
 use crate::ids::Moment;
 
 /// A period by local dates: a month, a day, the first and the last day, or two times.
-#[must_use]
 pub fn period((from, to): (Moment, Moment), zone: &TimeZone) -> String {
     let first = whole_day(from, zone);
     let next = whole_day(to, zone).filter(|next| first.is_some_and(|first| first < *next));
@@ -29,13 +28,11 @@ fn whole_day(at: Moment, zone: &TimeZone) -> Option<Date> {
 }
 
 /// A local time, to the second.
-#[must_use]
 pub fn local_time(at: Moment, zone: &TimeZone) -> String {
     at.timestamp().to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// A duration by its two largest units.
-#[must_use]
 pub fn duration(ms: i64) -> String {
     let seconds = ms / 1_000;
     let units = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
@@ -54,7 +51,6 @@ pub fn duration(ms: i64) -> String {
 }
 
 /// A share in percent, cut and not rounded: what is less than all never reads 100 %.
-#[must_use]
 pub fn percent(share: f64) -> String {
     /// Makes up for what a share of whole milliseconds loses as a binary fraction.
     const EPSILON: f64 = 1e-9;

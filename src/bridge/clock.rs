@@ -16,7 +16,6 @@ const JUMP_MIN_MS: i64 = 2_000;
 const READ_WITHIN: Duration = Duration::from_millis(100);
 
 /// The instant now, by the clock that tokio's timers follow: a test can pause it.
-#[must_use]
 pub(crate) fn instant_now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -30,7 +29,6 @@ pub(crate) struct Clock {
 
 impl Clock {
     /// A clock that starts now, with the wall clock's time.
-    #[must_use]
     pub(crate) fn start() -> Self {
         Self::starting(SteadyClock::new(instant_now(), wall_time()))
     }
@@ -39,37 +37,31 @@ impl Clock {
         Self { steady, wall_offset_ms: 0 }
     }
 
-    #[must_use]
     pub(crate) const fn steady_clock(&self) -> SteadyClock {
         self.steady
     }
 
     /// The steady moment now.
-    #[must_use]
     pub(crate) fn steady(&self) -> Moment {
         self.steady.at(instant_now())
     }
 
     /// The wall clock's time now.
-    #[must_use]
     pub(crate) fn now(&self) -> Moment {
         self.wall(self.steady())
     }
 
     /// Converts a moment of the steady clock into the wall clock's.
-    #[must_use]
     pub(crate) const fn wall(&self, steady: Moment) -> Moment {
         steady.plus(self.wall_offset_ms)
     }
 
     /// How far the wall clock is ahead of the steady one, in milliseconds.
-    #[must_use]
     pub(crate) const fn wall_offset_ms(&self) -> i64 {
         self.wall_offset_ms
     }
 
     /// The instant of a steady moment, for a timer.
-    #[must_use]
     pub(crate) fn instant(&self, moment: Moment) -> Instant {
         self.steady.instant(moment)
     }

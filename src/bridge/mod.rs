@@ -85,13 +85,11 @@ pub struct Bridge {
 
 impl Bridge {
     /// The heartbeat of [`Bridge::run`].
-    #[must_use]
     pub fn heartbeat(&self) -> Heartbeat {
         self.heartbeat.clone()
     }
 
     /// Queries [`Bridge::run`] for gateways and devices.
-    #[must_use]
     pub fn client(&self) -> LoopClient {
         self.event_loop.clone()
     }

@@ -27,7 +27,6 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 const MQTT_KEEP_ALIVE: Duration = Duration::from_secs(30);
 
 /// A gateway's names and those of its declared devices.
-#[must_use]
 pub fn gateway_entry(
     masters: &BTreeMap<GatewayName, MasterConfig>,
     name: &GatewayName,
@@ -65,7 +64,6 @@ pub(crate) fn settings(gateway: &GatewayConfig, forget_after: Option<Duration>) 
 }
 
 /// Where a gateway is reached; `None` behind a master that the configuration does not have.
-#[must_use]
 pub fn gateway_target(
     masters: &BTreeMap<GatewayName, MasterConfig>,
     name: &GatewayName,
@@ -92,7 +90,6 @@ pub fn gateway_target(
 }
 
 /// How to connect to a master.
-#[must_use]
 pub fn master_options(name: &GatewayName, master: &MasterConfig) -> GatewayOptions {
     let MasterConfig { address, ca_file, cert_file, key_file, server_name, queue_size, .. } =
         master;
@@ -152,7 +149,6 @@ pub(crate) fn topics(config: &Config) -> Topics {
 }
 
 /// How to connect to the broker.
-#[must_use]
 pub fn broker_settings(config: &Config) -> mqtt::SessionSettings {
     mqtt::SessionSettings {
         mqtt: config.mqtt.clone(),

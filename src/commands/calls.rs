@@ -23,7 +23,6 @@ pub struct Calls {
 
 impl Calls {
     /// Without a deadline, each call has its own.
-    #[must_use]
     pub const fn new(client: GatewayClient, deadline: Option<Instant>) -> Self {
         Self { client, deadline, steps: None }
     }

@@ -210,7 +210,6 @@ impl Command {
     }
 
     /// The devices it names, for the audit log and the answer.
-    #[must_use]
     pub fn device_ids(&self) -> BTreeSet<DeviceId> {
         match self {
             Self::Devices
@@ -234,7 +233,6 @@ impl Command {
     }
 
     /// Whether it changes something at the gateway or a device.
-    #[must_use]
     pub const fn changes(&self) -> bool {
         !matches!(
             self,
@@ -243,7 +241,6 @@ impl Command {
     }
 
     /// Whether it is a change with steps, whose interruption is reported.
-    #[must_use]
     pub const fn has_steps(&self) -> bool {
         matches!(self, Self::ModeSet { apply: true, .. } | Self::Ssl { apply: true, .. })
     }

@@ -34,7 +34,6 @@ pub fn device_states(
 }
 
 /// The rows of a list without a core: only the data of the gateway and its devices.
-#[must_use]
 pub fn device_rows(
     gateway: &GatewayEntry,
     rows: &[Listed],

@@ -34,7 +34,6 @@ pub enum FailureCode {
 }
 
 impl FailureCode {
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gateway(code) => code.as_str(),
@@ -43,7 +42,6 @@ impl FailureCode {
     }
 
     /// The gRPC code, if it is one.
-    #[must_use]
     pub const fn grpc(self) -> Option<Code> {
         match self {
             Self::Gateway(ErrorCode::Grpc(code)) => Some(code),
@@ -80,18 +78,15 @@ pub struct Failure {
 }
 
 impl Failure {
-    #[must_use]
     pub fn new(code: impl Into<FailureCode>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
     }
 
-    #[must_use]
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(FailureCode::InvalidRequest, message)
     }
 
     /// A command would undo what the configuration declares of a device.
-    #[must_use]
     pub fn declared_by_configuration(gateway: &GatewayName, id: DeviceId) -> Self {
         Self::invalid(format!(
             "the configuration declares how device {id} is connected; change \

@@ -109,7 +109,6 @@ pub struct TokenBucket {
 
 impl TokenBucket {
     /// A full bucket.
-    #[must_use]
     pub fn new(count: u32, per: Duration, now: Instant) -> Self {
         Self { count: f64::from(count), per, tokens: f64::from(count), updated: now }
     }

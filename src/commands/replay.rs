@@ -32,7 +32,6 @@ pub struct ReplayKey {
 
 impl ReplayKey {
     /// The key of a request; `None` for one that is not stored.
-    #[must_use]
     pub fn new(gateway: GatewayIndex, request: &Request<Command>, payload: &Bytes) -> Option<Self> {
         let transaction = request.transaction.as_ref().filter(|_| request.name.changes())?;
         Some(Self {

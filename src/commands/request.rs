@@ -117,7 +117,6 @@ fn printable(text: &str) -> String {
 }
 
 /// The transaction of a request whose other fields are not read, if it is valid.
-#[must_use]
 pub fn transaction_of(payload: &[u8]) -> Option<Transaction> {
     Transaction::take(&mut object(payload).ok()?, payload).ok().flatten()
 }

@@ -33,13 +33,11 @@ pub struct DeviceFailure {
 }
 
 impl DeviceFailure {
-    #[must_use]
     pub fn new(device_id: DeviceId, failure: Failure) -> Self {
         Self { device_id, code: failure.code, message: failure.message }
     }
 
     /// The failure of a command that failed on every device: that of the first, which it names.
-    #[must_use]
     pub fn as_whole(&self) -> Failure {
         let (id, message) = (self.device_id.to_string(), self.message.as_str());
         // Messages of gateways often name the device.
@@ -72,7 +70,6 @@ pub struct Warning {
 impl Warning {
     /// A command removed what the configuration declares: an accepted device, or (`None`) all of
     /// them.
-    #[must_use]
     pub fn kept_by_configuration(gateway: &GatewayName, device_id: Option<DeviceId>) -> Self {
         let (what, key) = match device_id {
             Some(id) => ("this device", format!("devices.{id}.connect")),
@@ -97,7 +94,6 @@ pub enum Data {
 
 impl Data {
     /// The value; null for text.
-    #[must_use]
     pub const fn value(&self) -> &Value {
         match self {
             Self::Value(value) => value,
@@ -121,7 +117,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    #[must_use]
     pub const fn done(data: Value) -> Self {
         Self {
             data: Data::Value(data),
@@ -133,7 +128,6 @@ impl Outcome {
         }
     }
 
-    #[must_use]
     pub fn failed(failure: Failure) -> Self {
         Self { error: Some(failure), ..Self::done(json!({})) }
     }
@@ -187,7 +181,6 @@ pub enum AnswerLimit {
 
 impl AnswerLimit {
     /// The size of the largest packet within it.
-    #[must_use]
     pub const fn size_max(self) -> usize {
         match self {
             Self::Announced(size) | Self::Setting(size) => size,
@@ -236,7 +229,6 @@ pub struct Response {
 }
 
 impl Response {
-    #[must_use]
     pub fn new(
         command: impl Into<String>,
         gateway: Option<String>,
@@ -273,7 +265,6 @@ impl Response {
     }
 
     /// The result in metrics and the audit log: `ok`, `partial`, or the error's code.
-    #[must_use]
     pub fn label(&self) -> &'static str {
         match (self.result, &self.error) {
             (_, Some(error)) => error.code.as_str(),

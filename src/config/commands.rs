@@ -27,7 +27,6 @@ pub struct Allow(BTreeSet<String>);
 
 impl Allow {
     /// Whether a command may run.
-    #[must_use]
     pub fn permits(&self, command: CommandName) -> bool {
         let name = command.as_str();
         let has_group = |(group, _)| self.0.contains(&format!("{group}/*"));
@@ -40,7 +39,6 @@ impl Allow {
     }
 
     /// Whether no command may run, so that no request is subscribed to.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

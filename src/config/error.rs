@@ -75,7 +75,6 @@ impl Error {
     }
 
     /// Every mistake: those of the file by line, then environment, then command line.
-    #[must_use]
     pub fn mistakes(&self) -> &[Mistake] {
         &self.mistakes
     }

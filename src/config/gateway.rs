@@ -165,7 +165,6 @@ impl TryFrom<GatewayTable> for GatewayConfig {
 
 impl GatewayConfig {
     /// A gateway without a table in the configuration: discovered, or given by its address.
-    #[must_use]
     pub fn with_defaults(reach: Reach) -> Self {
         Self {
             reach,

@@ -83,7 +83,6 @@ pub struct Loaded {
 
 impl Loaded {
     /// Every file that the bridge reads while it runs, with the setting that names it.
-    #[must_use]
     pub fn files(&self) -> Vec<(&Setting, &Path)> {
         let has_tls = self.config.mqtt.broker.tls;
         let is_used = |key: &str| {

@@ -148,7 +148,6 @@ pub enum Protocol {
 
 impl Protocol {
     /// As the configuration names it.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V5 => "5",

@@ -43,7 +43,6 @@ impl fmt::Display for KeyPath {
 }
 
 /// The JSON Schema of the configuration file, for editors.
-#[must_use]
 pub fn json_schema() -> Json {
     let mut schema = generate();
     // Nothing is required: what a file lacks the environment may have.

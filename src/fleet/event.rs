@@ -33,7 +33,6 @@ pub enum EventType {
 
 impl EventType {
     /// The type of a change; it depends on the two statuses only.
-    #[must_use]
     pub fn of(previous: Option<Status>, status: Status) -> Self {
         let was_connected = previous.and_then(Status::connected) == Some(true);
         match (was_connected, status) {
@@ -57,7 +56,6 @@ impl EventType {
     }
 
     /// The name in topics and payloads.
-    #[must_use]
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -147,7 +145,6 @@ pub enum GatewayEvent {
 
 impl GatewayEvent {
     /// The name in topics and payloads.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         self.into()
     }

@@ -37,13 +37,11 @@ pub struct DeviceType(i32);
 
 impl DeviceType {
     /// The type with this number on the wire.
-    #[must_use]
     pub const fn from_code(code: i32) -> Self {
         Self(code)
     }
 
     /// Its number on the wire.
-    #[must_use]
     pub const fn code(self) -> i32 {
         self.0
     }
@@ -53,13 +51,11 @@ impl DeviceType {
     }
 
     /// Whether the type is unknown to the gateway (yet).
-    #[must_use]
     pub const fn is_undefined(self) -> bool {
         self.0 == 0
     }
 
     /// The product's name for people: `BioEntry W2`.
-    #[must_use]
     pub fn product_name(self) -> String {
         match self.row() {
             Some(row) => row.2.to_owned(),

@@ -60,7 +60,6 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    #[must_use]
     pub const fn new(clock: SteadyClock) -> Self {
         Self { clock, wall_offset_ms: 0, gateways: Vec::new() }
     }
@@ -102,7 +101,6 @@ impl Fleet {
     }
 
     /// What is persisted of a device; `None` if it never had topics.
-    #[must_use]
     pub fn remembered(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<Remembered> {
         self.get(gateway)?.devices().remembered(device_id)
     }
@@ -187,7 +185,6 @@ impl Fleet {
     }
 
     /// When [`Fleet::wake`] is due.
-    #[must_use]
     pub fn wake_at(&self) -> Option<Moment> {
         self.gateways.iter().filter_map(Gateway::wake_at).min()
     }
@@ -198,50 +195,42 @@ impl Fleet {
         gateways.filter(|(_, gateway)| !gateway.link().is_forgotten()).map(|(index, _)| index)
     }
 
-    #[must_use]
     pub fn gateway(&self, gateway: GatewayIndex) -> Option<GatewayState> {
         self.get(gateway).map(Gateway::state)
     }
 
     /// Whether the states of a gateway's devices are known.
-    #[must_use]
     pub fn gateway_is_live(&self, gateway: GatewayIndex) -> bool {
         self.get(gateway).is_some_and(|gateway| gateway.view().is_live)
     }
 
     /// Up to when the devices of a lost gateway were observed; `None` if it is not lost.
-    #[must_use]
     pub fn observed_until(&self, gateway: GatewayIndex) -> Option<Moment> {
         self.get(gateway)?.link().observed_until()
     }
 
     /// Whether a gateway's list was read, or its loss established, since the start.
-    #[must_use]
     pub fn gateway_is_decided(&self, gateway: GatewayIndex) -> bool {
         self.get(gateway).is_some_and(|gateway| gateway.link().is_decided())
     }
 
-    #[must_use]
     pub fn counts(&self, gateway: GatewayIndex) -> Option<&GatewayCounts> {
         self.get(gateway).map(Gateway::counts)
     }
 
     /// A device's state; `None` if it has no topics.
-    #[must_use]
     pub fn device(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<DeviceState> {
         let gateway = self.get(gateway)?;
         Some(gateway.devices().get(device_id)?.state(gateway.view().is_live))
     }
 
     /// Whether a device is connected; `None` if that is unknown.
-    #[must_use]
     pub fn connected(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<bool> {
         let gateway = self.get(gateway).filter(|gateway| gateway.view().is_live)?;
         gateway.devices().get(device_id)?.connected()
     }
 
     /// The details of a device.
-    #[must_use]
     pub fn details(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<&DeviceDetails> {
         self.get(gateway)?.devices().get(device_id)?.details()
     }

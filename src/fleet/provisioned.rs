@@ -52,7 +52,6 @@ pub enum Effect {
 
 impl Effect {
     /// Whether it has to be provisioned again after a restart of the gateway.
-    #[must_use]
     pub fn adds(&self) -> bool {
         match self {
             Self::Registered(_) | Self::Accepted(_) | Self::AllowAll(true) | Self::Slaves(_) => {

@@ -30,7 +30,6 @@ impl RetrySet {
         Self(self.0 | bit(status))
     }
 
-    #[must_use]
     pub fn contains(self, status: Status) -> bool {
         self.0 & bit(status) != 0
     }

@@ -38,7 +38,6 @@ impl Skew {
     }
 
     /// The gateway's clock minus the bridge's, in milliseconds, to about half a second.
-    #[must_use]
     pub fn estimate_ms(&self) -> Option<i64> {
         let mut skews: Vec<i64> = self.samples.iter().map(|(_, skew)| *skew).collect();
         skews.sort_unstable();

@@ -60,7 +60,6 @@ pub enum LinkState {
 
 impl LinkState {
     /// The name in `info`.
-    #[must_use]
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -88,7 +87,6 @@ pub struct GatewayState {
 
 impl GatewayState {
     /// The devices that are expected or connected.
-    #[must_use]
     pub const fn devices(&self) -> usize {
         self.connected + self.disconnected + self.unknown
     }

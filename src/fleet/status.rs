@@ -57,7 +57,6 @@ impl Status {
     ];
 
     /// Its number on the wire.
-    #[must_use]
     pub const fn code(self) -> i32 {
         match self {
             Self::Disconnected => 0x00,
@@ -73,7 +72,6 @@ impl Status {
     }
 
     /// Whether the device is connected; `None` for a status that is unknown to this build.
-    #[must_use]
     pub const fn connected(self) -> Option<bool> {
         match self {
             Self::TcpConnected | Self::TlsConnected => Some(true),
@@ -145,7 +143,6 @@ pub enum Mode {
 
 impl Mode {
     /// Its number on the wire.
-    #[must_use]
     pub const fn code(self) -> i32 {
         match self {
             Self::ServerToDevice => 0,

@@ -51,7 +51,6 @@ impl GatewayClient {
     }
 
     /// The calls to one gateway of a master.
-    #[must_use]
     pub const fn through(master: Arc<MasterClient>, gateway_id: Arc<str>) -> Self {
         Self { route: CallRoute::Master { master, gateway_id }, deadline: None }
     }
@@ -70,19 +69,16 @@ impl GatewayClient {
     }
 
     /// The certificate of the gateway, or of its master, if it could be parsed.
-    #[must_use]
     pub fn certificate(&self) -> Option<&Certificate> {
         self.connection().certificate()
     }
 
     /// The API version in which the gateway, or its master, has answered on this connection.
-    #[must_use]
     pub fn api_version(&self) -> Option<ApiVersion> {
         self.connection().api_version()
     }
 
     /// What a master stores for the gateway; `None` for a gateway without a master.
-    #[must_use]
     pub fn stored(&self) -> Option<StoredItems> {
         match &self.route {
             CallRoute::Direct(_) => None,

@@ -63,7 +63,6 @@ impl Link {
     }
 
     /// A receiver of the client for calls beside the stream; `None` while the link is down.
-    #[must_use]
     pub fn clients(&self) -> watch::Receiver<Option<GatewayClient>> {
         self.client.clone()
     }

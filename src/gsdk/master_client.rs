@@ -85,13 +85,11 @@ impl MasterClient {
     }
 
     /// The package in which the master answers.
-    #[must_use]
     pub const fn package(&self) -> &'static str {
         self.version.master_package()
     }
 
     /// The master's certificate, if it could be parsed.
-    #[must_use]
     pub fn certificate(&self) -> Option<&Certificate> {
         self.connection.certificate()
     }

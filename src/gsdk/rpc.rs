@@ -165,7 +165,6 @@ pub enum ApiVersion {
 }
 
 impl ApiVersion {
-    #[must_use]
     pub const fn package(self) -> &'static str {
         match self {
             Self::V1_5 => "gsdk.connect",

@@ -59,7 +59,6 @@ pub struct Shape(Option<DeviceType>, Option<Arc<DeviceDetails>>);
 
 impl Shape {
     /// The shape of this state.
-    #[must_use]
     pub fn of(state: &DeviceState) -> Self {
         Self(state.info.map(|info| info.device_type), state.details.clone())
     }
@@ -76,13 +75,11 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    #[must_use]
     pub fn new(topics: Topics, prefix: String, version: &'static str, options: Options) -> Self {
         Self { topics, prefix, version, options }
     }
 
     /// The filter of all devices' discovery, that of others too.
-    #[must_use]
     pub fn filter(&self) -> String {
         self.topic("+")
     }
@@ -117,19 +114,16 @@ impl Discovery {
     }
 
     /// The topic of a device's discovery.
-    #[must_use]
     pub fn device_topic(&self, gateway: &GatewayName, device_id: DeviceId) -> String {
         self.topic(&self.device_id(gateway, device_id))
     }
 
     /// The topic of a gateway's discovery.
-    #[must_use]
     pub fn gateway_topic(&self, gateway: &GatewayName) -> String {
         self.topic(&self.gateway_id(gateway))
     }
 
     /// Whether the configuration has this subject published.
-    #[must_use]
     pub fn includes(&self, directory: &Directory, subject: Described) -> bool {
         let Described::Device(gateway, device_id) = subject else { return true };
         let declared = || directory.gateway(gateway)?.devices.get(&device_id);
@@ -137,7 +131,6 @@ impl Discovery {
     }
 
     /// The topic and the payload of a subject; `None` if it does not exist, or is not published.
-    #[must_use]
     pub fn message(
         &self,
         fleet: &Fleet,
@@ -246,7 +239,6 @@ impl Discovery {
     }
 
     /// Whether a topic is the discovery of this gateway or of one of its devices.
-    #[must_use]
     pub fn is_of(&self, gateway: &GatewayName, topic: &str) -> bool {
         let Some(id) = self.id(topic) else { return false };
         let device = || {
@@ -257,7 +249,6 @@ impl Discovery {
     }
 
     /// What a topic describes; `None` for what the configuration does not have.
-    #[must_use]
     pub fn subject(&self, directory: &Directory, topic: &str) -> Option<Described> {
         let rest = self.id(topic)?.strip_prefix(&self.base())?.strip_prefix('_')?;
         if rest == directory.info.bridge {
@@ -276,7 +267,6 @@ impl Discovery {
 
     /// Whether a message was published by this bridge, in any run: its topic is one of discovery,
     /// and the payload names the bridge.
-    #[must_use]
     pub fn is_ours(&self, directory: &Directory, topic: &str, payload: &[u8]) -> bool {
         if self.id(topic).is_none() {
             return false;

@@ -21,7 +21,6 @@ pub(crate) struct Hosts(Arc<BTreeSet<String>>);
 
 impl Hosts {
     /// Takes names in lower case; `*` means any.
-    #[must_use]
     pub(crate) fn new(hosts: &BTreeSet<String>) -> Self {
         Self(Arc::new(hosts.clone()))
     }

@@ -79,7 +79,6 @@ pub struct LoopClient(mpsc::Sender<LoopQuery>);
 
 impl LoopClient {
     /// A client, and the queue of its queries.
-    #[must_use]
     pub fn new() -> (Self, mpsc::Receiver<LoopQuery>) {
         let (sender, receiver) = mpsc::channel(QUERIES_MAX);
         (Self(sender), receiver)

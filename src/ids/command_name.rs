@@ -123,28 +123,23 @@ impl CommandName {
     }
 
     /// The name in topics, payloads and the configuration.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         self.row().0
     }
 
-    #[must_use]
     pub const fn class(self) -> CommandClass {
         self.row().1
     }
 
-    #[must_use]
     pub const fn scope(self) -> CommandScope {
         self.row().2
     }
 
     /// A request that is accepted.
-    #[must_use]
     pub const fn example(self) -> &'static str {
         self.row().3
     }
 
-    #[must_use]
     pub const fn changes(self) -> bool {
         matches!(self.class(), CommandClass::Change)
     }

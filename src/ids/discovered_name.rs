@@ -10,7 +10,6 @@ const HASH_LEN: usize = 6;
 
 /// `<master>_<id>`: lower case, each run of other characters one `_`. Where that is no name, or one
 /// that is taken, it is cut, and digits of the ID's SHA-256 follow.
-#[must_use]
 pub fn discovered_name(
     master: &GatewayName,
     gateway_id: &str,

@@ -15,19 +15,16 @@ pub struct Moment(i64);
 
 impl Moment {
     /// The moment this many milliseconds after 1970-01-01T00:00:00Z.
-    #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
     /// Milliseconds since 1970-01-01T00:00:00Z.
-    #[must_use]
     pub const fn millis(self) -> i64 {
         self.0
     }
 
     /// As a timestamp that can be formatted; beyond its years the nearest that it can be.
-    #[must_use]
     pub fn timestamp(self) -> Timestamp {
         let nearest = if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
         Timestamp::from_millisecond(self.0).unwrap_or(nearest)
@@ -40,7 +37,6 @@ impl Moment {
     }
 
     /// Milliseconds from `earlier` to here; never negative.
-    #[must_use]
     pub const fn since(self, earlier: Self) -> i64 {
         let span = self.0.saturating_sub(earlier.0);
         if span < 0 { 0 } else { span }
@@ -83,12 +79,10 @@ pub struct SteadyClock {
 
 impl SteadyClock {
     /// The clock that shows `started_at` at `start`.
-    #[must_use]
     pub const fn new(start: Instant, started_at: Moment) -> Self {
         Self { start, started_at }
     }
 
-    #[must_use]
     pub fn at(&self, instant: Instant) -> Moment {
         match instant.checked_duration_since(self.start) {
             Some(after) => self.started_at.plus(whole_millis(after)),
@@ -97,7 +91,6 @@ impl SteadyClock {
     }
 
     /// The instant of a moment, not before the start.
-    #[must_use]
     pub fn instant(&self, moment: Moment) -> Instant {
         let after = u64::try_from(moment.since(self.started_at)).unwrap_or(0);
         self.start + Duration::from_millis(after)

@@ -98,7 +98,6 @@ fn families(group: SeriesGroup) -> &'static [DeviceFamily] {
 
 impl Values {
     /// The group's values of a device.
-    #[must_use]
     pub fn new(group: SeriesGroup, device: &DeviceMeasures) -> Self {
         let mut values = [ABSENT; FAMILIES_MAX];
         for (value, family) in values.iter_mut().zip(families(group)) {
@@ -121,13 +120,11 @@ pub struct Column {
 
 impl Column {
     /// `# HELP` and `# TYPE`.
-    #[must_use]
     pub fn head(&self) -> String {
         self.family.head()
     }
 
     /// The samples of these devices of a gateway.
-    #[must_use]
     pub fn text(&self, gateway: &GatewayName, values: &[Values]) -> String {
         let mut before = String::new();
         begin(&mut before, self.family.name, &before_id(gateway));
@@ -154,13 +151,11 @@ fn before_id(gateway: &GatewayName) -> String {
 }
 
 /// `# HELP` and `# TYPE` of `gsdk_device_info`.
-#[must_use]
 pub fn info_head() -> String {
     INFO.head()
 }
 
 /// `gsdk_device_info` of these devices of a gateway.
-#[must_use]
 pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
     let before = before_id(&gateway.name);
     let mut text = String::with_capacity(devices.len() * (before.len() + 4 * SAMPLE_BYTES));

@@ -22,7 +22,6 @@ pub struct GatewayMeasures {
 
 impl GatewayMeasures {
     /// Why it is not online.
-    #[must_use]
     pub fn last_error(&self) -> Option<&str> {
         let error = self.facts.last_error.as_ref().filter(|_| !self.state.live);
         error.map(|error| error.message.as_str())
@@ -89,7 +88,6 @@ fn status_changes(gateway: &GatewayMeasures) -> Samples {
 }
 
 /// All gateways' text, family by family.
-#[must_use]
 pub fn gateways_text(gateways: &[GatewayMeasures]) -> String {
     families_text(&GATEWAY_FAMILIES, "gateway", gateways, |gateway| &gateway.entry.name)
 }

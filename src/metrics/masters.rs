@@ -32,7 +32,6 @@ static MASTER_FAMILIES: [(Family, SamplesOf<MasterMeasures>); 3] = [
 ];
 
 /// All masters' text, family by family; empty where there is none.
-#[must_use]
 pub fn masters_text(masters: &[MasterMeasures]) -> String {
     if masters.is_empty() {
         return String::new();

@@ -31,13 +31,11 @@ impl Refusal {
 
     /// Whether sending the same message again cannot succeed: invalid topic name, packet too large,
     /// invalid payload format, or the connection ends.
-    #[must_use]
     pub const fn is_permanent(self) -> bool {
         matches!(self, Self::Code(0x90 | 0x95 | 0x99) | Self::ClosesConnection)
     }
 
     /// What to change so that the broker accepts it.
-    #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::ClosesConnection => {
@@ -57,7 +55,6 @@ impl Refusal {
 
     /// Its name in lower snake case, used as a metric label and in messages. A code that MQTT 5
     /// does not define is `unlisted`.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         let Self::Code(code) = self else { return "closes_connection" };
         match code {

@@ -108,7 +108,6 @@ pub enum BridgeEventKind {
 
 impl BridgeEventKind {
     /// Its name, as in topics and payloads.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         self.into()
     }

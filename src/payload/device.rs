@@ -55,7 +55,6 @@ pub struct LastKnownPayload {
 
 impl<'a> DeviceStatePayload<'a> {
     /// The state as it is now.
-    #[must_use]
     pub fn new(
         directory: &'a Directory,
         gateway: &'a GatewayEntry,
@@ -127,7 +126,6 @@ pub struct DeviceEventPayload<'a> {
 
 impl<'a> DeviceEventPayload<'a> {
     /// The event; its ID is never used again and is the same on redelivery.
-    #[must_use]
     pub fn new(directory: &'a Directory, gateway: &'a GatewayEntry, event: &DeviceEvent) -> Self {
         let DeviceEvent { device_id, seq, status, .. } = *event;
         let (chain, name) = (&directory.info.chain, &gateway.name);

@@ -19,7 +19,6 @@ pub struct EventPayload<'a, C> {
 
 impl<'a, C: Serialize> EventPayload<'a, C> {
     /// The event, the `number`-th of the bridge and its gateways in this run.
-    #[must_use]
     pub fn new(
         directory: &'a Directory,
         owner: &str,

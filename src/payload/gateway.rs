@@ -62,7 +62,6 @@ pub struct LinkFacts {
 
 impl LinkFacts {
     /// The name of the gateway's state.
-    #[must_use]
     pub fn state_name(&self, state: &GatewayState) -> &'static str {
         let is_removed = self.is_removed && !state.live;
         if is_removed { "removed" } else { state.state.name() }
@@ -71,7 +70,6 @@ impl LinkFacts {
 
 impl<'a> GatewayInfo<'a> {
     /// The info as it is now.
-    #[must_use]
     pub fn new(
         directory: &'a Directory,
         gateway: &'a GatewayEntry,

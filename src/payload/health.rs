@@ -31,7 +31,6 @@ impl DegradedReason {
     pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The name in JSON and as a label.
-    #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }

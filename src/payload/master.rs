@@ -44,7 +44,6 @@ pub struct MasterFacts {
 impl<'a> MasterInfo<'a> {
     /// The info as it is now; `gateways` are those behind the master, `gateways_online` those of
     /// them that are online.
-    #[must_use]
     pub fn new(
         directory: &'a Directory,
         master: &'a GatewayName,

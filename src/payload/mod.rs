@@ -89,7 +89,6 @@ pub struct DeviceEntry {
 
 impl Directory {
     /// The entry of a gateway; `None` if it was forgotten.
-    #[must_use]
     pub fn gateway(&self, gateway: GatewayIndex) -> Option<&GatewayEntry> {
         self.gateways.get(&gateway)
     }
@@ -104,13 +103,11 @@ impl Directory {
     }
 
     /// The gateway with this name.
-    #[must_use]
     pub fn find(&self, name: &GatewayName) -> Option<GatewayIndex> {
         self.find_str(name.as_str())
     }
 
     /// The gateway whose name is this text.
-    #[must_use]
     pub fn find_str(&self, name: &str) -> Option<GatewayIndex> {
         let mut gateways = self.gateways.iter();
         gateways.find(|(_, entry)| entry.name.as_str() == name).map(|(at, _)| *at)
@@ -119,7 +116,6 @@ impl Directory {
 
 impl GatewayEntry {
     /// The device's name: the configured one, else `<Type> <id>`.
-    #[must_use]
     pub fn device_name(
         &self,
         device_id: DeviceId,
@@ -136,7 +132,6 @@ impl GatewayEntry {
     }
 
     /// Where the device is: the configured area, else its gateway's.
-    #[must_use]
     pub fn area(&self, device_id: DeviceId) -> Option<&str> {
         let entry = self.devices.get(&device_id);
         entry.and_then(|entry| entry.area.as_deref()).or(self.area.as_deref())
@@ -154,7 +149,6 @@ thread_local! {
 }
 
 /// The payload as bytes. Our payloads always serialize.
-#[must_use]
 pub fn to_bytes(payload: &impl Serialize) -> Bytes {
     #[expect(clippy::expect_used, reason = "no map with other keys than strings, no failing impl")]
     SCRATCH.with_borrow_mut(|scratch| {

@@ -19,13 +19,11 @@ const SHARED: [&str; 9] = [
 ];
 
 /// The AsyncAPI document, its channels below the default base topic and bridge name.
-#[must_use]
 pub fn async_api() -> String {
     ASYNC_API.replace("@VERSION@", env!("CARGO_PKG_VERSION"))
 }
 
 /// The OpenAPI document: its paths, with the payloads' schemas of the AsyncAPI document.
-#[must_use]
 pub fn open_api() -> String {
     let read = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (mut document, mut shared) = (read(OPEN_API), read(ASYNC_API));

@@ -23,13 +23,11 @@ pub struct Tail {
 
 impl Tail {
     /// Reads from this position on.
-    #[must_use]
     pub fn new(dir: PathBuf, position: Position) -> Self {
         Self { dir, position, file: None, buffer: Vec::new() }
     }
 
     /// Everything before this has been read.
-    #[must_use]
     pub const fn position(&self) -> Position {
         self.position
     }

@@ -105,19 +105,16 @@ impl BrokerConnection {
     }
 
     /// How many publishes may be in flight: the caller does not exceed it.
-    #[must_use]
     pub fn window(&self) -> u16 {
         self.granted.window
     }
 
     /// Whether the broker keeps retained messages.
-    #[must_use]
     pub fn retain_available(&self) -> bool {
         self.granted.retain_available
     }
 
     /// The broker's limit to packets, in bytes; `None` if it has announced none below MQTT's own.
-    #[must_use]
     pub fn announced_packet_size(&self) -> Option<u32> {
         Some(self.granted.packet_size_max).filter(|size| *size < PACKET_SIZE_MAX)
     }

@@ -78,7 +78,6 @@ impl Database {
     }
 
     /// Device and inode of the open file.
-    #[must_use]
     pub(crate) const fn file(&self) -> (u64, u64) {
         self.file
     }
@@ -89,25 +88,21 @@ impl Database {
     }
 
     /// Whether the file at this path is still the open one. SQLite would write on to a removed one.
-    #[must_use]
     pub fn is_at(&self, path: &Path) -> bool {
         file_id(path).is_ok_and(|found| found == self.file)
     }
 
     /// Where reading of the log continues.
-    #[must_use]
     pub const fn position(&self) -> Position {
         self.state.position
     }
 
     /// The id of the newest event ever recorded; 0 where there was none.
-    #[must_use]
     pub const fn last_id(&self) -> u64 {
         self.state.last_id
     }
 
     /// How much it holds.
-    #[must_use]
     pub const fn totals(&self) -> Totals {
         self.state.totals
     }
@@ -149,13 +144,11 @@ impl Database {
     }
 
     /// The segment of the log up to which everything survives a power cut.
-    #[must_use]
     pub fn checkpointed(&self) -> u32 {
         self.checkpoint.map_or(0, |(segment, _)| segment)
     }
 
     /// Whether a checkpoint would let the log remove segments, and the last one was long ago.
-    #[must_use]
     pub fn is_checkpoint_due(&self) -> bool {
         let (segment, at) = (self.state.position.segment, self.checkpoint);
         at.is_none_or(|(last, at)| segment > last && at.elapsed() >= CHECKPOINT_EVERY)

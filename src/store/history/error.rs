@@ -53,7 +53,6 @@ pub enum Error {
 
 impl Error {
     /// With what caused it. The causes of SQLite's own error repeat its text.
-    #[must_use]
     pub fn with_cause(&self) -> String {
         match std::error::Error::source(self) {
             Some(cause) => format!("{self}: {cause}"),

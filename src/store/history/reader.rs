@@ -20,7 +20,6 @@ pub struct Reader {
 
 impl Reader {
     /// A reader of the database at this path, which need not exist yet.
-    #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path: path.into(), permits: Arc::new(Semaphore::new(QUERIES_MAX)) }
     }

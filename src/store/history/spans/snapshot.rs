@@ -44,7 +44,6 @@ pub struct RowKey {
 
 impl RowKey {
     /// Parses `lobby` or `lobby/544114231`.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (gateway, device_id) = match text.split_once('/') {
             Some((gateway, id)) => (gateway, Some(id.parse().ok()?)),
@@ -98,7 +97,6 @@ impl Snapshot {
     }
 
     /// Up to when rows without an end last.
-    #[must_use]
     pub const fn proven_at(&self) -> Option<Moment> {
         self.proven_at
     }
@@ -111,7 +109,6 @@ impl Snapshot {
     }
 
     /// Since when spans are recorded; `None`: there are none.
-    #[must_use]
     pub const fn spans_since(&self) -> Option<Moment> {
         self.spans_since
     }
