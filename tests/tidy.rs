@@ -20,7 +20,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("net", "ids certificate"),
     ("fleet", "ids"),
     ("payload", "ids fleet"),
-    ("store", "ids fleet payload net task"),
+    ("store", "ids config fleet payload net task"),
     ("topics", "ids payload"),
     ("mqtt", "ids certificate config fleet payload topics store homeassistant task net"),
     ("gsdk", "ids certificate fleet proto task net"),

@@ -17,7 +17,6 @@ use crate::ids::{CommandName, GatewayName, HostPort};
 use crate::mqtt;
 use crate::net::{BackoffPolicy, Peer, TlsFiles};
 use crate::payload::{DeviceEntry, GatewayEntry, MasterRef};
-use crate::store::history::Retention;
 use crate::store::{self, OutboxLimits};
 use crate::topics::Topics;
 
@@ -136,11 +135,7 @@ pub(crate) fn store_settings(config: &Config) -> store::StoreSettings {
             max_events: usize::try_from(config.outbox.max_events.get()).unwrap_or(usize::MAX),
             max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),
         },
-        history: Retention {
-            keep: config.history.keep,
-            max_bytes: config.history.max_bytes,
-            keep_availability: config.history.keep_availability,
-        },
+        history: config.history,
     }
 }
 

@@ -288,7 +288,7 @@ pub enum Sync {
 }
 
 /// The recorded events.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HistoryConfig {
     /// How long recorded events are kept; 1 d to 36,500 d.

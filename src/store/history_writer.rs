@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::history::{BLOCK_EVENTS_MAX, Backlog, Database, Error, Retention, Totals};
+use super::history::{BLOCK_EVENTS_MAX, Backlog, Database, Error, Totals};
 use super::log::Position;
 use super::span_writer::SpanWriter;
 use super::tail::Tail;
+use crate::config::HistoryConfig;
 use crate::ids::Moment;
 
 /// Blocks of old events that are removed after a batch, besides as many as it has added.
@@ -60,7 +61,7 @@ pub(crate) struct StoreGap {
 pub(crate) struct HistoryWriter {
     log: PathBuf,
     path: PathBuf,
-    retention: Retention,
+    retention: HistoryConfig,
     open: Option<(Database, Tail)>,
     failing: Option<(Instant, Moment)>,
     span_writer: SpanWriter,
@@ -68,7 +69,7 @@ pub(crate) struct HistoryWriter {
 
 impl HistoryWriter {
     /// Reads the log in this folder, and writes to this database.
-    pub(crate) const fn new(log: PathBuf, path: PathBuf, retention: Retention) -> Self {
+    pub(crate) const fn new(log: PathBuf, path: PathBuf, retention: HistoryConfig) -> Self {
         Self { log, path, retention, open: None, failing: None, span_writer: SpanWriter::new() }
     }
 

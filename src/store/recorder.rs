@@ -10,10 +10,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::history::{Backlog, CHECKPOINT_EVERY, Observation, Retention};
+use super::history::{Backlog, CHECKPOINT_EVERY, Observation};
 use super::history_writer::{HistoryStatus, HistoryWriter, StoreGap};
 use super::log::LogContent;
 use super::span_writer::PROVEN_EVERY;
+use crate::config::HistoryConfig;
 use crate::ids::Moment;
 
 /// The history is written at most this often ...
@@ -75,7 +76,7 @@ impl Recorder {
     pub(crate) fn start(
         log: PathBuf,
         database: PathBuf,
-        retention: Retention,
+        retention: HistoryConfig,
         now: Moment,
         content: &LogContent,
         continues: bool,

@@ -4,11 +4,12 @@
 use std::path::PathBuf;
 
 use super::error::StoreError;
-use super::history::{FILE_NAME, Retention};
+use super::history::FILE_NAME;
 use super::log::{Log, LogContent, Recovery};
 use super::outbox::OutboxLimits;
 use super::recorder::Recorder;
 use super::state_dir::StateDir;
+use crate::config::HistoryConfig;
 use crate::ids::Moment;
 
 /// Where and how the bridge stores.
@@ -21,7 +22,7 @@ pub(crate) struct StoreSettings {
     /// How many events may wait.
     pub(crate) limits: OutboxLimits,
     /// How long the history keeps events.
-    pub(crate) history: Retention,
+    pub(crate) history: HistoryConfig,
 }
 
 /// A store that has started.

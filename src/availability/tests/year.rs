@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::config::HistoryConfig;
 use crate::ids::GatewayName;
 use crate::payload::GatewayEntry;
-use crate::store::history::{
-    Database, FILE_NAME, Observation, ObservedDevice, Retention, SpanState, Tracker,
-};
+use crate::store::history::{Database, FILE_NAME, Observation, ObservedDevice, SpanState, Tracker};
 
 const GATEWAYS: usize = 10;
 const DEVICES: usize = 100;
@@ -201,8 +200,11 @@ fn the_report_of_a_simulated_year_equals_the_simulation() {
     let truth = Truth::new(&mut fastrand::Rng::with_seed(seed), year);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);
-    let keep =
-        Retention { keep: Duration::MAX, max_bytes: u64::MAX, keep_availability: Duration::MAX };
+    let keep = HistoryConfig {
+        keep: Duration::MAX,
+        max_bytes: u64::MAX,
+        keep_availability: Duration::MAX,
+    };
     let database = Database::open(&path, keep, Moment::from_millis(year.0)).unwrap();
     let mut bridge = Bridge { database, tracker: Tracker::new(), is_running: false };
     let mut written = year.0;
@@ -267,8 +269,11 @@ fn the_report_of_a_simulated_year_equals_the_simulation() {
 fn pages_contain_the_whole_answer_and_unknown_names_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(FILE_NAME);
-    let keep =
-        Retention { keep: Duration::MAX, max_bytes: u64::MAX, keep_availability: Duration::MAX };
+    let keep = HistoryConfig {
+        keep: Duration::MAX,
+        max_bytes: u64::MAX,
+        keep_availability: Duration::MAX,
+    };
     let start = at("2027-01-01T00:00:00Z");
     let database = Database::open(&path, keep, start).unwrap();
     let mut bridge = Bridge { database, tracker: Tracker::new(), is_running: false };

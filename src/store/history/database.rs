@@ -16,7 +16,8 @@ use super::block::Block;
 use super::database_state::{DatabaseState, Totals};
 use super::error::Error;
 use super::spans::SpanTables;
-use super::{LogChange, Retention, schema};
+use super::{LogChange, schema};
+use crate::config::HistoryConfig;
 use crate::ids::Moment;
 use crate::payload::Subject;
 use crate::store::Position;
@@ -33,7 +34,7 @@ pub struct Database {
     connection: Connection,
     /// Device and inode of the open file.
     file: (u64, u64),
-    retention: Retention,
+    retention: HistoryConfig,
     state: DatabaseState,
     /// The segment of the log that the last checkpoint has reached, and when it was.
     checkpoint: Option<(u32, Instant)>,
@@ -52,7 +53,7 @@ struct Marks {
 impl Database {
     /// Opens `history.db`; creates it where there is none. A file that is foreign, or damaged
     /// where it is read first, is replaced.
-    pub fn open(path: &Path, retention: Retention, now: Moment) -> Result<Self, Error> {
+    pub fn open(path: &Path, retention: HistoryConfig, now: Moment) -> Result<Self, Error> {
         match Self::load(path, retention, None) {
             Err(Error::Damaged(_) | Error::Foreign { .. }) => Self::replace(path, retention, now),
             loaded => loaded,
@@ -62,7 +63,7 @@ impl Database {
     /// Sets the file aside, if it is there, and creates an empty one, in which everything from
     /// before `now` counts as missing: for a database that was opened and has failed with
     /// [`Error::Damaged`] or was removed.
-    pub fn replace(path: &Path, retention: Retention, now: Moment) -> Result<Self, Error> {
+    pub fn replace(path: &Path, retention: HistoryConfig, now: Moment) -> Result<Self, Error> {
         if path.exists() {
             let file = schema::set_aside(path)?;
             tracing::error!(file = %file.display(), "history: damaged; set aside and replaced");
@@ -70,7 +71,11 @@ impl Database {
         Self::load(path, retention, Some(now))
     }
 
-    fn load(path: &Path, retention: Retention, replaced_at: Option<Moment>) -> Result<Self, Error> {
+    fn load(
+        path: &Path,
+        retention: HistoryConfig,
+        replaced_at: Option<Moment>,
+    ) -> Result<Self, Error> {
         let connection = schema::open(path, replaced_at)?;
         let state = DatabaseState::read(&connection)?;
         let file = file_id(path).map_err(StoreError::io("opening", path))?;

@@ -14,8 +14,6 @@ mod spans;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
-
 pub(crate) use block::BLOCK_EVENTS_MAX;
 pub(crate) use database::CHECKPOINT_EVERY;
 pub use database::Database;
@@ -52,15 +50,4 @@ pub enum LogChange {
         /// How many were dropped.
         lost: u64,
     },
-}
-
-/// How much is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// How long an event is kept.
-    pub keep: Duration,
-    /// The most bytes of the database's pages in use.
-    pub max_bytes: u64,
-    /// How long spans are kept.
-    pub keep_availability: Duration,
 }

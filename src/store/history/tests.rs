@@ -14,14 +14,15 @@ use rusqlite::{Connection, OpenFlags};
 use tempfile::TempDir;
 
 use super::*;
+use crate::config::HistoryConfig;
 use crate::ids::{DeviceId, Moment};
 use crate::payload::Subject;
 use crate::store::Position;
 
 const NOW: Moment = Moment::from_millis(1_795_428_000_000);
 const HOUR_MS: i64 = 3_600_000;
-const KEEP_ALL: Retention =
-    Retention { keep: Duration::MAX, max_bytes: u64::MAX, keep_availability: Duration::MAX };
+const KEEP_ALL: HistoryConfig =
+    HistoryConfig { keep: Duration::MAX, max_bytes: u64::MAX, keep_availability: Duration::MAX };
 /// Ids begin above every earlier state directory's.
 const FIRST_ID: u64 = 1_795_428_000_000_000;
 
@@ -38,7 +39,7 @@ impl Fixture {
         self.dir.path().join(FILE_NAME)
     }
 
-    fn open(&self, retention: Retention) -> Database {
+    fn open(&self, retention: HistoryConfig) -> Database {
         let database = Database::open(&self.path(), retention, NOW).unwrap();
         assert!(!self.set_aside(1).exists());
         database
@@ -188,7 +189,7 @@ fn every_kind_of_subject_has_its_columns() {
 fn retention_by_age_removes_one_block_at_a_time_and_never_reuses_an_id() {
     let fixture = Fixture::new();
     let keep = Duration::from_secs(3_600);
-    let mut database = fixture.open(Retention { keep, ..KEEP_ALL });
+    let mut database = fixture.open(HistoryConfig { keep, ..KEEP_ALL });
     apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 1_000), position(0, 0)).unwrap();
     assert!(!database.trim(NOW.plus(HOUR_MS)).unwrap(), "nothing is older than an hour");
     // After 500 s more the first block of 256 is older than an hour as a whole.
@@ -210,7 +211,7 @@ fn retention_by_age_removes_one_block_at_a_time_and_never_reuses_an_id() {
 fn retention_by_bytes_holds_the_size_while_events_come() {
     const MAX_BYTES: u64 = 512 << 10;
     let fixture = Fixture::new();
-    let mut database = fixture.open(Retention { max_bytes: MAX_BYTES, ..KEEP_ALL });
+    let mut database = fixture.open(HistoryConfig { max_bytes: MAX_BYTES, ..KEEP_ALL });
     for batch in 0..50 {
         let first = FIRST_ID + batch * 500;
         apply(&mut database, &recorded(first..first + 500), position(0, batch)).unwrap();
@@ -227,7 +228,7 @@ fn retention_by_bytes_holds_the_size_while_events_come() {
 #[test]
 fn a_limit_smaller_than_a_block_leaves_the_newest() {
     let fixture = Fixture::new();
-    let mut database = fixture.open(Retention { max_bytes: 0, ..KEEP_ALL });
+    let mut database = fixture.open(HistoryConfig { max_bytes: 0, ..KEEP_ALL });
     apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 300), position(0, 0)).unwrap();
     while database.trim(NOW).unwrap() {}
     assert_eq!(database.totals().events, 44);

@@ -18,7 +18,8 @@ const EVENTS_A_SECOND: u64 = 20_000;
 const EVENTS_A_BATCH: u64 = 20;
 const HISTORY_MAX: u64 = 4 << 20;
 const LONG: Duration = Duration::from_secs(365 * 86_400);
-const KEEP: Retention = Retention { keep: LONG, max_bytes: HISTORY_MAX, keep_availability: LONG };
+const KEEP: HistoryConfig =
+    HistoryConfig { keep: LONG, max_bytes: HISTORY_MAX, keep_availability: LONG };
 /// With the newest part of the log, of which nothing is removed before it is recorded.
 const FILE_MAX: u64 = 4 * HISTORY_MAX;
 /// The segment in use, and two more.

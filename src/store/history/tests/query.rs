@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{FIRST_ID, Fixture, HOUR_MS, KEEP_ALL, NOW, apply, device, event};
+use crate::config::HistoryConfig;
 use crate::ids::DeviceId;
 use crate::store::Position;
 use crate::store::history::query;
@@ -208,7 +209,7 @@ fn times_are_found_although_the_clock_was_set_back() {
 fn events_removed_by_retention_are_a_gap() {
     let fixture = Fixture::new();
     let keep = std::time::Duration::from_secs(3_600);
-    let mut database = fixture.open(Retention { keep, ..KEEP_ALL });
+    let mut database = fixture.open(HistoryConfig { keep, ..KEEP_ALL });
     record(&mut database, FIRST_ID, std::iter::repeat_n(1, 600));
     let gap = |filter: EventFilter| page(&fixture, &filter).gap;
     let from = |minutes| Some(NOW.plus(minutes * 60_000));
