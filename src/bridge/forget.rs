@@ -44,6 +44,12 @@ pub(crate) fn forget(
 
 fn forget_devices(state: &mut State, gateway: GatewayIndex, ids: &BTreeSet<DeviceId>) -> Outcome {
     let list: Vec<DeviceId> = ids.iter().copied().collect();
+    for &id in &list {
+        if state.fleet.device(gateway, id).is_none() {
+            // Its topics may remain from before this store.
+            state.device_removed(gateway, id);
+        }
+    }
     let expected = state.forget(gateway, &list);
     if let Some(entry) = state.directory.gateway(gateway) {
         state.publisher.content().prioritize_clearing(entry, ids);

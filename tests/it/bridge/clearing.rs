@@ -7,7 +7,7 @@ use crate::commands::rr;
 use crate::harness::bridge::{Bridge, Setup, another_client};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::proxy::{Mode, Proxy};
-use crate::harness::watcher::retained;
+use crate::harness::watcher::{publish, retained};
 use crate::harness::{eventually, patiently};
 use gsdk2mqtt::simulator::Simulator;
 
@@ -153,8 +153,8 @@ async fn a_gateway_without_devices_is_cleared_too_but_not_in_the_first_minute() 
     cleared(broker.port, "all is gone", |kept| of(kept, "annex") == 0).await;
 }
 
-/// Aim: a bridge whose store was lost clears nothing of gateways that it does not have, as they may
-/// be another bridge's, until `forget` names them.
+/// Aim: a bridge whose store was lost clears nothing of gateways that it does not have, and nothing
+/// that another bridge may have published, until `forget` names it.
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_of_a_lost_store_are_cleared_by_forget_only() {
     let broker = Mosquitto::start("").await;
@@ -175,6 +175,8 @@ async fn topics_of_a_lost_store_are_cleared_by_forget_only() {
     })
     .await;
     bridge.kill();
+    let stale = "gsdk/lobby/7/state";
+    publish(broker.port, &["-r", "-t", stale, "-m", "{}"]);
     std::fs::remove_dir_all(bridge.state_dir()).unwrap();
     bridge.forget_gateway("annex");
     bridge.restart();
@@ -182,6 +184,7 @@ async fn topics_of_a_lost_store_are_cleared_by_forget_only() {
     tokio::time::sleep(Duration::from_secs(65)).await;
     let kept = retained(broker.port);
     assert_eq!((of(&kept, "annex"), discovery(&kept, "annex")), (5, 4));
+    assert!(kept.contains_key(stale));
 
     let topic = "gsdk/bridge/request/forget";
     let forget = async |payload: &str| {
@@ -193,6 +196,12 @@ async fn topics_of_a_lost_store_are_cleared_by_forget_only() {
     eventually("all is gone", || {
         let kept = retained(broker.port);
         (of(&kept, "annex") == 0 && discovery(&kept, "annex") == 0).then_some(())
+    })
+    .await;
+    let answer = forget("{\"gateway\":\"lobby\",\"device_ids\":[7]}").await;
+    assert_eq!(answer["result"], "ok", "{answer}");
+    eventually("the stale device is gone", || {
+        (!retained(broker.port).contains_key(stale)).then_some(())
     })
     .await;
     let kept = retained(broker.port);
