@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::clock::Clock;
 use super::dispatch::Audit;
 use super::persistence::Persistence;
-use super::status_page::StatusPage;
 use crate::desired::DesiredState;
 use crate::fleet::{Fleet, Gateway, GatewayEvent, GatewayIndex, LinkEvent, Output};
 use crate::ids::{DeviceId, Moment, random_id};
@@ -35,10 +34,11 @@ pub(crate) struct State {
     pub(crate) facts: Vec<LinkFacts>,
     pub(crate) persistence: Persistence,
     pub(crate) publisher: Publisher,
-    pub(crate) page: StatusPage,
     pub(crate) metrics: Metrics,
     /// Events of the bridge and of gateways in this run.
     pub(crate) events: u64,
+    /// Changes of devices in this run, for open status pages.
+    pub(crate) device_changes: u64,
     /// Gateways whose list has to be read again.
     pub(crate) list_requests: Vec<GatewayIndex>,
     /// Devices that may have changed in this iteration, in order, and whether they are connected.
@@ -130,7 +130,7 @@ impl State {
                 Output::GatewayEvent(gateway, event) => self.gateway_event(gateway, &event),
                 Output::StateChanged { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
-                    self.page.device_changed(gateway, device_id);
+                    self.device_changes += 1;
                     self.publisher.content().states().device_changed(gateway, device_id);
                     let connected = self.fleet.connected(gateway, device_id);
                     self.connections.push((gateway, device_id, connected));
@@ -149,7 +149,7 @@ impl State {
                 Output::Forgotten { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                     self.device_removed(gateway, device_id);
-                    self.page.device_removed();
+                    self.device_changes += 1;
                     self.connections.push((gateway, device_id, Some(false)));
                 }
                 Output::RequestList(gateway) => self.list_requests.push(gateway),

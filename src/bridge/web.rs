@@ -79,9 +79,9 @@ pub(crate) fn answer(
                 health: health(state),
                 mqtt_connected,
                 history: state.persistence.history().totals,
+                device_changes: state.device_changes,
             });
         }
-        LoopQuery::Changes(answer) => _ = answer.send(state.page.take_changes(&state.fleet)),
     }
 }
 

@@ -19,7 +19,6 @@ use super::settings::{
     settings, store_settings, topics,
 };
 use super::state::{State, new_chain_id};
-use super::status_page::StatusPage;
 use super::web::Web;
 use super::{Bridge, discovered};
 use crate::config::{Config, GatewayConfig, SeriesGroup};
@@ -115,9 +114,9 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         directory,
         persistence,
         publisher: Publisher::new(topics(config), discovery(config), enabled),
-        page: StatusPage::default(),
         metrics,
         events: 0,
+        device_changes: 0,
         list_requests: Vec::new(),
         connections: Vec::new(),
     };

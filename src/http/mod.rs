@@ -17,10 +17,7 @@ mod transport;
 
 pub(crate) use api::{AVAILABILITY_COLUMNS, csv};
 pub use connections::listen;
-pub use query::{
-    BridgeStatus, CHANGES_MAX, ChangedStates, DEVICES_PER_QUERY, DeviceIdRange, LoopClient,
-    LoopQuery,
-};
+pub use query::{BridgeStatus, DEVICES_PER_QUERY, DeviceIdRange, LoopClient, LoopQuery};
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -133,7 +130,7 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     let mut files = Files::new(&settings.http, settings.file_problems.clone());
     let access = ListenerAccess::new(settings.http.anonymous_from.clone(), files.tokens());
     let transport = Transport::new(files.tls());
-    let (page, updates) = page::PageContext::new(settings.history.clone());
+    let (page, changes) = page::PageContext::new(settings.history.clone());
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
     let hosts = Hosts::new(&settings.http.hosts);
     let api = api::Api::new(settings.history.clone(), stop.clone());
@@ -149,7 +146,11 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     // Clients that come at once need the tokens and the certificate.
     files.read().await;
     let background = async {
-        tokio::join!(files.follow(), api::follow_history(&app), page::send_updates(&app, updates));
+        tokio::join!(
+            files.follow(),
+            api::follow_history(&app),
+            page::report_changes(&app, changes)
+        );
     };
     let mut stopped = stop.clone();
     let until_stop = async {

@@ -19,8 +19,6 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 const QUERIES_MAX: usize = 64;
 /// Devices in one answer.
 pub const DEVICES_PER_QUERY: usize = 1_000;
-/// Changed devices in one answer; more are reported as [`ChangedStates::TooMany`].
-pub const CHANGES_MAX: usize = 200;
 
 /// A query, with the channel for its answer.
 #[derive(Debug)]
@@ -35,8 +33,6 @@ pub enum LoopQuery {
     FindGateway(GatewayName, oneshot::Sender<Option<GatewayMeasures>>),
     /// The bridge itself.
     Bridge(oneshot::Sender<BridgeStatus>),
-    /// The devices that changed since the previous query of this kind.
-    Changes(oneshot::Sender<ChangedStates>),
 }
 
 /// The IDs of devices, from and to.
@@ -53,15 +49,8 @@ pub struct BridgeStatus {
     pub mqtt_connected: bool,
     /// What the history has.
     pub history: Totals,
-}
-
-/// Devices that changed.
-#[derive(Clone, Debug)]
-pub enum ChangedStates {
-    /// These devices; those that were removed are left out.
-    Devices(Vec<(GatewayIndex, DeviceState)>),
-    /// More than [`CHANGES_MAX`].
-    TooMany,
+    /// Changes of devices in this run: another number means that a page may show something else.
+    pub device_changes: u64,
 }
 
 /// Why the event loop gave no answer.

@@ -43,7 +43,7 @@ pub(crate) async fn bridge(
     let mut params = request.params();
     params.word("format", &[("json", ())])?;
     params.finish()?;
-    let BridgeStatus { info, health, mqtt_connected, history } =
+    let BridgeStatus { info, health, mqtt_connected, history, .. } =
         app.settings.event_loop.ask(LoopQuery::Bridge).await?;
     Ok(request.object(&BridgeAnswer {
         info,

@@ -152,5 +152,5 @@ fn page(content: &DetailPageContent<'_>, title: &str, head: &Markup) -> Markup {
             (pattern())
         }
     };
-    document(root, &format!("{title} – {bridge}"), "detail.js", &body)
+    document(root, &format!("{title} – {bridge}"), &body)
 }

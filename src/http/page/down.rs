@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::devices::{Condition, DeviceRow};
 use crate::fleet::{DeviceMeasures, GatewayIndex};
-use crate::http::query::{DeviceChunk, LoopClient, NoAnswer};
+use crate::http::query::DeviceChunk;
 use crate::ids::{DeviceId, Moment};
-use crate::metrics::GatewayMeasures;
 use crate::net;
 
 /// The most devices of each list.
@@ -34,18 +33,6 @@ impl DownDevices {
     pub(crate) fn new() -> Self {
         let (recent, long) = Default::default();
         Self { now: net::wall_time(), recent, long }
-    }
-
-    /// Reads all devices, a chunk at a time.
-    pub(crate) async fn read(
-        event_loop: &LoopClient,
-        gateways: &[GatewayMeasures],
-    ) -> Result<Self, NoAnswer> {
-        let (mut down, mut chunks) = (Self::new(), event_loop.devices(gateways));
-        while let Some(chunk) = chunks.next().await? {
-            down.add(&chunk);
-        }
-        Ok(down)
     }
 
     pub(crate) fn add(&mut self, chunk: &DeviceChunk<'_>) {

@@ -1,5 +1,5 @@
-//! The status page: rendered here, readable without script, kept up to date by server-sent events.
-//! It loads nothing from elsewhere.
+//! The status page: rendered here, readable without script. With script it loads itself again when
+//! server-sent events report a change. It loads nothing from elsewhere.
 
 mod availability;
 mod bars;
@@ -27,7 +27,7 @@ use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::BroadcastStream;
 
-pub(crate) use updates::send_updates;
+pub(crate) use updates::report_changes;
 
 use super::query::{LoopQuery, NoAnswer};
 use super::{App, RECONNECT_AFTER, event_stream};
@@ -38,14 +38,12 @@ use down::DownDevices;
 
 /// Browsers that may watch at once.
 const WATCHERS_MAX: usize = 32;
-/// Updates that may wait for the slowest browser: those of several seconds.
-const UPDATES_MAX: usize = 1_024;
 
 /// What the requests for the page share.
 #[derive(Debug)]
 pub(crate) struct PageContext {
     /// Gone once the server stops.
-    updates: broadcast::WeakSender<Event>,
+    changes: broadcast::WeakSender<()>,
     /// Changes when another browser watches.
     watched: watch::Sender<()>,
     /// Its own, which requests to the API do not hold up.
@@ -55,26 +53,23 @@ pub(crate) struct PageContext {
 }
 
 impl PageContext {
-    pub(crate) fn new(history: PathBuf) -> (Self, broadcast::Sender<Event>) {
-        let (updates, _) = broadcast::channel(UPDATES_MAX);
+    pub(crate) fn new(history: PathBuf) -> (Self, broadcast::Sender<()>) {
+        let (changes, _) = broadcast::channel(1);
         let (history, scanning) = (Reader::new(history), Semaphore::new(1));
-        let (watched, weak) = (watch::Sender::new(()), updates.downgrade());
-        (Self { updates: weak, watched, history, scanning }, updates)
+        let (watched, weak) = (watch::Sender::new(()), changes.downgrade());
+        (Self { changes: weak, watched, history, scanning }, changes)
     }
 }
 
 /// The pages and their files.
 pub(crate) fn routes() -> Router<Arc<App>> {
-    let script = "text/javascript; charset=utf-8";
     Router::new()
         .route("/", get(page))
         .route("/gateways/{gateway}", get(detail::gateway))
         .route("/devices/{gateway}/{device_id}", get(detail::device))
         .route("/events", get(events))
         .route("/page.css", asset("text/css; charset=utf-8", include_str!("page.css")))
-        .route("/page.js", asset(script, include_str!("page.js")))
-        .route("/shared.js", asset(script, include_str!("shared.js")))
-        .route("/detail.js", asset(script, include_str!("detail.js")))
+        .route("/page.js", asset("text/javascript; charset=utf-8", include_str!("page.js")))
         .route("/icon.svg", asset("image/svg+xml", include_str!("icon.svg")))
 }
 
@@ -125,17 +120,18 @@ async fn page(
 }
 
 async fn events(State(app): State<Arc<App>>) -> Result<Response, NoAnswer> {
-    let updates = app.page.updates.upgrade().ok_or(NoAnswer::Stopping)?;
-    if updates.receiver_count() >= WATCHERS_MAX {
+    let changes = app.page.changes.upgrade().ok_or(NoAnswer::Stopping)?;
+    if changes.receiver_count() >= WATCHERS_MAX {
         let text = "too many browsers watch already\n";
         return Ok((StatusCode::SERVICE_UNAVAILABLE, text).into_response());
     }
     // The page then loads what has changed since it was rendered.
     let hello = Event::default().event("hello").retry(RECONNECT_AFTER).data("null");
-    // A browser that is too slow misses an update, which ends its stream.
-    let updates = BroadcastStream::new(updates.subscribe()).map_while(Result::ok);
+    // For a browser that is too slow, several changes are one.
+    let changes = BroadcastStream::new(changes.subscribe())
+        .map(|_| Event::default().event("changed").data("null"));
     app.page.watched.send_replace(());
-    Ok(event_stream(tokio_stream::once(hello).chain(updates)))
+    Ok(event_stream(tokio_stream::once(hello).chain(changes)))
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(crate) fn overview(
     ];
     html! {
         (trouble(status, gateways))
-        ul .counts {
+        ul #counts .counts {
             @for (class, label, count) in counts {
                 li .(class) .none[count == 0] {
                     a href={ "?show=" (class) "#list" } { b { (count) } " " (label) }
@@ -36,7 +36,7 @@ pub(crate) fn overview(
             }
         }
         @if down.recent.count + down.long.count > 0 {
-            section {
+            section #down {
                 h2 { "Not connected" }
                 @if down.recent.count > 0 { (doors(&down.recent)) }
                 @if down.long.count > 0 {
@@ -63,7 +63,7 @@ fn trouble(status: &BridgeStatus, gateways: &[GatewayMeasures]) -> Markup {
     });
     html! {
         @if !problems.is_empty() || !lost.is_empty() {
-            section .trouble {
+            section #trouble .trouble {
                 h2 { "Not known or not right" }
                 ul {
                     @for gateway in lost.iter().take(LOST_NAMED_MAX) { li { (lost_item(gateway)) } }
@@ -105,7 +105,7 @@ fn doors(list: &NewestFirst) -> Markup {
 fn door(row: &DeviceRow) -> Markup {
     let DeviceRow { gateway, name, device } = row;
     html! {
-        li .down {
+        li #{ "down-" (gateway) "-" (device.device_id) } .down {
             span .dot {}
             div {
                 a .name href={ "devices/" (gateway) "/" (device.device_id) } { (name) }
@@ -131,7 +131,7 @@ fn gateway_cards(gateways: &[GatewayMeasures]) -> Markup {
         html! { ul .gateways { @for gateway in gateways { (gateway_card(gateway)) } } }
     };
     html! {
-        section {
+        section #gateways {
             h2 { "Gateways" }
             @if !others.is_empty() { (cards(&others)) }
             @if online.len() > CARDS_MAX {
@@ -146,7 +146,7 @@ fn gateway_cards(gateways: &[GatewayMeasures]) -> Markup {
 fn gateway_card(gateway: &GatewayMeasures) -> Markup {
     let state = &gateway.state;
     html! {
-        li .(gateway_class(gateway)) {
+        li #{ "gateway-" (gateway.entry.name) } .(gateway_class(gateway)) {
             span .dot {}
             div {
                 b { a href={ "gateways/" (gateway.entry.name) } { (gateway.entry.name) } } " "

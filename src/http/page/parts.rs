@@ -10,7 +10,7 @@ use crate::metrics::GatewayMeasures;
 use crate::payload::RecordedEvent;
 
 /// A page with its files; `root` is the way from it to the status page.
-pub(crate) fn document(root: &str, title: &str, script: &str, body: &Markup) -> Markup {
+pub(crate) fn document(root: &str, title: &str, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -21,8 +21,7 @@ pub(crate) fn document(root: &str, title: &str, script: &str, body: &Markup) -> 
                 title { (title) }
                 link rel="icon" href={ (root) "icon.svg" };
                 link rel="stylesheet" href={ (root) "page.css" };
-                script src={ (root) "shared.js" } defer {}
-                script src={ (root) (script) } defer {}
+                script src={ (root) "page.js" } defer {}
             }
             (body)
         }

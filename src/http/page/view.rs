@@ -55,7 +55,7 @@ pub(crate) fn page(settings: &HttpSettings, shown: &StatusPageContent<'_>) -> Ma
             (pattern())
         }
     };
-    document("", &title, "page.js", &body)
+    document("", &title, &body)
 }
 
 fn footer(settings: &HttpSettings) -> Markup {
@@ -166,12 +166,7 @@ fn page_link(filter: &Filter, page: usize, label: &str) -> Markup {
     html! { a href={ "?" (query) "#list" } { (label) } }
 }
 
-pub(crate) fn row_id(row: &DeviceRow) -> String {
-    format!("d-{}-{}", row.gateway, row.device.device_id)
-}
-
-/// A row; an update has no bar, and the browser keeps that of the row before.
-pub(crate) fn device_row(row: &DeviceRow, cells: Option<&[AvailabilityRow]>) -> Markup {
+fn device_row(row: &DeviceRow, cells: Option<&[AvailabilityRow]>) -> Markup {
     task::give_way();
     let DeviceRow { gateway, name, device } = row;
     let info = device.info;
@@ -184,7 +179,7 @@ pub(crate) fn device_row(row: &DeviceRow, cells: Option<&[AvailabilityRow]>) -> 
     // While the gateway is lost: since the last known state began.
     let shown_since = device.since.or(device.last_known.map(|last| last.since));
     html! {
-        tr id=(row_id(row)) class=(condition.into_str()) {
+        tr id={ "d-" (gateway) "-" (device.device_id) } class=(condition.into_str()) {
             th scope="row" {
                 a .name href={ "devices/" (gateway) "/" (device.device_id) } { (name) }
                 span .sub {

@@ -97,9 +97,9 @@ async fn the_last_events_survive_a_restart_and_a_page_without_them_says_why() {
     let page = page_with(&bridge, "/", "history.db cannot be read now").await;
     assert!(page.contains("1 of 2 connected") && page.contains("<tr id="), "{page}");
     let mut watching = Watching::start(&bridge).await;
-    watching.sees("event: overview").await;
-    watching.sees("event: events").await;
-    watching.sees("history.db cannot be read now").await;
+    watching.sees_nothing_new().await;
+    gateway.control().apply_fault(&Fault::power(id, true));
+    watching.sees_on_page(&bridge, &["2 of 2 connected", "history.db cannot be read now"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,16 +9,23 @@ mod event_stream;
 mod hosts;
 mod scrapes;
 
+use std::time::{Duration, Instant};
+
 use gsdk2mqtt::simulator::Fault;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::{patiently, simulator};
+use crate::harness::{LOOK_EVERY, patiently, simulator};
 
 /// The largest answer that is read of a stream without an end.
 const CHUNK: usize = 16 * 1024;
+/// The report of a change.
+const CHANGED: &str = "event: changed\ndata: null\n\n";
+/// Several times the longest time from a change to its report.
+const QUIET: Duration = Duration::from_secs(4);
 
 /// One request: head and body.
 pub(crate) async fn ask(bridge: &Bridge, method: &str, path: &str) -> (String, String) {
@@ -47,15 +54,41 @@ impl Watching {
         Self { stream, read: String::new() }
     }
 
-    /// Reads on until this was sent.
+    /// Reads on until this was sent, and forgets it.
     async fn sees(&mut self, text: &str) {
         patiently(text, async {
-            while !self.read.contains(text) {
+            loop {
+                if let Some(at) = self.read.find(text) {
+                    self.read.drain(..at + text.len());
+                    return;
+                }
                 let mut chunk = vec![0; CHUNK];
                 let count = self.stream.read(&mut chunk).await.unwrap();
                 assert!(count > 0, "the stream has ended without {text}: {}", self.read);
                 self.read += &String::from_utf8_lossy(&chunk[..count]);
             }
+        })
+        .await;
+    }
+
+    /// Loads the page as a browser does, after each report of a change, until it has these texts.
+    async fn sees_on_page(&mut self, bridge: &Bridge, texts: &[&str]) {
+        patiently(&format!("the page has {texts:?}"), async {
+            loop {
+                self.sees(CHANGED).await;
+                let (_, page) = ask(bridge, "GET", "/").await;
+                if texts.iter().all(|text| page.contains(text)) {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Waits until nothing is reported for some seconds.
+    async fn sees_nothing_new(&mut self) {
+        patiently("nothing changes", async {
+            while timeout(QUIET, self.sees(CHANGED)).await.is_ok() {}
         })
         .await;
     }
@@ -97,11 +130,10 @@ async fn the_page_lists_disconnected_doors_first_and_is_live() {
 
     let mut watching = Watching::start(&bridge).await;
     watching.sees("event: hello").await;
-    watching.sees("event: overview").await;
+    watching.sees_nothing_new().await;
     control.apply_fault(&Fault::power(last, false));
-    watching.sees(&format!("d-lobby-{last}\\\" class=\\\"down\\\"")).await;
-    watching.sees("event: events").await;
-    watching.sees("disconnected").await;
+    let row = format!("id=\"d-lobby-{last}\" class=\"down\"");
+    watching.sees_on_page(&bridge, &[&row, "tcp_connected → disconnected"]).await;
 
     let (_, body) = ask(&bridge, "GET", "/").await;
     let at = |id: u32| body.find(&format!("id=\"d-lobby-{id}\"")).unwrap();
@@ -124,15 +156,40 @@ async fn a_lost_gateway_makes_its_devices_unknown_and_watchers_do_not_keep_the_b
         Setup::new(broker.port, "").gateway("lobby", &gateway, "unknown_after = \"1s\"").start();
     bridge.is_ready().await;
     let mut watching = Watching::start(&bridge).await;
-    watching.sees("event: overview").await;
+    watching.sees_nothing_new().await;
     gateway.control().stop_listening();
     gateway.control().apply_fault(&Fault::CutConnections);
-    watching.sees("class=\\\"unknown\\\"").await;
-    watching.sees("unreachable").await;
+    let lost = ["class=\"unknown\"", "the state of its 3 devices is unknown", "unreachable"];
+    watching.sees_on_page(&bridge, &lost).await;
     let (_, body) = ask(&bridge, "GET", "/?show=unknown").await;
     assert!(body.contains("was tcp_connected"), "{body}");
     let (status, log) = bridge.stop().await;
     assert!(status.success(), "{log}");
+}
+
+/// Method: a device drops its connection all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_reported_once_a_second_at_most() {
+    let (broker, gateway) = (Mosquitto::start("").await, simulator(2).await);
+    let ids: Vec<u32> = gateway.control().devices().iter().map(|device| device.id).collect();
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    let mut watching = Watching::start(&bridge).await;
+    watching.sees("event: hello").await;
+    let control = gateway.control();
+    let changing = tokio::spawn(async move {
+        for &id in ids.iter().cycle() {
+            control.apply_fault(&Fault::Drop { devices: id.into() });
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+    watching.sees(CHANGED).await;
+    let began = Instant::now();
+    for _ in 0..4 {
+        watching.sees(CHANGED).await;
+    }
+    assert!(began.elapsed() > Duration::from_millis(3_500), "{:?}", began.elapsed());
+    changing.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]
