@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use gsdk2mqtt::fleet::{
     DeviceInfo, DeviceType, Fleet, GatewayIndex, GatewaySettings, LinkEvent, Listed, Mode, Output,
-    Status,
+    Status, StreamedStatus,
 };
 use gsdk2mqtt::ids::{DeviceId, Moment, SteadyClock};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
@@ -76,7 +76,8 @@ fn measure(devices: u32, what: &str, status: impl Fn(u32) -> Status) -> String {
             let device_id = DeviceId::new(540_000_000 + device).unwrap();
             let status = status(number);
             let timestamp_s = 1_790_000_000;
-            let event = LinkEvent::Status { device_id, status, timestamp_s, received };
+            let event =
+                LinkEvent::Status(StreamedStatus { device_id, status, timestamp_s, received });
             fleet.step(now, gateway, event, &mut out);
             if out.len() > 2_000 {
                 black_box(&out);

@@ -14,7 +14,7 @@ use super::masters::{self, Listing, Masters};
 use super::provisioner::Provisioner;
 use super::state::State;
 use crate::desired::DesiredState;
-use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent};
+use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent, Listed};
 use crate::gsdk::{GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, RpcObserver};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{AcceptFilterInfo, LastError};
@@ -212,7 +212,14 @@ impl Gateways {
 
     fn link_report(&mut self, state: &mut State, gateway: GatewayIndex, report: LinkReport) {
         match report {
-            LinkReport::Event(event) => self.link_event(state, gateway, event),
+            LinkReport::Status(change) => state.step(gateway, LinkEvent::Status(change)),
+            LinkReport::ListRequested => {
+                if let Some(provisioner) = self.provisioner(gateway) {
+                    provisioner.list_requested();
+                }
+                state.step(gateway, LinkEvent::ListRequested);
+            }
+            LinkReport::List(rows) => self.devices_listed(state, gateway, rows),
             LinkReport::Listed(is_listed) => {
                 let recalled = is_listed.then(|| self.discovered.recall(state, gateway)).flatten();
                 self.changes.extend(recalled.map(GatewayChange::Added));
@@ -223,12 +230,18 @@ impl Gateways {
                     facts.package = Some(package.to_owned());
                     facts.certificate_expires_at = certificate_expires_at;
                 });
-                self.link_event(state, gateway, LinkEvent::LinkUp);
+                if let Some(LinkedGateway { provisioner, details, .. }) =
+                    self.gateways.get_mut(gateway.0)
+                {
+                    provisioner.link_up();
+                    details.iter_mut().for_each(DetailsReader::link_up);
+                }
+                state.step(gateway, LinkEvent::LinkUp);
             }
             LinkReport::Down { error, last_activity } => {
                 set_error(state, gateway, &error);
                 if let Some(last_activity) = last_activity {
-                    self.link_event(state, gateway, LinkEvent::LinkDown { last_activity });
+                    state.step(gateway, LinkEvent::LinkDown { last_activity });
                 }
             }
             LinkReport::AcceptFilter(filter) => {
@@ -246,31 +259,19 @@ impl Gateways {
                     let (gateway, code) = (entry.map(|it| it.name.as_str()), error.code.as_str());
                     tracing::warn!(gateway, code, %error, "cannot read the device list; retrying");
                 }
-                self.link_event(state, gateway, LinkEvent::ListFailed);
+                state.step(gateway, LinkEvent::ListFailed);
             }
         }
     }
 
-    fn link_event(&mut self, state: &mut State, gateway: GatewayIndex, event: LinkEvent) {
-        if let (LinkEvent::LinkUp, Some(reader)) = (&event, self.details(gateway)) {
-            reader.link_up();
+    fn devices_listed(&mut self, state: &mut State, gateway: GatewayIndex, rows: Vec<Listed>) {
+        state.set_fact(gateway, |facts| facts.last_error = None);
+        if let Some(provisioner) = self.provisioner(gateway) {
+            provisioner.listed(state, &rows);
         }
-        let Some(provisioner) = self.provisioner(gateway) else { return };
-        match &event {
-            LinkEvent::LinkUp => provisioner.link_up(),
-            LinkEvent::ListRequested => provisioner.list_requested(),
-            LinkEvent::List(rows) => {
-                state.set_fact(gateway, |facts| facts.last_error = None);
-                provisioner.listed(state, rows);
-            }
-            LinkEvent::Status { .. } | LinkEvent::ListFailed | LinkEvent::LinkDown { .. } => {}
-        }
-        let is_list = matches!(event, LinkEvent::List(_));
-        state.step(gateway, event);
-        if is_list {
-            let moved = masters::moved_devices(state, gateway);
-            state.forget(gateway, &moved);
-        }
+        state.step(gateway, LinkEvent::List(rows));
+        let moved = masters::moved_devices(state, gateway);
+        state.forget(gateway, &moved);
     }
 
     /// What is provisioned at a gateway.

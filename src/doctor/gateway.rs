@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use super::{Finding, count};
-use crate::fleet::{GatewayIndex, LinkEvent};
+use crate::fleet::{GatewayIndex, StreamedStatus};
 use crate::gsdk::{ApiVersion, Error, ErrorCode, GatewayClient, GatewayOptions, Link, LinkReport};
 use crate::net::{DialCode, wall_time};
 
@@ -126,7 +126,7 @@ async fn stream(options: GatewayOptions) -> Finding {
         while let Some((_, report)) = events.recv().await {
             match report {
                 LinkReport::Up { .. } => is_open = true,
-                LinkReport::Event(LinkEvent::Status { timestamp_s, .. }) => {
+                LinkReport::Status(StreamedStatus { timestamp_s, .. }) => {
                     return Ok(Some(skew_ms(timestamp_s)));
                 }
                 LinkReport::Down { error, .. } => return Err(error),

@@ -13,14 +13,7 @@ pub enum LinkEvent {
     /// The subscription is active. The gateway may discard status changes, which lists show.
     LinkUp,
     /// A status change from the stream.
-    Status {
-        device_id: DeviceId,
-        status: Status,
-        /// The gateway's clock, in Unix seconds.
-        timestamp_s: u32,
-        /// When it was read from the stream.
-        received: Instant,
-    },
+    Status(StreamedStatus),
     /// The device list was requested: it may or may not contain later status changes.
     ListRequested,
     /// The device list, ordered by ID, each device once.
@@ -32,6 +25,19 @@ pub enum LinkEvent {
         /// When the last byte came from the gateway.
         last_activity: Instant,
     },
+}
+
+/// A status change from the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamedStatus {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its new status.
+    pub status: Status,
+    /// The gateway's clock, in Unix seconds.
+    pub timestamp_s: u32,
+    /// When it was read from the stream.
+    pub received: Instant,
 }
 
 /// What has to be done after a step.

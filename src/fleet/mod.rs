@@ -34,7 +34,7 @@ use std::ops::RangeBounds;
 pub use details::DeviceDetails;
 pub use event::{DeviceEvent, EventType, GatewayEvent, GatewayIndex, Source};
 pub(crate) use gateway::Gateway;
-pub use io::{LinkEvent, Output};
+pub use io::{LinkEvent, Output, StreamedStatus};
 pub use listed::{DeviceInfo, DeviceType, Listed};
 pub use provisioned::{AcceptFilter, Effect, Slaves, Target};
 pub use remembered::{Known, Remembered};
@@ -139,7 +139,7 @@ impl Fleet {
         let mut changed = None;
         match event {
             LinkEvent::LinkUp => gateway.link_up(now, out),
-            LinkEvent::Status { device_id, status, timestamp_s, received } => {
+            LinkEvent::Status(StreamedStatus { device_id, status, timestamp_s, received }) => {
                 let report = StatusReport {
                     status,
                     source: Source::Stream,

@@ -17,7 +17,7 @@ use super::list_requests::ListRequests;
 use super::reports::{GatewaySink, LinkReport};
 use super::rpc::SUBSCRIBE_STATUS;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription};
-use crate::fleet::{AcceptFilter, LinkEvent, Listed};
+use crate::fleet::{AcceptFilter, Listed};
 use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
 
 type PendingCall<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
@@ -92,7 +92,7 @@ impl<'a> ConnectedLink<'a> {
     }
 
     fn request_list(&mut self) -> Result<(), Disconnect> {
-        self.reports.try_send(LinkEvent::ListRequested)?;
+        self.reports.try_send(LinkReport::ListRequested)?;
         let client = self.client.clone();
         self.list = Some(Box::pin(async move { client.device_list().await }));
         Ok(())
@@ -108,7 +108,7 @@ impl<'a> ConnectedLink<'a> {
                     let client = self.client.clone();
                     self.filter = Some(Box::pin(async move { client.accept_filter().await }));
                 }
-                self.reports.try_send(LinkEvent::List(rows))
+                self.reports.try_send(LinkReport::List(rows))
             }
             Err(error) => {
                 self.reports.try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
@@ -126,7 +126,7 @@ impl<'a> ConnectedLink<'a> {
         let received = Instant::now().into_std();
         for change in batch.drain(..) {
             match convert::status_change(change, received) {
-                Some(event) => self.reports.try_send(event)?,
+                Some(status) => self.reports.try_send(LinkReport::Status(status))?,
                 None => self.client.connection().warn_about_id_0(SUBSCRIBE_STATUS, 1),
             }
         }

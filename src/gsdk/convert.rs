@@ -11,8 +11,8 @@ use tonic::{Code, Status as GrpcStatus};
 
 use super::types::{DeviceError, FoundDevice, ListedGateway, PendingDevice};
 use crate::fleet::{
-    AcceptFilter, DeviceDetails, DeviceInfo, DeviceType, LinkEvent, Listed, Mode, Slaves, Status,
-    Target,
+    AcceptFilter, DeviceDetails, DeviceInfo, DeviceType, Listed, Mode, Slaves, Status,
+    StreamedStatus, Target,
 };
 use crate::ids::{DeviceId, Moment};
 use crate::proto::{connect, device, err, gateway};
@@ -20,8 +20,11 @@ use crate::proto::{connect, device, err, gateway};
 /// The longest text of a device that is taken.
 const TEXT_CHARS_MAX: usize = 64;
 
-pub(crate) fn status_change(wire: connect::StatusChange, received: Instant) -> Option<LinkEvent> {
-    Some(LinkEvent::Status {
+pub(crate) fn status_change(
+    wire: connect::StatusChange,
+    received: Instant,
+) -> Option<StreamedStatus> {
+    Some(StreamedStatus {
         device_id: DeviceId::new(wire.device_id)?,
         status: Status::from(wire.status),
         timestamp_s: wire.timestamp,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::fleet::{GatewayIndex, LinkEvent};
+use crate::fleet::{GatewayIndex, StreamedStatus};
 use crate::ids::DeviceId;
 
 /// How long a device that no gateway has is not looked up again.
@@ -49,7 +49,7 @@ struct HeldStatuses {
     /// Whether the master's list was requested after the first status and after the last one that
     /// shows the device as connected.
     is_requested: bool,
-    statuses: VecDeque<LinkEvent>,
+    statuses: VecDeque<StreamedStatus>,
 }
 
 impl DeviceRoutes {
@@ -94,23 +94,18 @@ impl DeviceRoutes {
     /// Holds the status of an unknown device; drops it when [`HELD_MAX`] are held. Returns whether
     /// the master's list is needed: it was not requested since the device's first status or last
     /// connect.
-    pub(crate) fn hold(
-        &mut self,
-        device_id: DeviceId,
-        is_connected: bool,
-        status: LinkEvent,
-    ) -> bool {
+    pub(crate) fn hold(&mut self, status: StreamedStatus) -> bool {
         if self.held_len >= HELD_MAX {
             return false;
         }
         self.held_len += 1;
-        let held = self.held.entry(device_id).or_default();
+        let held = self.held.entry(status.device_id).or_default();
         held.statuses.push_back(status);
         if held.statuses.len() > HELD_OF_DEVICE_MAX {
             held.statuses.pop_front();
             self.held_len -= 1;
         }
-        held.is_requested &= !is_connected;
+        held.is_requested &= status.status.connected() != Some(true);
         !held.is_requested
     }
 
@@ -125,7 +120,7 @@ impl DeviceRoutes {
         &mut self,
         gateways: impl IntoIterator<Item = (Arc<str>, Vec<DeviceId>)>,
         now: Instant,
-    ) -> (Vec<(GatewayIndex, LinkEvent)>, usize) {
+    ) -> (Vec<(GatewayIndex, StreamedStatus)>, usize) {
         self.reported.clear();
         for (gateway_id, device_ids) in gateways {
             self.reported.extend(device_ids.into_iter().map(|id| (id, gateway_id.clone())));
@@ -164,7 +159,7 @@ impl DeviceRoutes {
         &mut self,
         gateway: GatewayIndex,
         rows: impl IntoIterator<Item = (DeviceId, bool)>,
-    ) -> (Vec<LinkEvent>, BTreeSet<GatewayIndex>) {
+    ) -> (Vec<StreamedStatus>, BTreeSet<GatewayIndex>) {
         let rows: BTreeMap<DeviceId, bool> = rows.into_iter().collect();
         self.listed.retain(|device_id, listed| *listed != gateway || rows.contains_key(device_id));
         let (mut found, mut others) = (Vec::new(), BTreeSet::new());
@@ -199,13 +194,13 @@ mod tests {
         DeviceId::new(number).unwrap()
     }
 
-    fn event(number: u32, status: Status) -> LinkEvent {
+    fn streamed(number: u32, status: Status) -> StreamedStatus {
         let received = std::time::Instant::now();
-        LinkEvent::Status { device_id: id(number), status, timestamp_s: 0, received }
+        StreamedStatus { device_id: id(number), status, timestamp_s: 0, received }
     }
 
-    fn refused(number: u32) -> LinkEvent {
-        event(number, Status::TcpNotAllowed)
+    fn refused(number: u32) -> StreamedStatus {
+        streamed(number, Status::TcpNotAllowed)
     }
 
     fn routes() -> DeviceRoutes {
@@ -228,14 +223,14 @@ mod tests {
     fn an_unknown_device_is_found_or_not_looked_up_for_a_minute() {
         let (mut routes, now) = (routes(), Instant::now());
         let held = refused(1);
-        for (number, status) in [(1, held.clone()), (2, refused(2)), (3, refused(3))] {
+        for (number, status) in [(1, held), (2, refused(2)), (3, refused(3))] {
             assert_eq!(routes.route(id(number), false, now), StatusRoute::Unknown);
-            assert!(routes.hold(id(number), false, status));
+            assert!(routes.hold(status));
         }
         routes.requested();
-        assert!(!routes.hold(id(3), false, refused(3)), "its first status has caused a lookup");
+        assert!(!routes.hold(refused(3)), "its first status has caused a lookup");
         assert!(!routes.is_waiting());
-        routes.hold(id(4), false, refused(4));
+        routes.hold(refused(4));
         assert!(routes.is_waiting());
         let gateways = [("b".into(), vec![id(1)]), ("other".into(), vec![id(2)])];
         let (found, unassigned) = routes.reported(gateways, now);
@@ -249,10 +244,10 @@ mod tests {
     #[test]
     fn a_device_that_connects_after_it_was_refused_is_looked_up_at_once() {
         let (mut routes, now) = (routes(), Instant::now());
-        routes.hold(id(1), false, refused(1));
+        routes.hold(refused(1));
         routes.requested();
-        let connected = event(1, Status::TcpConnected);
-        assert!(routes.hold(id(1), true, connected), "the lookup may be older");
+        let connected = streamed(1, Status::TcpConnected);
+        assert!(routes.hold(connected), "the lookup may be older");
         assert_eq!(routes.reported([], now), (vec![], 0), "it waits for another");
         routes.requested();
         assert_eq!(routes.reported([], now), (vec![], 1));
@@ -263,9 +258,9 @@ mod tests {
     #[test]
     fn held_statuses_of_a_device_come_before_the_list_that_makes_it_known() {
         let (mut routes, now) = (routes(), Instant::now());
-        let held = event(1, Status::TryToConnect);
-        assert!(routes.hold(id(1), false, held.clone()));
-        assert!(routes.hold(id(2), false, refused(2)));
+        let held = streamed(1, Status::TryToConnect);
+        assert!(routes.hold(held));
+        assert!(routes.hold(refused(2)));
         assert_eq!(routes.listed(GatewayIndex(0), [(id(1), true)]).0, [held]);
         routes.requested();
         let gateways = [("a".into(), vec![id(1)])];
@@ -277,7 +272,7 @@ mod tests {
     fn unknown_devices_and_held_statuses_are_bounded() {
         let (mut routes, now) = (routes(), Instant::now());
         for number in 1..=9_000 {
-            routes.hold(id(number), false, refused(number));
+            routes.hold(refused(number));
         }
         assert_eq!(routes.held_len, HELD_MAX);
         routes.requested();
@@ -289,14 +284,14 @@ mod tests {
     fn a_device_that_connects_during_each_lookup_leaves_room_for_others() {
         let (mut routes, now) = (routes(), Instant::now());
         for _ in 0..HELD_MAX {
-            routes.hold(id(1), true, event(1, Status::TcpConnected));
+            routes.hold(streamed(1, Status::TcpConnected));
             routes.requested();
-            routes.hold(id(1), true, event(1, Status::TcpConnected));
+            routes.hold(streamed(1, Status::TcpConnected));
             assert_eq!(routes.reported([], now), (vec![], 0));
         }
         assert!(routes.held_len <= 64, "{}", routes.held_len);
         let other = refused(2);
-        assert!(routes.hold(id(2), false, other.clone()));
+        assert!(routes.hold(other));
         assert_eq!(routes.listed(GatewayIndex(0), [(id(2), true)]).0, [other]);
     }
 

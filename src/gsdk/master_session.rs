@@ -23,8 +23,7 @@ use super::rpc::SUBSCRIBE_STATUS;
 use super::session_gateways::SessionGateways;
 use super::subscription::{BATCH_LEN_MAX, StreamEnd};
 use super::types::ListedGateway;
-use crate::fleet::{GatewayIndex, LinkEvent, Listed, Status};
-use crate::ids::DeviceId;
+use crate::fleet::{GatewayIndex, Listed};
 use crate::proto::connect::StatusChange;
 use crate::proto::gateway::{self, GetListRequest};
 
@@ -136,17 +135,14 @@ impl MasterSession {
     fn route(&mut self, batch: &mut Vec<StatusChange>) -> Result<(), Disconnect> {
         let now = Instant::now();
         for change in batch.drain(..) {
-            let is_connected = Status::from(change.status).connected() == Some(true);
-            let event = convert::status_change(change, now.into_std());
-            let Some((device_id, event)) = DeviceId::new(change.device_id).zip(event) else {
+            let Some(status) = convert::status_change(change, now.into_std()) else {
                 self.master.connection().warn_about_id_0(SUBSCRIBE_STATUS, 1);
                 continue;
             };
-            match self.routes.route(device_id, is_connected, now) {
-                StatusRoute::Gateway(index) => self.gateways.report(index, event)?,
-                StatusRoute::Unknown => {
-                    self.check.want(self.routes.hold(device_id, is_connected, event));
-                }
+            let is_connected = status.status.connected() == Some(true);
+            match self.routes.route(status.device_id, is_connected, now) {
+                StatusRoute::Gateway(index) => self.gateways.report(index, status)?,
+                StatusRoute::Unknown => self.check.want(self.routes.hold(status)),
                 StatusRoute::Elsewhere => {}
             }
         }
@@ -193,8 +189,8 @@ impl MasterSession {
             let master = self.master.connection().options().peer.name();
             tracing::debug!(master, devices = unassigned, "status of unknown devices");
         }
-        for (index, event) in found {
-            self.gateways.report(index, event)?;
+        for (index, status) in found {
+            self.gateways.report(index, status)?;
         }
         self.check.want(self.routes.is_waiting());
         Ok(())
@@ -309,14 +305,14 @@ impl MasterSession {
                 let connected = |row: &Listed| row.status.connected() == Some(true);
                 let rows_by_id = rows.iter().map(|row| (row.device_id, connected(row)));
                 let (held, others) = self.routes.listed(index, rows_by_id);
-                for event in held {
-                    self.gateways.report(index, event)?;
+                for status in held {
+                    self.gateways.report(index, status)?;
                 }
                 for other in others {
                     // A device has moved: the other list is to agree.
                     self.gateways.want_list(other);
                 }
-                gateway.output.reports.try_send(LinkEvent::List(rows))?;
+                gateway.output.reports.try_send(LinkReport::List(rows))?;
                 if let Some(client) = gateway.output.client() {
                     self.calls.spawn(async move {
                         CallResult::Filter(index, link, client.accept_filter().await)

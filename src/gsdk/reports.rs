@@ -6,39 +6,30 @@ use tokio::sync::mpsc;
 
 use super::disconnect::Disconnect;
 use super::error::LinkError;
-use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent};
+use crate::fleet::{AcceptFilter, GatewayIndex, Listed, StreamedStatus};
 use crate::ids::{GatewayName, Moment};
 use crate::net::Peer;
 
 /// A report about a gateway.
 #[derive(Clone, Debug)]
 pub enum LinkReport {
-    /// An event for the core: a status, a list, or that a list was requested.
-    Event(LinkEvent),
     /// The link is up, in the package in which the gateway, or its master, answers.
     Up { package: &'static str, certificate_expires_at: Option<Moment> },
     /// The link is down, or an attempt to connect failed. `last_activity`: when the last byte came,
     /// if the link was up.
     Down { error: LinkError, last_activity: Option<Instant> },
+    /// A status change from the stream.
+    Status(StreamedStatus),
+    /// The device list was requested.
+    ListRequested,
+    /// The device list, ordered by ID, each device once.
+    List(Vec<Listed>),
     /// The list could not be read; the link is still up.
     ListFailed(LinkError),
     /// Whether the gateway's master lists it; true until something else is reported.
     Listed(bool),
     /// The accept filter, read after each list.
     AcceptFilter(Box<AcceptFilter>),
-}
-
-impl From<LinkEvent> for LinkReport {
-    fn from(event: LinkEvent) -> Self {
-        debug_assert!(
-            matches!(
-                event,
-                LinkEvent::Status { .. } | LinkEvent::ListRequested | LinkEvent::List(_)
-            ),
-            "the others have reports of their own"
-        );
-        Self::Event(event)
-    }
 }
 
 /// A report about a master, apart from those about its gateways.
@@ -85,15 +76,15 @@ impl<Id: Clone, Report> ReportSink<Id, Report> {
     }
 
     /// Reports of a link that is up. Never waits: a full queue ends the link.
-    pub(crate) fn try_send(&self, report: impl Into<Report>) -> Result<(), Disconnect> {
-        let sent = self.queue.try_send((self.id.clone(), report.into()));
+    pub(crate) fn try_send(&self, report: Report) -> Result<(), Disconnect> {
+        let sent = self.queue.try_send((self.id.clone(), report));
         sent.map_err(|_| Disconnect::from_overflow(&self.peer))
     }
 
     /// Reports while no link is up. Waits while the queue is full; returns false if the receiver
     /// was dropped.
-    pub(crate) async fn send(&self, report: impl Into<Report>) -> bool {
-        self.queue.send((self.id.clone(), report.into())).await.is_ok()
+    pub(crate) async fn send(&self, report: Report) -> bool {
+        self.queue.send((self.id.clone(), report)).await.is_ok()
     }
 }
 

@@ -9,7 +9,7 @@ use super::disconnect::Disconnect;
 use super::list_requests::ListRequests;
 use super::master_client::MasterClient;
 use super::reports::LinkReport;
-use crate::fleet::{GatewayIndex, LinkEvent};
+use crate::fleet::{GatewayIndex, StreamedStatus};
 
 /// Lists that are read at the same time.
 const LISTS_MAX: usize = 16;
@@ -80,9 +80,13 @@ impl SessionGateways {
 
     /// Reports the status of a device. A gateway whose link is down gets none: its next list shows
     /// what is true.
-    pub(crate) fn report(&self, index: GatewayIndex, event: LinkEvent) -> Result<(), Disconnect> {
+    pub(crate) fn report(
+        &self,
+        index: GatewayIndex,
+        status: StreamedStatus,
+    ) -> Result<(), Disconnect> {
         match self.gateways.get(&index).filter(|entry| entry.gateway.output.is_up()) {
-            Some(entry) => entry.gateway.output.reports.try_send(event),
+            Some(entry) => entry.gateway.output.reports.try_send(LinkReport::Status(status)),
             None => Ok(()),
         }
     }
@@ -147,7 +151,7 @@ impl SessionGateways {
             let Some(entry) = entry else { continue };
             let Some(client) = entry.gateway.output.client() else { continue };
             entry.list = ListReading::Reading;
-            entry.gateway.output.reports.try_send(LinkEvent::ListRequested)?;
+            entry.gateway.output.reports.try_send(LinkReport::ListRequested)?;
             self.reading += 1;
             return Ok(Some((index, entry.link, client)));
         }

@@ -10,7 +10,7 @@ use super::ChosenGateway;
 use super::terminal::Terminal;
 use crate::cli::escape::escaped;
 use crate::cli::print;
-use crate::fleet::{DeviceType, LinkEvent, Status};
+use crate::fleet::{DeviceType, Status, StreamedStatus};
 use crate::gsdk::{Link, LinkReport};
 use crate::ids::{DeviceId, Moment};
 use crate::net::wall_time;
@@ -75,7 +75,7 @@ impl Watch {
             LinkReport::Down { error, last_activity: None } | LinkReport::ListFailed(error) => {
                 vec![self.link(now, "no_link", Some(&error.to_string()))]
             }
-            LinkReport::Event(LinkEvent::Status { device_id, status, timestamp_s, .. }) => {
+            LinkReport::Status(StreamedStatus { device_id, status, timestamp_s, .. }) => {
                 // The list has the type of a connected device.
                 if !self.types.contains_key(&device_id) && status.connected() == Some(true) {
                     link.list_now();
@@ -83,7 +83,7 @@ impl Watch {
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
                 vec![self.device(timestamp, device_id, status, "stream")]
             }
-            LinkReport::Event(LinkEvent::List(rows)) => {
+            LinkReport::List(rows) => {
                 for row in &rows {
                     // A device that has not been connected yet has no type.
                     let device_type = row.info.device_type;
@@ -99,7 +99,7 @@ impl Watch {
                 };
                 rows.iter().map(line).collect()
             }
-            LinkReport::Event(_) | LinkReport::Listed(_) | LinkReport::AcceptFilter(_) => {
+            LinkReport::ListRequested | LinkReport::Listed(_) | LinkReport::AcceptFilter(_) => {
                 Vec::new()
             }
         }

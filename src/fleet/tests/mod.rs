@@ -78,7 +78,7 @@ impl TestFleet {
     pub(crate) fn status_dated(&mut self, number: u32, status: Status, timestamp: Moment) {
         let timestamp_s = u32::try_from(timestamp.millis() / 1000).unwrap();
         let (device_id, received) = (id(number), self.clock.instant(self.now));
-        self.input(LinkEvent::Status { device_id, status, timestamp_s, received });
+        self.input(LinkEvent::Status(StreamedStatus { device_id, status, timestamp_s, received }));
     }
 
     pub(crate) fn change<R>(

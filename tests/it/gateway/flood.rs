@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gsdk2mqtt::fleet::LinkEvent;
+use gsdk2mqtt::fleet::StreamedStatus;
 use gsdk2mqtt::gsdk::LinkReport;
 use gsdk2mqtt::proto::connect::StatusChange;
 use prost::Message;
@@ -87,7 +87,7 @@ async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
     let mut expected = 1;
     while expected <= CHANGES {
         match observed.next().await {
-            LinkReport::Event(LinkEvent::Status { timestamp_s, .. }) => {
+            LinkReport::Status(StreamedStatus { timestamp_s, .. }) => {
                 assert_eq!(timestamp_s, expected);
                 expected += 1;
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::fleet::{LinkEvent, Status as DeviceStatus};
+use gsdk2mqtt::fleet::{Status as DeviceStatus, StreamedStatus};
 use gsdk2mqtt::gsdk::{
     AcceptFilter, ApiVersion, Error, GatewayClient, LinkReport, RpcRecord, Target,
 };
@@ -41,15 +41,15 @@ async fn it_subscribes_first_and_hands_on_in_order() {
     assert_eq!(peer.subscriptions(), 1);
     assert_eq!(peer.state.queue_size.load(Ordering::Relaxed), 65_536);
     observed.link.list_now();
-    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListRequested)));
-    let LinkReport::Event(LinkEvent::List(rows)) = observed.next().await else {
+    assert!(matches!(observed.next().await, LinkReport::ListRequested));
+    let LinkReport::List(rows) = observed.next().await else {
         panic!("the list after its request")
     };
     assert_eq!(rows.iter().map(|row| row.device_id).collect::<Vec<_>>(), [id(7), id(9)]);
     let before = Instant::now();
     peer.tell(7, 0x203);
     let next = observed.next().await;
-    let LinkReport::Event(LinkEvent::Status { device_id, status, timestamp_s, received }) = next
+    let LinkReport::Status(StreamedStatus { device_id, status, timestamp_s, received }) = next
     else {
         panic!("a status, not {next:?}");
     };
@@ -94,14 +94,14 @@ async fn a_quiet_gateway_that_answers_late_is_linked_all_the_same() {
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     assert!(matches!(observed.next().await, LinkReport::Up { package: "gsdk.connect", .. }));
     observed.link.list_now();
-    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListRequested)));
-    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::List(_))));
+    assert!(matches!(observed.next().await, LinkReport::ListRequested));
+    assert!(matches!(observed.next().await, LinkReport::List(_)));
     assert!(matches!(observed.next().await, LinkReport::AcceptFilter(_)));
     for number in [3, 4] {
         peer.tell(number, 1);
         let next = observed.next().await;
         assert!(
-            matches!(next, LinkReport::Event(LinkEvent::Status { device_id, .. })
+            matches!(next, LinkReport::Status(StreamedStatus { device_id, .. })
                 if device_id == id(number)),
             "{next:?}"
         );
@@ -143,7 +143,7 @@ async fn a_failed_list_leaves_the_link() {
     observed.up().await;
     *peer.state.refuse.lock().unwrap() = Some(Code::Internal);
     observed.link.list_now();
-    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::ListRequested)));
+    assert!(matches!(observed.next().await, LinkReport::ListRequested));
     let LinkReport::ListFailed(error) = observed.next().await else { panic!("a failed list") };
     assert_eq!(error.code.as_str(), "internal");
     assert_eq!(
@@ -151,7 +151,7 @@ async fn a_failed_list_leaves_the_link() {
         "gateway lobby answered GetDeviceList with internal: as set by the test"
     );
     peer.tell(5, 1);
-    assert!(matches!(observed.next().await, LinkReport::Event(LinkEvent::Status { .. })));
+    assert!(matches!(observed.next().await, LinkReport::Status(StreamedStatus { .. })));
     observed.stop().await;
 }
 
@@ -206,7 +206,7 @@ async fn a_full_queue_drops_the_stream_and_is_reported() {
     for number in 1..=10 {
         let next = observed.next().await;
         assert!(
-            matches!(next, LinkReport::Event(LinkEvent::Status { device_id, .. })
+            matches!(next, LinkReport::Status(StreamedStatus { device_id, .. })
                 if device_id == id(number)),
             "{next:?}"
         );
@@ -351,10 +351,8 @@ async fn a_list_with_an_address_that_is_no_text_is_read_except_that_address() {
     let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
     observed.up().await;
     observed.link.list_now();
-    let list = |next: &LinkReport| {
-        matches!(next, LinkReport::Event(LinkEvent::List(_)) | LinkReport::ListFailed(_))
-    };
-    let LinkReport::Event(LinkEvent::List(rows)) = observed.next_that(list).await else {
+    let list = |next: &LinkReport| matches!(next, LinkReport::List(_) | LinkReport::ListFailed(_));
+    let LinkReport::List(rows) = observed.next_that(list).await else {
         panic!("the list could not be read");
     };
     let read: Vec<_> = rows.iter().map(|row| (row.device_id.get(), row.info.ip)).collect();

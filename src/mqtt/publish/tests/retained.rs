@@ -11,7 +11,12 @@ fn the_window_is_never_exceeded_and_states_are_read_when_sent() {
     assert_eq!(sent.len(), 20);
     let status = Status::Disconnected;
     let (timestamp_s, received) = (1_790_000_000, Instant::now());
-    setup.input(LinkEvent::Status { device_id: id(50), status, timestamp_s, received });
+    setup.input(LinkEvent::Status(StreamedStatus {
+        device_id: id(50),
+        status,
+        timestamp_s,
+        received,
+    }));
     for message in sent {
         setup.ack(message.token, true);
     }
