@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 
@@ -18,6 +19,7 @@ use super::subscription::Subscription;
 use super::token::Token;
 use super::types::ListedGateway;
 use crate::certificate::Certificate;
+use crate::fleet::{AcceptFilter, GatewayIndex, Listed};
 use crate::net;
 use crate::proto::connect_master;
 use crate::proto::gateway::{self, GetListRequest, GetRequest};
@@ -247,4 +249,25 @@ const fn is_refusal(code: Code) -> bool {
         code,
         Code::PermissionDenied | Code::Unauthenticated | Code::InvalidArgument | Code::NotFound
     )
+}
+
+/// The result of a call of a link beside its streams. A list belongs to the link of its gateway
+/// with this number.
+pub(crate) enum CallResult {
+    List(GatewayIndex, u64, Result<Vec<Listed>, Error>),
+    Filter(GatewayIndex, u64, Result<AcceptFilter, Error>),
+    /// With the number of gateway statuses read when it was requested.
+    Gateways(u64, Result<Vec<ListedGateway>, Error>),
+    /// Whether there is another token.
+    Renewed(Result<bool, Error>),
+}
+
+/// The result of the next call that ends; `None` if none runs. A panic of a call continues here.
+/// Cancel safe.
+pub(crate) async fn next_result(calls: &mut JoinSet<CallResult>) -> Option<CallResult> {
+    match calls.join_next().await?.map_err(JoinError::try_into_panic) {
+        Ok(result) => Some(result),
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => None,
+    }
 }

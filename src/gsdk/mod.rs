@@ -16,7 +16,6 @@ mod keep_alive;
 mod link;
 mod link_output;
 mod list_requests;
-mod master_calls;
 mod master_client;
 mod master_link;
 mod master_session;

@@ -5,7 +5,6 @@
 mod bridge;
 mod devices;
 mod gateways;
-mod masters;
 #[cfg(target_os = "linux")]
 mod process;
 mod store;
@@ -13,6 +12,5 @@ mod text;
 
 pub use bridge::Metrics;
 pub use devices::{Column, Values, columns, info_head, info_text};
-pub use gateways::{GatewayMeasures, gateways_text};
-pub use masters::{MasterMeasures, masters_text};
+pub use gateways::{GatewayMeasures, MasterMeasures, gateways_text, masters_text};
 pub use store::StoreMetrics;

@@ -6,7 +6,6 @@
 mod bridge;
 mod device;
 mod event;
-mod format;
 mod gateway;
 mod health;
 mod master;

@@ -133,7 +133,6 @@ impl Authority {
     }
 
     /// The root certificate: the `ca.crt` that clients trust.
-    #[must_use]
     pub fn root_pem(&self) -> &str {
         &self.root_pem
     }

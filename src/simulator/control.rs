@@ -200,7 +200,6 @@ impl Control {
     }
 
     /// The managed devices, as `GetDeviceList` returns them.
-    #[must_use]
     pub fn managed(&self) -> Vec<DeviceInfo> {
         self.world.with_all(|gateway, _| gateway.connections().list()).concat()
     }
@@ -215,7 +214,6 @@ impl Control {
     }
 
     /// The devices of the site, managed or not, in order of their IDs within a gateway.
-    #[must_use]
     pub fn devices(&self) -> Vec<SiteDevice> {
         let devices = |gateway: &mut SimulatedGateway, _| {
             gateway.connections().subnet().devices().cloned().collect::<Vec<_>>()
@@ -224,7 +222,6 @@ impl Control {
     }
 
     /// The refused devices, as `GetPendingList` returns them.
-    #[must_use]
     pub fn pending(&self) -> Vec<PendingDeviceInfo> {
         self.world.with_all(|gateway, _| gateway.connections().pending()).concat()
     }
@@ -237,7 +234,6 @@ impl Control {
     }
 
     /// The first gateway's accept filter.
-    #[must_use]
     pub fn filter(&self) -> AcceptFilter {
         let filter =
             |gateway: &mut SimulatedGateway, _| gateway.connections_mut().admission_mut().filter();
@@ -245,25 +241,21 @@ impl Control {
     }
 
     /// The slaves of each device, as `GetSlaveDevice` returns them.
-    #[must_use]
     pub fn slaves(&self) -> Vec<SlaveDeviceInfo> {
         self.world.with_all(|gateway, _| gateway.slaves()).concat()
     }
 
     /// The counts of the open subscriptions.
-    #[must_use]
     pub fn subscriptions(&self) -> Vec<SubscriptionReport> {
         self.world.subscriptions()
     }
 
     /// How often each method was called, with old and new package names.
-    #[must_use]
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.interceptor.calls()
     }
 
     /// The number of open client connections.
-    #[must_use]
     pub fn connections_count(&self) -> usize {
         self.gates.open_count()
     }

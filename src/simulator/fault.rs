@@ -132,20 +132,17 @@ pub enum Fault {
 
 impl Fault {
     /// Switches a device on or off.
-    #[must_use]
     pub fn power(devices: impl Into<DeviceSelector>, on: bool) -> Self {
         let devices = devices.into();
         if on { Self::PowerOn { devices } } else { Self::PowerOff { devices } }
     }
 
     /// Delays every call.
-    #[must_use]
     pub fn latency(delay: Duration) -> Self {
         Self::Latency { ms: u32::try_from(delay.as_millis()).unwrap_or(u32::MAX) }
     }
 
     /// Calls of a method fail until `Heal`.
-    #[must_use]
     pub fn fail(method: &str, code: tonic::Code, message: &str) -> Self {
         let (method, message) = (method.to_owned(), Some(message.to_owned()));
         Self::Fail { method, code: GrpcCode(code), message, times: None }

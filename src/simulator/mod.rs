@@ -179,37 +179,31 @@ impl Simulator {
     }
 
     /// The address it listens on.
-    #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The address the control API listens on, if it does.
-    #[must_use]
     pub const fn control_address(&self) -> Option<SocketAddr> {
         self.control_address
     }
 
     /// The root certificate that clients have to trust, as PEM.
-    #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
     /// With a master: the client certificate of its tenant, for the connection and for `Login`.
-    #[must_use]
     pub fn tenant(&self) -> Option<&Identity> {
         self.clients.as_ref().map(|clients| &clients.tenant)
     }
 
     /// With a master: the client certificate of its administrator, for `LoginAdmin`.
-    #[must_use]
     pub fn administrator(&self) -> Option<&Identity> {
         self.clients.as_ref().map(|clients| &clients.administrator)
     }
 
     /// The handle for faults and state.
-    #[must_use]
     pub fn control(&self) -> Control {
         self.control.clone()
     }

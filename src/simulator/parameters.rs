@@ -134,7 +134,6 @@ pub struct Storm {
 
 impl Storm {
     /// This many changes, as fast as possible, of all devices in turn.
-    #[must_use]
     pub const fn of(changes: u64) -> Self {
         Self { changes, per_second: None, pattern: Pattern::InTurn, seed: 0 }
     }

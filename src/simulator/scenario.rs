@@ -167,7 +167,6 @@ impl Scenario {
     ///
     /// Groups with given IDs keep them at the first gateway; further gateways count on from where
     /// the fleet before them ended.
-    #[must_use]
     pub fn devices_of(&self, gateway: usize) -> Vec<SiteDevice> {
         let each: usize = self.devices.iter().map(|group| group.count).sum();
         let mut devices = Vec::with_capacity(each);

@@ -73,7 +73,6 @@ impl Default for SimulatorSettings {
 
 impl SimulatorSettings {
     /// For tests: `count` mixed devices, all managed, short delays, and a lenient gateway.
-    #[must_use]
     pub fn fast(count: usize) -> Self {
         Self {
             devices: mixed_devices(0, 0, count),

@@ -38,7 +38,6 @@ pub enum DialMode {
 
 impl DialMode {
     /// The number on the wire.
-    #[must_use]
     pub const fn code(self) -> i32 {
         match self {
             Self::ServerToDevice => 0,
@@ -47,7 +46,6 @@ impl DialMode {
     }
 
     /// The mode with this number; `None` for an unknown number.
-    #[must_use]
     pub const fn from_code(code: i32) -> Option<Self> {
         match code {
             0 => Some(Self::ServerToDevice),
@@ -81,7 +79,6 @@ pub struct SiteDevice {
 
 impl SiteDevice {
     /// A plain device that waits to be dialed on port 51211, switched on.
-    #[must_use]
     pub fn new(id: u32, kind: impl Into<i32>, ip: Ipv4Addr) -> Self {
         Self {
             id,
@@ -100,7 +97,6 @@ impl SiteDevice {
 /// The address of the `index`th device in the subnet of the gateway numbered `gateway`.
 ///
 /// The first gateway has 192.168.0.0/16 for its first 60,000 devices; all else is in 10.0.0.0/8.
-#[must_use]
 pub fn address_of(gateway: usize, index: usize) -> Ipv4Addr {
     let place = index + 100;
     let low = u8::try_from(place % 250 + 1).unwrap_or(1);
@@ -119,7 +115,6 @@ pub fn address_of(gateway: usize, index: usize) -> Ipv4Addr {
 ///
 /// The same arguments give the same devices; `first_index` keeps the IDs of several gateways
 /// apart.
-#[must_use]
 pub fn mixed_devices(gateway: usize, first_index: usize, count: usize) -> Vec<SiteDevice> {
     let one = |index: usize| {
         // Sticker numbers are nine digits long and not consecutive on one floor.
@@ -137,14 +132,12 @@ pub fn mixed_devices(gateway: usize, first_index: usize, count: usize) -> Vec<Si
 }
 
 /// The name of a kind as on the wire, in lower case: `bioentry_w2`, or `unknown_0x99`.
-#[must_use]
 pub fn kind_name(kind: i32) -> String {
     Type::try_from(kind)
         .map_or_else(|_| format!("unknown_{kind:#x}"), |known| known.as_str_name().to_lowercase())
 }
 
 /// The type of this name, in any case; `None` if there is none.
-#[must_use]
 pub fn kind_of_name(name: &str) -> Option<i32> {
     Type::from_str_name(&name.to_uppercase()).map(i32::from)
 }

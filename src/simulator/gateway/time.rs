@@ -51,7 +51,6 @@ impl Default for GatewayTiming {
 impl GatewayTiming {
     /// The same behaviour with short delays: everything within a quarter of a second, dead devices
     /// are detected at once. For tests that would otherwise wait.
-    #[must_use]
     pub const fn fast() -> Self {
         Self {
             reconnect_interval_ms: 200,
