@@ -1,6 +1,6 @@
 //! Restores the stored state of an earlier process, before the first iteration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::gateways::Gateways;
 use super::retained::StaleTopics;
@@ -61,10 +61,16 @@ impl Restore<'_> {
     fn content(mut self, content: LogContent) {
         let LogContent { events, values, .. } = content;
         let must_look = !self.continues || values.contains_key(&Key::StaleScan);
+        let waiting: BTreeSet<u64> = events.keys().copied().collect();
         for event in events.into_values() {
             self.state.persistence.events.outbox_mut().insert(event);
         }
         for (key, value) in values {
+            // Its event was in a segment that is damaged.
+            if matches!(key, Key::LostBefore(id) if !waiting.contains(&id)) {
+                self.state.persistence.set(key, None);
+                continue;
+            }
             self.state.persistence.restore(&key, &value);
             if self.value(&key, &value).is_none() {
                 tracing::error!(?key, "store: a value cannot be read; ignored");

@@ -37,7 +37,7 @@ pub(crate) struct State {
     pub(crate) metrics: Metrics,
     /// Events of the bridge and of gateways in this run.
     pub(crate) events: u64,
-    /// Changes of devices in this run, for open status pages.
+    /// Changes and removals of devices in this run: status pages compare the number.
     pub(crate) device_changes: u64,
     /// Gateways whose list has to be read again.
     pub(crate) list_requests: Vec<GatewayIndex>,

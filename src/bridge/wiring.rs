@@ -21,7 +21,7 @@ use super::settings::{
 use super::state::{State, new_chain_id};
 use super::web::Web;
 use super::{Bridge, discovered};
-use crate::config::{Config, GatewayConfig, SeriesGroup};
+use crate::config::{Config, DeviceSeries, GatewayConfig};
 use crate::fleet::{Fleet, GatewayIndex, LinkState};
 use crate::gsdk::{RpcObserver, RpcRecord, code_name};
 use crate::http::{self, Listeners, LoopClient};
@@ -184,7 +184,7 @@ fn web_settings(
     metrics: &Metrics,
     heartbeat: &Heartbeat,
 ) -> http::HttpSettings {
-    let always = [SeriesGroup::State, SeriesGroup::Info];
+    let always = [DeviceSeries::State, DeviceSeries::Info];
     let groups = config.metrics.device.iter().copied().chain(always);
     http::HttpSettings {
         bridge: config.bridge_name.clone(),

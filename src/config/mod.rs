@@ -41,8 +41,8 @@ pub use gateway::{
     AcceptFilterConfig, ConnectConfig, DeviceConfig, GatewayConfig, MasterConfig, Reach,
 };
 pub use model::{
-    Commands, Config, HistoryConfig, HomeAssistant, Http, Include, MetricsConfig, Mqtt,
-    OutboxConfig, Protocol, SeriesGroup, Sync,
+    Commands, Config, DeviceSeries, HistoryConfig, HomeAssistant, Http, Include, MetricsConfig,
+    Mqtt, MqttVersion, OutboxConfig, Sync,
 };
 pub use schema::json_schema;
 pub use tree::Setting;

@@ -118,7 +118,7 @@ pub struct Mqtt {
     /// MQTT version; 3.1.1 has no response topics, message expiry, retain handling or reasons.
     #[serde(deserialize_with = "values::word")]
     #[schemars(extend("default" = "5"))]
-    pub protocol: Protocol,
+    pub protocol: MqttVersion,
     /// MQTT client ID (with `_` for `/` in the base topic); two clients with the same ID disconnect
     /// each other.
     #[schemars(extend("x-default" = "gsdk2mqtt_<base_topic>_<bridge_name>"))]
@@ -137,7 +137,7 @@ pub struct Mqtt {
 
 /// Versions of MQTT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum Protocol {
+pub enum MqttVersion {
     /// MQTT 5.
     #[serde(rename = "5")]
     V5,
@@ -146,7 +146,7 @@ pub enum Protocol {
     V311,
 }
 
-impl Protocol {
+impl MqttVersion {
     /// As the configuration names it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -315,13 +315,13 @@ pub struct MetricsConfig {
     /// groups to make scrapes of many devices smaller.
     #[serde(deserialize_with = "values::words")]
     #[schemars(extend("default" = ["seconds", "counts"]))]
-    pub device: BTreeSet<SeriesGroup>,
+    pub device: BTreeSet<DeviceSeries>,
 }
 
 /// Groups of series of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum SeriesGroup {
+pub enum DeviceSeries {
     /// How long it was connected and observed.
     Seconds,
     /// Connects, disconnects, failures.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Finding;
 use super::probe::{self, PAYLOAD, Probe};
-use crate::config::{Config, Protocol};
+use crate::config::{Config, MqttVersion};
 use crate::mqtt::session::spawn;
 use crate::mqtt::{BrokerConnection, FILTERS_PER_PACKET, SessionSettings};
 use crate::topics::Topics;
@@ -51,7 +51,7 @@ pub(crate) async fn examine(config: &Config, mut settings: SessionSettings) -> V
     findings
 }
 
-fn granted(connection: &BrokerConnection, protocol: Protocol) -> Vec<Finding> {
+fn granted(connection: &BrokerConnection, protocol: MqttVersion) -> Vec<Finding> {
     let retain = (!connection.retain_available()).then(|| {
         Finding::fail(
             "broker: keeps no retained messages, so that clients see no states; allow them in the \
@@ -59,8 +59,10 @@ fn granted(connection: &BrokerConnection, protocol: Protocol) -> Vec<Finding> {
         )
     });
     let packet = match (connection.announced_packet_size(), protocol) {
-        (None, Protocol::V5) => Finding::ok("broker: announces no limit to the size of a packet"),
-        (None, Protocol::V311) => Finding::note(
+        (None, MqttVersion::V5) => {
+            Finding::ok("broker: announces no limit to the size of a packet")
+        }
+        (None, MqttVersion::V311) => Finding::note(
             "broker: MQTT 3.1.1 has no packet limit to announce; answers to requests are \
              bounded by mqtt.max_answer",
         ),
@@ -109,12 +111,12 @@ async fn subscriptions(config: &Config, topics: &Topics, probe: &mut Probe) -> V
 async fn publishing(
     config: &Config,
     topics: &Topics,
-    protocol: Protocol,
+    protocol: MqttVersion,
     probe: &mut Probe,
 ) -> Vec<Finding> {
     let mut tried = vec![topics.response(&config.bridge_name, "check")];
     tried.extend(config.gateways.keys().map(|name| topics.response(name.as_str(), "check")));
-    if !config.commands.allow.is_empty() && protocol == Protocol::V5 {
+    if !config.commands.allow.is_empty() && protocol == MqttVersion::V5 {
         tried.push(format!("{}check", config.commands.response_prefix));
     }
     let mut findings = Vec::new();
@@ -129,9 +131,9 @@ async fn publishing(
         tried.push(topic);
     }
     match (findings.is_empty(), protocol) {
-        (true, Protocol::V5) => findings
+        (true, MqttVersion::V5) => findings
             .push(Finding::ok(format!("broker: permits publishing (tried {})", tried.join(", ")))),
-        (true, Protocol::V311) => findings.push(Finding::note(
+        (true, MqttVersion::V311) => findings.push(Finding::note(
             "broker: accepts what is published, but MQTT 3.1.1 does not report whether it is \
              passed on; whether the access list permits it is seen with mqtt.protocol = \"5\"",
         )),

@@ -18,9 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::query::{LoopQuery, NoAnswer};
 use super::socket::Truncated;
 use super::{App, HttpSettings, unavailable};
-use crate::config::SeriesGroup;
+use crate::config::DeviceSeries;
 use crate::metrics::{
-    GatewayMeasures, Values, columns, gateways_text, info_head, info_text, masters_text,
+    GatewayMeasures, Values, device_columns, gateways_text, info_head, info_text, masters_text,
 };
 use crate::task::{self, catch_panic};
 
@@ -106,7 +106,7 @@ impl SeriesWriter {
     async fn write(&self) -> Result<(), WriteError> {
         for &group in &self.settings.groups {
             match group {
-                SeriesGroup::Info => self.info().await?,
+                DeviceSeries::Info => self.info().await?,
                 group => self.values(group).await?,
             }
         }
@@ -124,7 +124,7 @@ impl SeriesWriter {
 
     /// Prometheus text has one family after the other, so the group's values of all devices are
     /// kept until the last family is written.
-    async fn values(&self, group: SeriesGroup) -> Result<(), WriteError> {
+    async fn values(&self, group: DeviceSeries) -> Result<(), WriteError> {
         let mut all = Vec::new();
         let mut chunks = self.settings.event_loop.devices(&self.gateways);
         while let Some(chunk) = chunks.next().await? {
@@ -132,7 +132,7 @@ impl SeriesWriter {
                 chunk.devices.iter().map(|device| Values::new(group, device)).collect();
             all.push((chunk.gateway, values));
         }
-        for column in columns(group) {
+        for column in device_columns(group) {
             self.send(column.head()).await?;
             for (gateway, values) in &all {
                 self.send(column.text(&gateway.name, values)).await?;

@@ -50,7 +50,7 @@ use host::Hosts;
 use query::NoAnswer;
 use transport::Transport;
 
-use crate::config::{Http, SeriesGroup};
+use crate::config::{DeviceSeries, Http};
 use crate::metrics::Metrics;
 use crate::payload::Health;
 use crate::task::Heartbeat;
@@ -89,7 +89,7 @@ pub struct HttpSettings {
     /// The bridge's own metrics.
     pub metrics: Metrics,
     /// The device series that are shown.
-    pub groups: BTreeSet<SeriesGroup>,
+    pub groups: BTreeSet<DeviceSeries>,
     /// The database of recorded events.
     pub history: PathBuf,
     /// The zone of local dates.

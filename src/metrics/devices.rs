@@ -4,7 +4,7 @@
 use std::fmt::{Display, Write};
 
 use super::text::{Family, Thousandths, begin, end, label, number};
-use crate::config::SeriesGroup;
+use crate::config::DeviceSeries;
 use crate::fleet::{DeviceMeasures, DeviceState};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::GatewayEntry;
@@ -87,18 +87,18 @@ static INFO: Family = Family {
     help: "Always 1; the labels describe the device.",
 };
 
-fn families(group: SeriesGroup) -> &'static [DeviceFamily] {
+fn families(group: DeviceSeries) -> &'static [DeviceFamily] {
     match group {
-        SeriesGroup::State => &STATE,
-        SeriesGroup::Seconds => &SECONDS,
-        SeriesGroup::Counts => &COUNTS,
-        SeriesGroup::Info => &[],
+        DeviceSeries::State => &STATE,
+        DeviceSeries::Seconds => &SECONDS,
+        DeviceSeries::Counts => &COUNTS,
+        DeviceSeries::Info => &[],
     }
 }
 
 impl Values {
     /// The group's values of a device.
-    pub fn new(group: SeriesGroup, device: &DeviceMeasures) -> Self {
+    pub fn new(group: DeviceSeries, device: &DeviceMeasures) -> Self {
         let mut values = [ABSENT; FAMILIES_MAX];
         for (value, family) in values.iter_mut().zip(families(group)) {
             *value = (family.value)(device).map_or(ABSENT, |value| value.0);
@@ -108,7 +108,7 @@ impl Values {
 }
 
 /// The group's series, in the order of the values.
-pub fn columns(group: SeriesGroup) -> impl Iterator<Item = Column> {
+pub fn device_columns(group: DeviceSeries) -> impl Iterator<Item = Column> {
     families(group).iter().enumerate().map(|(at, device)| Column { at, family: &device.family })
 }
 

@@ -12,24 +12,24 @@ use rumqttc_v5::mqttbytes::v5::{
     UnsubAck, Unsubscribe,
 };
 
-use crate::config::Protocol;
+use crate::config::MqttVersion;
 
 /// Takes the next packet; `None` while it is incomplete.
 ///
 /// # Errors
 /// When the bytes are no packet, or one that is larger than `size_max`.
 pub fn read(
-    protocol: Protocol,
+    protocol: MqttVersion,
     bytes: &mut BytesMut,
     size_max: u32,
 ) -> Result<Option<Packet>, String> {
     match protocol {
-        Protocol::V5 => match Packet::read(bytes, Some(size_max)) {
+        MqttVersion::V5 => match Packet::read(bytes, Some(size_max)) {
             Ok(packet) => Ok(Some(packet)),
             Err(Error5::InsufficientBytes(_)) => Ok(None),
             Err(error) => Err(error.to_string()),
         },
-        Protocol::V311 => match v4::Packet::read(bytes, size_max as usize) {
+        MqttVersion::V311 => match v4::Packet::read(bytes, size_max as usize) {
             Ok(packet) => from_v311(packet).map(Some),
             Err(Error311::InsufficientBytes(_)) => Ok(None),
             Err(error) => Err(error.to_string()),
@@ -42,7 +42,7 @@ pub fn read(
 /// # Errors
 /// When it is larger than `size_max`.
 pub fn write(
-    protocol: Protocol,
+    protocol: MqttVersion,
     packet: Packet,
     size_max: Option<u32>,
     out: &mut BytesMut,
@@ -51,8 +51,8 @@ pub fn write(
         result.map(drop).map_err(|error| error.to_string())
     }
     match protocol {
-        Protocol::V5 => written(packet.write(out, size_max)),
-        Protocol::V311 => {
+        MqttVersion::V5 => written(packet.write(out, size_max)),
+        MqttVersion::V311 => {
             let size_max = size_max.map_or(usize::MAX, |size| size as usize);
             to_v311(packet).map_or(Ok(()), |packet| written(packet.write(out, size_max)))
         }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::history::{BLOCK_EVENTS_MAX, Backlog, Database, Error, Totals};
 use super::log::Position;
+use super::log_reader::LogReader;
 use super::span_writer::SpanWriter;
-use super::tail::Tail;
 use crate::config::HistoryConfig;
 use crate::ids::Moment;
 
@@ -62,7 +62,7 @@ pub(crate) struct HistoryWriter {
     log: PathBuf,
     path: PathBuf,
     retention: HistoryConfig,
-    open: Option<(Database, Tail)>,
+    open: Option<(Database, LogReader)>,
     failing: Option<(Instant, Moment)>,
     span_writer: SpanWriter,
 }
@@ -175,7 +175,7 @@ impl HistoryWriter {
             let error = error.with_cause();
             tracing::warn!(error, "history: checkpoint failed; a power cut may remove events");
         }
-        *tail = Tail::new(self.log.clone(), Position::default());
+        *tail = LogReader::new(self.log.clone(), Position::default());
     }
 
     /// Continues in an empty file where the open one was removed, or in the one that has taken its
@@ -197,7 +197,7 @@ impl HistoryWriter {
     }
 
     /// The open database, opened first where necessary.
-    fn open(&mut self, now: Moment) -> Result<&mut (Database, Tail), Error> {
+    fn open(&mut self, now: Moment) -> Result<&mut (Database, LogReader), Error> {
         if let Some(open) = self.open.take() {
             return Ok(self.open.insert(open));
         }
@@ -209,8 +209,8 @@ impl HistoryWriter {
         &mut self,
         mut database: Database,
         now: Moment,
-    ) -> Result<&mut (Database, Tail), Error> {
-        let mut tail = Tail::new(self.log.clone(), database.position());
+    ) -> Result<&mut (Database, LogReader), Error> {
+        let mut tail = LogReader::new(self.log.clone(), database.position());
         if tail.skip_removed()? {
             let from = self.failing.map_or(now, |(_, since)| since);
             database.mark_gap(from, now, tail.position())?;
@@ -233,7 +233,11 @@ impl HistoryWriter {
 
 /// Writes the next part of the log as one batch; returns the number of its changes. One for a whole
 /// second costs less than several: most of its cost is the index pages that it changes.
-fn write_batch(database: &mut Database, tail: &mut Tail, current: u32) -> Result<usize, Error> {
+fn write_batch(
+    database: &mut Database,
+    tail: &mut LogReader,
+    current: u32,
+) -> Result<usize, Error> {
     let (start, mut written) = (database.position(), 0);
     let mut batch = database.batch()?;
     let mut changes = Vec::new();

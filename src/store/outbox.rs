@@ -250,7 +250,7 @@ impl Outbox {
         events.chain(lost.map(|(key, lost)| Record::Put(key, encode(&lost).into())))
     }
 
-    /// The subject's first event, if it has one, is neither in flight nor held.
+    /// Makes a subject ready that is neither in flight nor held, if it has events.
     fn make_ready(&mut self, subject: Subject) {
         if let Some(first) = self.queues.get(&subject).and_then(SubjectQueue::first) {
             self.ready.insert(subject, first);

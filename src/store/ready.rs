@@ -17,15 +17,15 @@ pub(super) struct ReadySubjects {
 }
 
 impl ReadySubjects {
-    pub(super) fn insert(&mut self, subject: Subject, first: u64) {
+    pub(super) fn insert(&mut self, subject: Subject, first_id: u64) {
         let gateway = subject.gateway().cloned();
-        self.subjects.entry(gateway).or_default().insert(first, subject);
+        self.subjects.entry(gateway).or_default().insert(first_id, subject);
     }
 
-    pub(super) fn remove(&mut self, subject: &Subject, first: u64) {
+    pub(super) fn remove(&mut self, subject: &Subject, first_id: u64) {
         let gateway = subject.gateway().cloned();
         if let Some(subjects) = self.subjects.get_mut(&gateway) {
-            subjects.remove(&first);
+            subjects.remove(&first_id);
             if subjects.is_empty() {
                 self.subjects.remove(&gateway);
             }
@@ -48,7 +48,7 @@ impl ReadySubjects {
     /// The one with the oldest event, and its ID.
     pub(super) fn oldest(&self) -> Option<(u64, &Subject)> {
         let firsts = self.subjects.values().filter_map(BTreeMap::first_key_value);
-        firsts.map(|(&first, subject)| (first, subject)).min()
+        firsts.map(|(&first_id, subject)| (first_id, subject)).min()
     }
 
     pub(super) fn is_empty(&self) -> bool {

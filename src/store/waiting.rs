@@ -26,7 +26,7 @@ pub(crate) struct Waiting {
 #[derive(Debug)]
 enum WaitingContent {
     Plain(Box<Event>),
-    /// As the log encodes it, but for when it was read.
+    /// As the log encodes it; `len`: before it was compressed.
     Compressed {
         bytes: Box<[u8]>,
         len: u32,
@@ -62,7 +62,7 @@ impl Waiting {
 
     /// The bytes that its content takes in memory.
     #[cfg(test)]
-    pub(super) fn held(&self) -> usize {
+    pub(super) fn memory_len(&self) -> usize {
         match &self.content {
             WaitingContent::Plain(event) => event.payload.len(),
             WaitingContent::Compressed { bytes, .. } => bytes.len(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gsdk2mqtt::bridge::broker_settings;
-use gsdk2mqtt::config::{self, Protocol};
+use gsdk2mqtt::config::{self, MqttVersion};
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{
     Connected, Message, Publish, RetainHandling, Session, SessionEvent, SessionSettings, Will,
@@ -21,7 +21,7 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::patiently;
 
 /// Settings for a broker on this port, with waits short enough for a test.
-fn settings(port: u16, protocol: Protocol) -> SessionSettings {
+fn settings(port: u16, protocol: MqttVersion) -> SessionSettings {
     let text = format!(
         "mqtt = {{ url = \"mqtt://127.0.0.1:{port}\", base_topic = \"t\", \
          client_id = \"gsdk2mqtt_test\", protocol = \"{}\" }}\n\
@@ -103,7 +103,7 @@ async fn subscribed(session: &mut Session) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn publishes_are_acknowledged_and_messages_come_back_with_their_properties() {
     let broker = Mosquitto::start("").await;
-    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut session = spawn(settings(broker.port, MqttVersion::V5));
     let mut connection = connected(&mut session).await.connection;
     assert_eq!(connection.window(), 20, "mosquitto's own receive maximum");
     connection.subscribe(vec![("t/#".to_owned(), RetainHandling::DoNotSendAsPublished)]).unwrap();
@@ -129,7 +129,7 @@ async fn publishes_are_acknowledged_and_messages_come_back_with_their_properties
 #[tokio::test(flavor = "multi_thread")]
 async fn mqtt_3_1_1_publishes_and_receives_too() {
     let broker = Mosquitto::start("").await;
-    let mut session = spawn(settings(broker.port, Protocol::V311));
+    let mut session = spawn(settings(broker.port, MqttVersion::V311));
     let mut connection = connected(&mut session).await.connection;
     connection.subscribe(vec![("t/#".to_owned(), RetainHandling::DoNotSendAsPublished)]).unwrap();
     assert!(subscribed(&mut session).await.is_empty());
@@ -140,7 +140,7 @@ async fn mqtt_3_1_1_publishes_and_receives_too() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retained_request_is_not_sent_on_subscribing_but_marked_when_sent_later() {
     let broker = Mosquitto::start("").await;
-    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut session = spawn(settings(broker.port, MqttVersion::V5));
     let mut connection = connected(&mut session).await.connection;
     connection.publish(1, Publish { retain: true, ..publish("t/r", "old") }).unwrap();
     assert_eq!(acked(&mut session, 1).await, Ok(()));
@@ -154,7 +154,7 @@ async fn a_retained_request_is_not_sent_on_subscribing_but_marked_when_sent_late
 #[tokio::test(flavor = "multi_thread")]
 async fn disconnecting_ends_the_session_in_order_and_the_will_is_not_published() {
     let broker = Mosquitto::start("").await;
-    let mut watcher = settings(broker.port, Protocol::V5);
+    let mut watcher = settings(broker.port, MqttVersion::V5);
     watcher.mqtt.client_id = "watcher".to_owned();
     watcher.will = Will { topic: "w".to_owned(), payload: Bytes::new(), retain: false };
     let mut watcher = spawn(watcher);
@@ -162,7 +162,7 @@ async fn disconnecting_ends_the_session_in_order_and_the_will_is_not_published()
     watching.subscribe(vec![("t/#".to_owned(), RetainHandling::DoNotSendAsPublished)]).unwrap();
     subscribed(&mut watcher).await;
 
-    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut session = spawn(settings(broker.port, MqttVersion::V5));
     let mut connection = connected(&mut session).await.connection;
     connection.publish(1, publish("t/last", "x")).unwrap();
     connection.disconnect();
@@ -180,7 +180,7 @@ async fn disconnecting_ends_the_session_in_order_and_the_will_is_not_published()
     assert_eq!(message(&mut watcher).await.topic, "t/last");
     assert_eq!(message(&mut watcher).await.topic, "t/end", "no will in between");
 
-    let mut dropped = spawn(settings(broker.port, Protocol::V5));
+    let mut dropped = spawn(settings(broker.port, MqttVersion::V5));
     let connection = connected(&mut dropped).await.connection;
     drop(dropped);
     assert_eq!(message(&mut watcher).await.topic, "t/bridge/state", "the will, when dropped");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::config::MqttVersion;
 use serde_json::Value;
 
 use crate::broker::Seen;
@@ -108,7 +108,7 @@ impl Answers {
         for answer in &answers.0 {
             let Some(at) = answer.sent else {
                 // MQTT 5 has it also for a request that was refused.
-                if schedule.protocol == Protocol::V5 {
+                if schedule.protocol == MqttVersion::V5 {
                     wrong.push(format!("an answer without correlation data: {answer:?}"));
                 }
                 continue;
@@ -155,7 +155,7 @@ impl Answers {
         for (key, (sends, answers)) in &mut groups {
             let is_retained =
                 |sent: &Sent| sent.request.retain && Key::Transaction(sent.request.number) == *key;
-            if schedule.protocol == Protocol::V311 && shown.sent.iter().any(is_retained) {
+            if schedule.protocol == MqttVersion::V311 && shown.sent.iter().any(is_retained) {
                 // A broker sends it again at each subscription.
                 let first = sends.first().and_then(|sent| sent.connection);
                 let mut connections = BTreeSet::new();
@@ -216,7 +216,7 @@ impl Answers {
         let fits = match (code, request.expect) {
             ("rate_limited", _) => self.is_busy(sent, shown),
             (code, Expect::Refused(expected)) => code == expected,
-            (code, _) if request.retain && schedule.protocol == Protocol::V5 => {
+            (code, _) if request.retain && schedule.protocol == MqttVersion::V5 => {
                 code == "invalid_request"
             }
             ("expired" | "timeout", _) if request.command == "history" => is_limited,
@@ -275,7 +275,7 @@ fn is_refused(answer: &Answer, code: &str) -> bool {
 fn due(sent: &Sent, schedule: &Schedule, shown: &Shown) -> Option<Duration> {
     let request = &sent.request;
     let end = shown.processes.last().map_or(Duration::MAX, |last| last.until);
-    let expires_in = request.expires_in.filter(|_| schedule.protocol == Protocol::V5);
+    let expires_in = request.expires_in.filter(|_| schedule.protocol == MqttVersion::V5);
     let limited = [request.timeout, expires_in].into_iter().flatten().min();
     let within = match limited {
         Some(limit) => limit + GRACE,

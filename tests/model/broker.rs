@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::config::MqttVersion;
 use gsdk2mqtt::mqtt::wire;
 use gsdk2mqtt::net::model::{self, TcpStream};
 use rumqttc_v5::mqttbytes::v5::{
@@ -85,7 +85,7 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    pub(crate) fn new(address: SocketAddr, protocol: Protocol, window: u16) -> Self {
+    pub(crate) fn new(address: SocketAddr, protocol: MqttVersion, window: u16) -> Self {
         let (state, mended) = Default::default();
         let shared = Shared { began: Instant::now(), protocol, window, state, mended };
         Self { address, shared, tasks: JoinSet::new() }
@@ -199,7 +199,7 @@ impl State {
 #[derive(Clone)]
 struct Shared {
     began: Instant,
-    protocol: Protocol,
+    protocol: MqttVersion,
     window: u16,
     state: Arc<Mutex<State>>,
     mended: Arc<Notify>,
@@ -207,7 +207,7 @@ struct Shared {
 
 /// One client's bytes, packet by packet.
 struct Reader<S> {
-    protocol: Protocol,
+    protocol: MqttVersion,
     stream: S,
     bytes: BytesMut,
     patience: Duration,
@@ -322,8 +322,8 @@ impl Shared {
                     let mut state = self.state.lock().unwrap();
                     let mut ack = PubAck::new(publish.pkid, None);
                     match (state.condition.refuses, self.protocol) {
-                        (true, Protocol::V5) => ack.reason = PubAckReason::QuotaExceeded,
-                        (true, Protocol::V311) => return false,
+                        (true, MqttVersion::V5) => ack.reason = PubAckReason::QuotaExceeded,
+                        (true, MqttVersion::V311) => return false,
                         (false, _) => state.take(self.began, connection, &publish),
                     }
                     if state.condition.acknowledges_nothing {
@@ -372,7 +372,7 @@ impl Shared {
 }
 
 async fn send_on(
-    protocol: Protocol,
+    protocol: MqttVersion,
     mut write: WriteHalf<TcpStream>,
     mut packets: mpsc::Receiver<Packet>,
 ) {

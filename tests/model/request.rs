@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use fastrand::Rng;
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::config::MqttVersion;
 use gsdk2mqtt::simulator::{DialMode, SiteDevice};
 use rumqttc_v5::mqttbytes::v5::{Publish, PublishProperties};
 use serde_json::{Value, json};
@@ -100,9 +100,9 @@ impl Request {
     }
 
     /// Where its answer is expected.
-    pub(crate) fn answer_topic(&self, protocol: Protocol) -> String {
+    pub(crate) fn answer_topic(&self, protocol: MqttVersion) -> String {
         let wanted = self.answer_on.filter(|topic| topic.starts_with("gsdk-reply/"));
-        let wanted = wanted.filter(|_| protocol == Protocol::V5);
+        let wanted = wanted.filter(|_| protocol == MqttVersion::V5);
         wanted.map_or_else(|| self.own_topic(), str::to_owned)
     }
 
@@ -153,7 +153,7 @@ fn transaction(number: u64) -> Value {
 
 /// Draws requests.
 pub(crate) struct Requests<'a> {
-    pub(crate) protocol: Protocol,
+    pub(crate) protocol: MqttVersion,
     pub(crate) sites: &'a [Site],
     pub(crate) next: u64,
 }
@@ -304,15 +304,15 @@ impl Requests<'_> {
         match (is_empty, self.protocol) {
             (true, protocol) => {
                 (request.raw, request.is_echoed) = (Some(""), false);
-                if protocol == Protocol::V311 {
+                if protocol == MqttVersion::V311 {
                     request.expect = Expect::Ignored;
                 }
             }
-            (false, Protocol::V5) => {
+            (false, MqttVersion::V5) => {
                 request.answer_on = Some("gsdk/bridge/state");
                 request = refused(request, "invalid_request");
             }
-            (false, Protocol::V311) => {}
+            (false, MqttVersion::V311) => {}
         }
         request
     }

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use fastrand::Rng;
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::config::MqttVersion;
 use gsdk2mqtt::simulator::{
     DeviceSelector, DialMode, Fault, GrpcCode, Pattern, SiteDevice, StatusCode, Storm,
 };
@@ -66,7 +66,7 @@ pub(crate) struct Site {
 /// All that the seed decides beforehand.
 #[derive(Clone, Debug)]
 pub(crate) struct Schedule {
-    pub(crate) protocol: Protocol,
+    pub(crate) protocol: MqttVersion,
     pub(crate) window: u16,
     pub(crate) sites: Vec<Site>,
     pub(crate) steps: Vec<Step>,
@@ -78,7 +78,7 @@ impl Schedule {
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let sites = (0..rng.usize(1..=2)).map(|at| Site::drawn(at, &mut rng)).collect::<Vec<_>>();
-        let protocol = if rng.bool() { Protocol::V5 } else { Protocol::V311 };
+        let protocol = if rng.bool() { MqttVersion::V5 } else { MqttVersion::V311 };
         let requests = Requests { protocol, sites: &sites, next: 0 };
         let mut draft = Draft { steps: Vec::new(), rng, sites: &sites, requests };
         let span_s = draft.rng.f64() * 120.0 + 20.0;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gsdk2mqtt::payload::Subject;
 use gsdk2mqtt::store::history::{FILE_NAME, LogChange};
-use gsdk2mqtt::store::{Position, Tail};
+use gsdk2mqtt::store::{LogReader, Position};
 use rusqlite::{Connection, OpenFlags};
 
 /// How long, in real time, the history's thread may take to close the database after a stop.
@@ -117,7 +117,7 @@ impl Storage {
     /// The events of log and history, by ID.
     pub(crate) fn events(&self) -> BTreeMap<u64, StoredEvent> {
         let mut events = self.history().events;
-        let mut log = Tail::new(self.log_dir(), Position::default());
+        let mut log = LogReader::new(self.log_dir(), Position::default());
         log.skip_removed().unwrap();
         loop {
             let mut changes = Vec::new();

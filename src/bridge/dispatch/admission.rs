@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::commands::{Failure, FailureCode, RefusedRequest, TokenBucket, transaction_of};
-use crate::config::{self, Config, Protocol};
+use crate::config::{self, Config, MqttVersion};
 use crate::fleet::GatewayIndex;
 use crate::ids::{CommandName, CommandScope};
 use crate::mqtt;
@@ -18,7 +18,8 @@ pub(crate) struct Admission {
 
 impl Admission {
     pub(crate) fn new(config: &Config) -> Self {
-        let (settings, is_v311) = (config.commands.clone(), config.mqtt.protocol == Protocol::V311);
+        let (settings, is_v311) =
+            (config.commands.clone(), config.mqtt.protocol == MqttVersion::V311);
         let changing: Vec<&str> = settings.allow.changing().collect();
         if !changing.is_empty() {
             tracing::warn!(

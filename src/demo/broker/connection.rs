@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::state::{BrokerMessage, BrokerState};
-use crate::config::Protocol;
+use crate::config::MqttVersion;
 use crate::mqtt::wire;
 
 /// The largest packet that the broker accepts, announced to MQTT 5 clients.
@@ -99,7 +99,7 @@ struct DemoSession<'a> {
 impl DemoSession<'_> {
     async fn run(
         &mut self,
-        protocol: Protocol,
+        protocol: MqttVersion,
         reader: &mut ClientReader,
         out: &mut ClientWriter,
         mut messages: mpsc::Receiver<BrokerMessage>,
@@ -227,11 +227,11 @@ struct ClientReader {
 
 impl ClientReader {
     /// The version of the protocol, which a client chooses with CONNECT.
-    async fn protocol(&mut self) -> Result<Protocol, String> {
+    async fn protocol(&mut self) -> Result<MqttVersion, String> {
         loop {
             match Packet::read(&mut self.bytes.clone(), Some(PACKET_SIZE_MAX_BYTES)) {
-                Ok(_) => return Ok(Protocol::V5),
-                Err(Error::InvalidProtocolLevel(4)) => return Ok(Protocol::V311),
+                Ok(_) => return Ok(MqttVersion::V5),
+                Err(Error::InvalidProtocolLevel(4)) => return Ok(MqttVersion::V311),
                 Err(Error::InsufficientBytes(_)) => {}
                 Err(error) => return Err(error.to_string()),
             }
@@ -243,7 +243,7 @@ impl ClientReader {
 
     /// The next packet; `None` when the connection was closed. No bytes are lost when this is
     /// dropped.
-    async fn next(&mut self, protocol: Protocol) -> Result<Option<Packet>, String> {
+    async fn next(&mut self, protocol: MqttVersion) -> Result<Option<Packet>, String> {
         loop {
             if let Some(packet) = wire::read(protocol, &mut self.bytes, PACKET_SIZE_MAX_BYTES)? {
                 self.extend_deadline();
@@ -274,7 +274,7 @@ const TOO_LATE: &str = "the next packet is late";
 /// The packets that a client receives.
 struct ClientWriter {
     write: OwnedWriteHalf,
-    protocol: Protocol,
+    protocol: MqttVersion,
     packet_size_max: Option<u32>,
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::DemoBroker;
 use super::state::{BrokerMessage, BrokerState};
-use crate::config::Protocol;
+use crate::config::MqttVersion;
 use crate::mqtt::wire;
 
 fn publish(topic: &str, payload: &str, retain: bool) -> Publish {
@@ -145,7 +145,7 @@ impl RawClient {
 
     async fn send(&mut self, packet: Packet) {
         let mut bytes = BytesMut::new();
-        wire::write(Protocol::V5, packet, None, &mut bytes).unwrap();
+        wire::write(MqttVersion::V5, packet, None, &mut bytes).unwrap();
         self.stream.write_all(&bytes).await.unwrap();
     }
 
@@ -153,7 +153,9 @@ impl RawClient {
     async fn next(&mut self) -> Option<Packet> {
         tokio::time::timeout(Duration::from_secs(10), async {
             loop {
-                if let Some(packet) = wire::read(Protocol::V5, &mut self.bytes, u32::MAX).unwrap() {
+                if let Some(packet) =
+                    wire::read(MqttVersion::V5, &mut self.bytes, u32::MAX).unwrap()
+                {
                     return Some(packet);
                 }
                 if self.stream.read_buf(&mut self.bytes).await.unwrap() == 0 {

@@ -144,6 +144,10 @@ impl<'a> Search<'a> {
             let since = device.since.filter(|_| condition == Condition::Down);
             let newest_first = since.map_or(0, |since| -since.millis());
             let place = (index, condition, newest_first, device.device_id);
+            let last = self.found.last_key_value().filter(|_| self.found.len() >= rows_max);
+            if last.is_some_and(|(last, _)| place > *last) {
+                continue;
+            }
             self.found.insert(place, DeviceRow::new(gateway, device));
             if self.found.len() > rows_max {
                 self.found.pop_last();

@@ -110,7 +110,8 @@ async function changed() {
     await sleep(SPREAD_MS * Math.random());
     isCurrent = true;
     const began = Date.now();
-    await refresh();
+    // What could not be loaded is asked for again, unless the bridge does not answer at all.
+    if (!(await refresh()) && live.className === "on") isCurrent = false;
     await sleep(Math.min(Math.max(REST_MS, 10 * (Date.now() - began)), REST_MAX_MS));
   }
   isRefreshing = false;

@@ -14,7 +14,8 @@ use crate::store::history::Reader;
 /// How often changes are looked for.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// What pages show, as far as it is needed to notice a change.
+/// What pages show, as far as it is needed to notice a change. Pages load themselves now and then
+/// anyway, for what is not in it, as a certificate of a gateway.
 #[derive(PartialEq, Eq)]
 struct Shown {
     device_changes: u64,

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::connection::{Message, Publish, RetainHandling};
 use super::settings::SessionSettings;
-use crate::config::Protocol;
+use crate::config::MqttVersion;
 use crate::mqtt::wire;
 
 /// These packets are the same in both versions, without properties.
@@ -45,13 +45,13 @@ pub(crate) fn connect(
 
 /// PUBLISH with QoS 1.
 pub(crate) fn publish(
-    protocol: Protocol,
+    protocol: MqttVersion,
     pkid: u16,
     publish: Publish,
     out: &mut BytesMut,
 ) -> Result<(), String> {
     let seconds = |span: Duration| u32::try_from(span.as_secs()).unwrap_or(u32::MAX);
-    let properties = (protocol == Protocol::V5).then(|| v5::PublishProperties {
+    let properties = (protocol == MqttVersion::V5).then(|| v5::PublishProperties {
         message_expiry_interval: publish.expires_in.map(seconds),
         response_topic: publish.response_topic,
         correlation_data: publish.correlation_data,
@@ -78,7 +78,7 @@ pub(crate) fn puback(pkid: u16, out: &mut BytesMut) {
 
 /// SUBSCRIBE.
 pub(crate) fn subscribe(
-    protocol: Protocol,
+    protocol: MqttVersion,
     pkid: u16,
     filters: &[(String, RetainHandling)],
     out: &mut BytesMut,
@@ -102,7 +102,7 @@ pub(crate) fn subscribe(
 
 /// UNSUBSCRIBE.
 pub(crate) fn unsubscribe(
-    protocol: Protocol,
+    protocol: MqttVersion,
     pkid: u16,
     filters: Vec<String>,
     out: &mut BytesMut,
@@ -112,7 +112,10 @@ pub(crate) fn unsubscribe(
 }
 
 /// Reads a PUBLISH; gives its packet identifier too, which is to be acknowledged unless it is 0.
-pub(crate) fn message(protocol: Protocol, mut packet: BytesMut) -> Result<(Message, u16), String> {
+pub(crate) fn message(
+    protocol: MqttVersion,
+    mut packet: BytesMut,
+) -> Result<(Message, u16), String> {
     let publish = match wire::read(protocol, &mut packet, u32::MAX)? {
         Some(Packet::Publish(publish)) if publish.qos != QoS::ExactlyOnce => publish,
         _ => return Err("it sent a message with QoS 2, which was not subscribed to".to_owned()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::packet::{BrokerReason, Granted};
 use super::settings::SessionSettings;
-use crate::config::Protocol;
+use crate::config::MqttVersion;
 use crate::mqtt::refusal::Refusal;
 use crate::net::{DialError, DialTarget, late_alert};
 
@@ -220,10 +220,10 @@ impl<'a> FaultContext<'a> {
     /// The CONNACK did not come in time.
     pub(crate) fn no_connack(&self) -> SessionFault {
         let hint = match self.settings.mqtt.protocol {
-            Protocol::V5 => {
+            MqttVersion::V5 => {
                 ", and if the broker supports only MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
-            Protocol::V311 => "",
+            MqttVersion::V311 => "",
         };
         self.fault(BrokerProblem::NoConnack { after: self.settings.limits.connack_deadline, hint })
     }
@@ -235,12 +235,12 @@ impl<'a> FaultContext<'a> {
                 "it may require a client certificate (mqtt.cert_file) or a protocol (mqtt.alpn)"
             }
             (false, _) => "its path for WebSocket (mqtt.url) may not be one of MQTT",
-            (true, Protocol::V5) => {
+            (true, MqttVersion::V5) => {
                 "if this port uses TLS, write mqtts:// in mqtt.url; if the broker supports only \
                  MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
             // A broker that keeps no retained messages refuses the last will in this way.
-            (true, Protocol::V311) => {
+            (true, MqttVersion::V311) => {
                 "it may allow no retained messages, which the bridge's last will needs (mosquitto: \
                  retain_available true); or, if this port uses TLS, write mqtts:// in mqtt.url"
             }
@@ -256,18 +256,19 @@ impl<'a> FaultContext<'a> {
         self.fault(match (protocol, reason.code) {
             // A broker of MQTT 3.1.1 answers with a code of that version.
             (_, 0x01 | 0x84) => {
-                let other = if protocol == Protocol::V5 { Protocol::V311 } else { Protocol::V5 };
+                let other =
+                    if protocol == MqttVersion::V5 { MqttVersion::V311 } else { MqttVersion::V5 };
                 BrokerProblem::Version { ours: protocol.as_str(), other: other.as_str() }
             }
             (_, 0x02) => {
                 let keep_alive = self.settings.keep_alive_secs();
                 BrokerProblem::ClientIdOrKeepAlive { client_id, keep_alive }
             }
-            (Protocol::V5, 0x85) => BrokerProblem::ClientId { client_id, text },
+            (MqttVersion::V5, 0x85) => BrokerProblem::ClientId { client_id, text },
             (_, 0x04 | 0x05 | 0x86 | 0x87) => BrokerProblem::Credentials { text },
             (_, 0x9A) => declined(RETAIN_NEEDED),
             (_, 0x9B) => declined(QOS_1_NEEDED),
-            (Protocol::V311, 0x03) => declined("server_unavailable (0x03)"),
+            (MqttVersion::V311, 0x03) => declined("server_unavailable (0x03)"),
             _ => declined(&describe(reason)),
         })
     }

@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use crate::config::Protocol;
+use crate::config::MqttVersion;
 
 /// Packet types, as in the upper half of a packet's first byte.
 const CONNACK: u8 = 2;
@@ -73,7 +73,7 @@ pub(crate) struct Granted {
 /// It does not conform to MQTT, or is larger than `size_max`.
 pub(crate) fn read(
     buffer: &mut BytesMut,
-    protocol: Protocol,
+    protocol: MqttVersion,
     size_max: u32,
 ) -> Result<Option<Packet>, String> {
     let Some((&first, rest)) = buffer.split_first() else { return Ok(None) };
@@ -100,7 +100,7 @@ pub(crate) fn read(
     read.map(Some).ok_or_else(|| format!("it sent a packet of type {kind} that cannot be read"))
 }
 
-fn connack(body: &[u8], protocol: Protocol) -> Option<Result<Granted, BrokerReason>> {
+fn connack(body: &[u8], protocol: MqttVersion) -> Option<Result<Granted, BrokerReason>> {
     let (head, rest) = body.split_at_checked(2)?;
     let mut granted = Granted {
         window: u16::MAX,
@@ -110,7 +110,7 @@ fn connack(body: &[u8], protocol: Protocol) -> Option<Result<Granted, BrokerReas
         keep_alive: 0,
     };
     let mut reason = BrokerReason { code: head[1], text: None };
-    if protocol == Protocol::V311 {
+    if protocol == MqttVersion::V311 {
         granted.window = WINDOW_MAX_V311;
     } else {
         let walked = properties(rest, |identifier, value| match identifier {
@@ -133,11 +133,11 @@ fn connack(body: &[u8], protocol: Protocol) -> Option<Result<Granted, BrokerReas
     Some(if reason.code == 0 { Ok(granted) } else { Err(reason) })
 }
 
-fn suback(body: &[u8], protocol: Protocol) -> Option<Packet> {
+fn suback(body: &[u8], protocol: MqttVersion) -> Option<Packet> {
     let (packet, rest) = (u16_from(body)?, body.get(2..)?);
     let codes = match protocol {
-        Protocol::V5 => properties(rest, |_, _| ())?,
-        Protocol::V311 => rest,
+        MqttVersion::V5 => properties(rest, |_, _| ())?,
+        MqttVersion::V311 => rest,
     };
     Some(Packet::Suback { packet, codes: codes.to_vec() })
 }
@@ -207,13 +207,13 @@ fn value_size(identifier: u8, bytes: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn read_all(bytes: &[u8], protocol: Protocol) -> Vec<Result<Packet, String>> {
+    fn read_all(bytes: &[u8], protocol: MqttVersion) -> Vec<Result<Packet, String>> {
         let mut buffer = BytesMut::from(bytes);
         let packets = std::iter::from_fn(|| read(&mut buffer, protocol, 1_000).transpose());
         packets.take(10).collect()
     }
 
-    fn read_one(bytes: &[u8], protocol: Protocol) -> Packet {
+    fn read_one(bytes: &[u8], protocol: MqttVersion) -> Packet {
         read_all(bytes, protocol).remove(0).unwrap()
     }
 
@@ -226,13 +226,13 @@ mod tests {
             Packet::Other,
             Packet::Disconnect(BrokerReason { code: 0xEE, text: None }),
         ];
-        let packets = read_all(bytes, Protocol::V5);
+        let packets = read_all(bytes, MqttVersion::V5);
         assert_eq!(packets, expected.map(Ok));
         let mut buffer = BytesMut::new();
         let mut count = 0;
         for byte in bytes {
             buffer.extend_from_slice(&[*byte]);
-            count += usize::from(read(&mut buffer, Protocol::V5, 1_000).unwrap().is_some());
+            count += usize::from(read(&mut buffer, MqttVersion::V5, 1_000).unwrap().is_some());
         }
         assert_eq!(count, 4, "in any pieces");
     }
@@ -240,22 +240,22 @@ mod tests {
     #[test]
     fn a_connack_grants_or_refuses() {
         let properties = b"\x20\x0e\x00\x00\x0b\x13\x01\x2c\x21\x00\x14\x24\x01\x25\x00\x87";
-        assert!(read_all(properties, Protocol::V5)[0].is_err(), "a property that is cut");
+        assert!(read_all(properties, MqttVersion::V5)[0].is_err(), "a property that is cut");
         let granted = b"\x20\x0d\x00\x00\x0a\x13\x01\x2c\x21\x00\x14\x24\x01\x25\x00";
-        let Packet::Connack(Ok(granted)) = read_one(granted, Protocol::V5) else { panic!() };
+        let Packet::Connack(Ok(granted)) = read_one(granted, MqttVersion::V5) else { panic!() };
         assert_eq!((granted.window, granted.keep_alive), (20, 300));
         assert!(granted.qos_1 && !granted.retain_available);
         assert_eq!(granted.packet_size_max, PACKET_SIZE_MAX);
         let refused = b"\x20\x08\x00\xff\x05\x1f\x00\x02no";
         let reason = BrokerReason { code: 0xFF, text: Some("no".to_owned()) };
-        assert_eq!(read_one(refused, Protocol::V5), Packet::Connack(Err(reason)));
+        assert_eq!(read_one(refused, MqttVersion::V5), Packet::Connack(Err(reason)));
         let old = BrokerReason { code: 1, text: None };
-        assert_eq!(read_one(b"\x20\x02\x00\x01", Protocol::V5), Packet::Connack(Err(old)));
+        assert_eq!(read_one(b"\x20\x02\x00\x01", MqttVersion::V5), Packet::Connack(Err(old)));
     }
 
     #[test]
     fn a_packet_that_is_too_large_or_of_no_type_is_an_error() {
-        assert!(read_all(&[0x30, 0xFF, 0xFF, 0x01], Protocol::V5)[0].is_err());
-        assert!(read_all(&[0x00, 0x00], Protocol::V311)[0].is_err());
+        assert!(read_all(&[0x30, 0xFF, 0xFF, 0x01], MqttVersion::V5)[0].is_err());
+        assert!(read_all(&[0x00, 0x00], MqttVersion::V311)[0].is_err());
     }
 }

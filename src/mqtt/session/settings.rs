@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::{Mqtt, Protocol};
+use crate::config::{Mqtt, MqttVersion};
 use crate::net::BackoffPolicy;
 
 /// The last will: published by the broker, with QoS 1, when the connection is lost.
@@ -82,8 +82,8 @@ impl SessionSettings {
     /// The largest packet that the broker may send.
     pub(crate) const fn incoming_max(&self) -> u32 {
         match self.mqtt.protocol {
-            Protocol::V5 => self.limits.incoming_max,
-            Protocol::V311 => self.limits.incoming_max_v311,
+            MqttVersion::V5 => self.limits.incoming_max,
+            MqttVersion::V311 => self.limits.incoming_max_v311,
         }
     }
 }

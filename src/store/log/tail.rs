@@ -13,7 +13,7 @@ use crate::store::StoreError;
 #[derive(Debug)]
 pub(crate) struct LogTail {
     segment: Arc<Segment>,
-    /// Earlier ones, whose sync a disk that hangs has refused.
+    /// Earlier ones, whose sync is not requested yet: the worker refuses while its queue is full.
     unsynced: Vec<Arc<Segment>>,
     /// `None` until it is requested.
     next: Option<Receiver<Result<Segment, StoreError>>>,

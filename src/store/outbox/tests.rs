@@ -68,8 +68,12 @@ fn payloads_are_compressed_while_many_wait_and_are_sent_as_they_were() {
         outbox.append(Event { payload: payload.clone(), ..event(device, 1) });
     }
     assert_eq!(outbox.bytes(), len);
-    let held: usize =
-        outbox.queues.values().flat_map(|queue| &queue.events).map(|waiting| waiting.held()).sum();
+    let held: usize = outbox
+        .queues
+        .values()
+        .flat_map(|queue| &queue.events)
+        .map(|waiting| waiting.memory_len())
+        .sum();
     assert!(held < PLAIN_BYTES_MAX + len / 2, "{held} of {len}");
     let stored: Vec<Bytes> = outbox
         .records()

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::config::MqttVersion;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{PublishError, Refusal, Session, SessionEvent, SessionSettings};
 use gsdk2mqtt::net::model::name_host;
@@ -39,7 +39,8 @@ pub(super) async fn disconnected(session: &mut Session) -> (String, bool, Durati
 async fn a_frozen_broker_is_noticed_and_served_again_when_it_thaws() {
     let broker = Mosquitto::start("").await;
     let keep_alive = Duration::from_secs(1);
-    let mut session = spawn(SessionSettings { keep_alive, ..settings(broker.port, Protocol::V5) });
+    let mut session =
+        spawn(SessionSettings { keep_alive, ..settings(broker.port, MqttVersion::V5) });
     let mut connection = connected(&mut session).await.connection;
     broker.freeze();
     connection.publish(1, publish("t/a", "x")).unwrap();
@@ -57,7 +58,7 @@ async fn a_frozen_broker_is_noticed_and_served_again_when_it_thaws() {
 async fn a_broker_that_acknowledges_nothing_is_noticed_and_served_again_when_it_does() {
     let broker = Mosquitto::start("").await;
     let proxy = Proxy::before(broker.port).await;
-    for protocol in [Protocol::V5, Protocol::V311] {
+    for protocol in [MqttVersion::V5, MqttVersion::V311] {
         let keep_alive = Duration::from_secs(1);
         let mut session = spawn(SessionSettings { keep_alive, ..settings(proxy.port, protocol) });
         let mut connection = connected(&mut session).await.connection;
@@ -76,7 +77,7 @@ async fn a_broker_that_acknowledges_nothing_is_noticed_and_served_again_when_it_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_where_nothing_listens_is_tried_until_a_broker_does() {
     let port = free_port();
-    let mut session = spawn(settings(port, Protocol::V5));
+    let mut session = spawn(settings(port, MqttVersion::V5));
     let reason = unreachable(&mut session).await;
     assert_eq!(
         reason,
@@ -91,7 +92,7 @@ async fn a_port_where_nothing_listens_is_tried_until_a_broker_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listener_that_never_answers_is_given_up_at_its_deadline() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    for protocol in [Protocol::V5, Protocol::V311] {
+    for protocol in [MqttVersion::V5, MqttVersion::V311] {
         let mut settings = settings(silent.local_addr().unwrap().port(), protocol);
         settings.limits.connack_deadline = Duration::from_secs(1);
         let reason = unreachable(&mut spawn(settings)).await;
@@ -102,7 +103,7 @@ async fn a_listener_that_never_answers_is_given_up_at_its_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_password_is_reported_with_its_keys_and_not_shown() {
     let broker = Mosquitto::start("allow_anonymous false").await;
-    for protocol in [Protocol::V5, Protocol::V311] {
+    for protocol in [MqttVersion::V5, MqttVersion::V311] {
         let mut settings = settings(broker.port, protocol);
         settings.mqtt.username = Some("gsdk2mqtt".to_owned());
         settings.mqtt.password = Some(SecretString::from("hunter2"));
@@ -121,7 +122,7 @@ async fn a_refused_password_is_reported_with_its_keys_and_not_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_host_is_named() {
-    let mut settings = settings(1883, Protocol::V5);
+    let mut settings = settings(1883, MqttVersion::V5);
     settings.mqtt.broker.at.host = "broker.invalid".to_owned();
     let reason = unreachable(&mut spawn(settings)).await;
     assert!(reason.starts_with("cannot find the host \"broker.invalid\""), "{reason}");
@@ -131,7 +132,7 @@ async fn an_unknown_host_is_named() {
 async fn an_address_that_drops_packets_leaves_time_for_the_next_one_of_its_name() {
     let (broker, hole) = (Mosquitto::start("").await, BlackHole::open().await);
     name_host("two-brokers.test", vec![hole.address, ([127, 0, 0, 1], broker.port).into()]);
-    let mut settings = settings(1883, Protocol::V5);
+    let mut settings = settings(1883, MqttVersion::V5);
     settings.mqtt.broker.at.host = "two-brokers.test".to_owned();
     let deadline = Duration::from_secs(6);
     settings.limits.connect_deadline = deadline;
@@ -156,7 +157,7 @@ async fn taking_over() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_taken_over_is_reported_and_tried_again_at_once() {
-    let mut session = spawn(settings(taking_over().await, Protocol::V5));
+    let mut session = spawn(settings(taking_over().await, MqttVersion::V5));
     let (reason, taken_over, retry_in) = disconnected(&mut session).await;
     assert!(taken_over, "{reason}");
     assert!(reason.contains("two programs use the client ID \"gsdk2mqtt_test\""), "{reason}");
@@ -167,9 +168,9 @@ async fn a_session_taken_over_is_reported_and_tried_again_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clients_of_one_id_are_suspected_if_the_broker_gives_no_reason() {
     let broker = Mosquitto::start("").await;
-    let mut first = spawn(settings(broker.port, Protocol::V5));
+    let mut first = spawn(settings(broker.port, MqttVersion::V5));
     let _first = connected(&mut first).await;
-    let mut second = spawn(settings(broker.port, Protocol::V5));
+    let mut second = spawn(settings(broker.port, MqttVersion::V5));
     let reported = |mut session: Session| async move {
         loop {
             let (reason, _, _) = disconnected(&mut session).await;
@@ -191,7 +192,7 @@ async fn a_publish_that_the_acl_forbids_is_a_refusal_and_no_acknowledgement() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("acl"), "topic readwrite t/allowed\n").unwrap();
     let broker = Mosquitto::start_in(dir, "acl_file {dir}/acl").await;
-    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut session = spawn(settings(broker.port, MqttVersion::V5));
     let mut connection = connected(&mut session).await.connection;
     connection.publish(1, publish("t/allowed", "x")).unwrap();
     connection.publish(2, publish("t/other", "x")).unwrap();
@@ -212,7 +213,7 @@ async fn a_publish_that_the_acl_forbids_is_a_refusal_and_no_acknowledgement() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_over_which_the_broker_would_close_are_not_sent() {
     let broker = Mosquitto::start("max_packet_size 1000").await;
-    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut session = spawn(settings(broker.port, MqttVersion::V5));
     let mut connection = connected(&mut session).await.connection;
     let error = connection.publish(1, publish("t/a", &"x".repeat(1000))).unwrap_err();
     assert_eq!(error, PublishError::Refused(Refusal::PACKET_TOO_LARGE));
@@ -224,9 +225,9 @@ async fn messages_over_which_the_broker_would_close_are_not_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_without_retained_messages_is_reported_with_the_remedy() {
     let broker = Mosquitto::start("retain_available false").await;
-    let reason = unreachable(&mut spawn(settings(broker.port, Protocol::V5))).await;
+    let reason = unreachable(&mut spawn(settings(broker.port, MqttVersion::V5))).await;
     assert!(reason.contains("it keeps no retained messages"), "{reason}");
-    let mut settings = settings(broker.port, Protocol::V5);
+    let mut settings = settings(broker.port, MqttVersion::V5);
     settings.will.retain = false;
     let mut session = spawn(settings);
     let mut connection = connected(&mut session).await.connection;

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::config::MqttVersion;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{BrokerConnection, SessionEvent};
 
@@ -74,7 +74,7 @@ impl Outbox {
     }
 }
 
-async fn kill_under_load(protocol: Protocol) {
+async fn kill_under_load(protocol: MqttVersion) {
     let mut broker = Mosquitto::start("").await;
     let mut subscriber = Subscriber::start(broker.port, "t/+");
     let mut session = spawn(settings(broker.port, protocol));
@@ -140,10 +140,10 @@ async fn check(outbox: &Outbox, subscriber: &mut Subscriber) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_killed_under_load_loses_no_publish_and_no_order() {
-    kill_under_load(Protocol::V5).await;
+    kill_under_load(MqttVersion::V5).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nor_with_mqtt_3_1_1() {
-    kill_under_load(Protocol::V311).await;
+    kill_under_load(MqttVersion::V311).await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::config::MqttVersion;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{Refusal, RetainHandling, Session, SessionEvent, SessionSettings};
 
@@ -28,7 +28,7 @@ async fn answer(session: &mut Session, token: u64) -> Result<(), Refusal> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_puback_with_any_reason_code_answers_its_publish_and_keeps_the_connection() {
     let broker = ScriptedBroker::start("").await;
-    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut session = spawn(settings(broker.port, MqttVersion::V5));
     let mut connection = connected(&mut session).await.connection;
     broker.on_publish(|published| {
         published
@@ -48,7 +48,7 @@ async fn a_puback_with_any_reason_code_answers_its_publish_and_keeps_the_connect
 #[tokio::test(flavor = "multi_thread")]
 async fn a_suback_with_any_reason_code_answers_its_subscription_and_keeps_the_connection() {
     let broker = ScriptedBroker::start("").await;
-    for (protocol, connections) in [(Protocol::V5, 1), (Protocol::V311, 2)] {
+    for (protocol, connections) in [(MqttVersion::V5, 1), (MqttVersion::V311, 2)] {
         let mut session = spawn(settings(broker.port, protocol));
         let mut connection = connected(&mut session).await.connection;
         for code in [0x00, 0x01, 0x11, 0x80, 0x81, 0x82, 0x87, 0x95, 0xFF] {
@@ -79,7 +79,7 @@ async fn a_single_message_without_acknowledgement_is_detected() {
         "t/lost" => Reply::Withhold,
         _ => Reply::Forward,
     });
-    for protocol in [Protocol::V5, Protocol::V311] {
+    for protocol in [MqttVersion::V5, MqttVersion::V311] {
         let keep_alive = Duration::from_secs(1);
         let mut session = spawn(SessionSettings { keep_alive, ..settings(broker.port, protocol) });
         let mut connection = connected(&mut session).await.connection;
@@ -116,7 +116,7 @@ async fn a_longer_server_keep_alive_does_not_end_an_idle_connection() {
         broker.script(|script| script.connack_properties = vec![SERVER_KEEP_ALIVE, high, low]);
         let keep_alive = Duration::from_secs(1);
         let mut session =
-            spawn(SessionSettings { keep_alive, ..settings(broker.port, Protocol::V5) });
+            spawn(SessionSettings { keep_alive, ..settings(broker.port, MqttVersion::V5) });
         let _connection = connected(&mut session).await.connection;
         eventually("three pings", || (broker.pings() >= 3).then_some(())).await;
         assert_eq!(broker.connections(), 1, "server keep alive {seconds}");
@@ -129,7 +129,7 @@ async fn a_connack_with_unrequested_properties_is_accepted() {
     // Assigned Client Identifier "a" and Response Information "r/".
     let properties = b"\x12\x00\x01a\x1a\x00\x02r/";
     broker.script(|script| script.connack_properties = properties.to_vec());
-    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut session = spawn(settings(broker.port, MqttVersion::V5));
     let mut connection = connected(&mut session).await.connection;
     connection.publish(1, publish("t/a", "x")).unwrap();
     assert_eq!(answer(&mut session, 1).await, Ok(()));
@@ -142,7 +142,7 @@ async fn a_connection_that_is_given_up_leaves_the_last_will_to_the_broker() {
     let mut will = Subscriber::start(broker.mosquitto.port, "t/bridge/state");
     let subscribed = will.subscriptions.wait_for(|times| *times == 1);
     patiently("subscribed", subscribed).await.unwrap();
-    for protocol in [Protocol::V5, Protocol::V311] {
+    for protocol in [MqttVersion::V5, MqttVersion::V311] {
         let mut session = spawn(settings(broker.port, protocol));
         let _connection = connected(&mut session).await.connection;
         // Packet type 0 does not exist.
@@ -171,7 +171,7 @@ async fn a_refused_connection_reports_the_code_and_the_brokers_reason() {
             // A control character in it is not shown.
             script.connack_properties = b"\x1f\x00\x08no\x1b more".to_vec();
         });
-        let mut session = spawn(settings(broker.port, Protocol::V5));
+        let mut session = spawn(settings(broker.port, MqttVersion::V5));
         let reason = unreachable(&mut session).await;
         assert!(reason.contains(expected), "{reason}");
     }
@@ -189,7 +189,7 @@ async fn a_refused_connection_of_3_1_1_reports_the_remedy() {
     ];
     for (code, expected) in cases {
         broker.script(|script| script.connack = Some(code));
-        let mut session = spawn(settings(broker.port, Protocol::V311));
+        let mut session = spawn(settings(broker.port, MqttVersion::V311));
         let reason = unreachable(&mut session).await;
         assert!(reason.contains(expected), "{reason}");
     }
@@ -204,7 +204,7 @@ async fn a_disconnect_of_the_broker_names_its_code_whatever_it_is() {
         (0xEE, false, "ended the connection (unlisted (0xEE))"),
     ];
     for (code, taken_over, expected) in cases {
-        let mut session = spawn(settings(broker.port, Protocol::V5));
+        let mut session = spawn(settings(broker.port, MqttVersion::V5));
         let _connection = connected(&mut session).await.connection;
         broker.disconnect(code);
         let (reason, was_taken_over, _) = disconnected(&mut session).await;
@@ -217,7 +217,7 @@ async fn a_disconnect_of_the_broker_names_its_code_whatever_it_is() {
 async fn a_packet_limit_that_no_state_fits_into_is_named() {
     let broker = ScriptedBroker::start("").await;
     broker.script(|script| script.connack_properties = vec![0x27, 0, 0, 0, 100]);
-    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut session = spawn(settings(broker.port, MqttVersion::V5));
     let reason = unreachable(&mut session).await;
     assert!(reason.contains("takes packets of at most 100 bytes"), "{reason}");
 }
@@ -227,7 +227,7 @@ async fn a_packet_limit_that_no_state_fits_into_is_named() {
 async fn a_broker_that_closes_on_a_message_is_not_called_a_second_client() {
     let broker = ScriptedBroker::start("").await;
     broker.on_publish(|_| Reply::Close);
-    for protocol in [Protocol::V5, Protocol::V311] {
+    for protocol in [MqttVersion::V5, MqttVersion::V311] {
         let mut session = spawn(settings(broker.port, protocol));
         let mut last = String::new();
         for _ in 0..3 {
@@ -245,7 +245,7 @@ async fn a_broker_that_closes_on_a_message_is_not_called_a_second_client() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_closes_idle_connections_may_have_a_second_client() {
     let broker = ScriptedBroker::start("").await;
-    let mut session = spawn(settings(broker.port, Protocol::V5));
+    let mut session = spawn(settings(broker.port, MqttVersion::V5));
     let mut last = String::new();
     for _ in 0..3 {
         let _connection = connected(&mut session).await.connection;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::config::MqttVersion;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{SessionEvent, SessionSettings};
 use tempfile::TempDir;
@@ -21,7 +21,7 @@ async fn broker(ca: &Ca, certificate: Certified, extra: &str) -> Mosquitto {
 }
 
 fn trusting(port: u16, ca_file: PathBuf) -> SessionSettings {
-    let mut settings = settings(port, Protocol::V5);
+    let mut settings = settings(port, MqttVersion::V5);
     settings.mqtt.broker.tls = true;
     settings.mqtt.ca_file = Some(ca_file);
     settings
@@ -56,7 +56,7 @@ async fn a_broker_with_a_private_ca_is_trusted_by_its_file() {
     let broker = broker(&ca, Certified::of(&["127.0.0.1"]), "").await;
     connects(trusting(broker.port, ca.file())).await;
     let mut v311 = trusting(broker.port, ca.file());
-    v311.mqtt.protocol = Protocol::V311;
+    v311.mqtt.protocol = MqttVersion::V311;
     connects(v311).await;
 }
 
@@ -94,7 +94,7 @@ async fn a_certificate_of_x509_version_1_is_reported_with_its_remedy() {
 async fn tls_and_plain_mixed_up_are_reported() {
     let ca = Ca::new();
     let secure = broker(&ca, Certified::of(&["127.0.0.1"]), "").await;
-    let reason = refused(settings(secure.port, Protocol::V5)).await;
+    let reason = refused(settings(secure.port, MqttVersion::V5)).await;
     assert!(reason.contains("mqtts://"), "{reason}");
     let plain = Mosquitto::start("").await;
     let reason = refused(trusting(plain.port, ca.file())).await;

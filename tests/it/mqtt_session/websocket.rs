@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gsdk2mqtt::config::Protocol;
+use gsdk2mqtt::config::MqttVersion;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{Publish, RetainHandling, SessionEvent, SessionSettings};
 use tempfile::TempDir;
@@ -38,7 +38,7 @@ async fn broker(tls: Option<&Ca>) -> (Mosquitto, u16) {
     (broker, port)
 }
 
-fn over(port: u16, path: &str, protocol: Protocol) -> SessionSettings {
+fn over(port: u16, path: &str, protocol: MqttVersion) -> SessionSettings {
     let mut settings = settings(port, protocol);
     settings.mqtt.broker.path = Some(path.to_owned());
     settings
@@ -81,18 +81,18 @@ async fn refused(settings: SessionSettings) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_is_used_over_websocket_plain_and_with_tls() {
     let (_broker, port) = broker(None).await;
-    is_used(over(port, "/mqtt", Protocol::V5)).await;
-    is_used(over(port, "/mqtt", Protocol::V311)).await;
+    is_used(over(port, "/mqtt", MqttVersion::V5)).await;
+    is_used(over(port, "/mqtt", MqttVersion::V311)).await;
     let ca = Ca::new();
     let (_broker, port) = broker(Some(&ca)).await;
-    is_used(secure(over(port, "/", Protocol::V5), &ca)).await;
-    is_used(secure(over(port, "/mqtt", Protocol::V311), &ca)).await;
+    is_used(secure(over(port, "/", MqttVersion::V5), &ca)).await;
+    is_used(secure(over(port, "/mqtt", MqttVersion::V311), &ca)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_over_websocket_reconnects_after_a_kill_and_has_its_last_will() {
     let (mut broker, port) = broker(None).await;
-    let mut session = spawn(over(port, "/mqtt", Protocol::V5));
+    let mut session = spawn(over(port, "/mqtt", MqttVersion::V5));
     let _first = connected(&mut session).await.connection;
     broker.kill();
     let is_lost = |event| matches!(event, SessionEvent::Disconnected { .. }).then_some(());
@@ -143,7 +143,7 @@ async fn a_server_that_insists_on_alpn_and_the_hosts_name_gets_both_or_is_report
     let demands = || Demands { alpn: b"mqtt", name: "localhost" };
     let port = front(&ca, broker.port, demands()).await;
     let offering = |names: &[&str], port| {
-        let mut settings = secure(settings(port, Protocol::V5), &ca);
+        let mut settings = secure(settings(port, MqttVersion::V5), &ca);
         settings.mqtt.alpn = names.iter().map(|&name| name.to_owned()).collect();
         settings
     };
@@ -195,7 +195,7 @@ async fn an_address_without_mqtt_over_websocket_is_reported_with_the_remedy() {
         (plain.port, "mqtt:// if it is a port without WebSocket"),
         (with_tls, "wss:// if it uses TLS"),
     ] {
-        let settings = over(port, "/mqtt", Protocol::V5);
+        let settings = over(port, "/mqtt", MqttVersion::V5);
         let limits = gsdk2mqtt::mqtt::SessionLimits {
             connect_deadline: Duration::from_secs(2),
             ..settings.limits
@@ -205,7 +205,7 @@ async fn an_address_without_mqtt_over_websocket_is_reported_with_the_remedy() {
         assert!(reason.contains("mqtt.url"), "{reason}");
         assert!(!reason.contains('\n'), "{reason}");
     }
-    let reason = refused(secure(over(plain.port, "/mqtt", Protocol::V5), &ca)).await;
+    let reason = refused(secure(over(plain.port, "/mqtt", MqttVersion::V5), &ca)).await;
     assert!(reason.contains("write ws://"), "{reason}");
 }
 

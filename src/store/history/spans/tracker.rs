@@ -55,7 +55,7 @@ impl Tracker {
 
     /// The rows are written.
     pub(crate) fn written(&mut self) {
-        // The first ones are as many as there are devices.
+        // Gives the memory back: the first rows are as many as there are devices.
         self.rows = Vec::new();
     }
 

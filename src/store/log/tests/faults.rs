@@ -3,7 +3,7 @@
 use std::sync::mpsc::SyncSender;
 
 use super::*;
-use crate::store::Tail;
+use crate::store::LogReader;
 use crate::store::history::LogChange;
 
 /// A log of three batches in small segments, killed.
@@ -91,10 +91,10 @@ fn a_segment_that_the_history_has_not_read_is_kept() {
 fn the_tail_reads_every_event_once_across_segments() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = with_segments_of(150, created(dir.path()));
-    let mut tail = Tail::new(dir.path().to_owned(), Position::default());
+    let mut tail = LogReader::new(dir.path().to_owned(), Position::default());
     assert!(!tail.skip_removed().unwrap());
     let mut ids = Vec::new();
-    let mut read = |tail: &mut Tail, current| {
+    let mut read = |tail: &mut LogReader, current| {
         loop {
             let mut changes = Vec::new();
             tail.read(current, &mut changes).unwrap();

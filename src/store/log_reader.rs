@@ -14,14 +14,14 @@ const CHUNK: usize = 256 << 10;
 
 /// A reader of the log.
 #[derive(Debug)]
-pub struct Tail {
+pub struct LogReader {
     dir: PathBuf,
     position: Position,
     file: Option<File>,
     buffer: Vec<u8>,
 }
 
-impl Tail {
+impl LogReader {
     /// Reads from this position on.
     pub fn new(dir: PathBuf, position: Position) -> Self {
         Self { dir, position, file: None, buffer: Vec::new() }
