@@ -16,7 +16,7 @@ const UNASSIGNED_FOR: Duration = Duration::from_secs(60);
 const UNASSIGNED_MAX: usize = 8_192;
 /// Statuses of unknown devices that are held until it is known whose they are.
 const HELD_MAX: usize = 8_192;
-/// Of one device, so that one that connects often leaves room for others; the oldest is dropped.
+/// Statuses held for one device. Beyond that its oldest one is dropped, not those of other devices.
 const HELD_OF_DEVICE_MAX: usize = 64;
 
 /// The destination of a status.

@@ -128,11 +128,11 @@ impl HistoryWriter {
         status: &mut HistoryStatus,
     ) -> Result<(), Error> {
         self.open(now)?;
-        let Some((database, tail)) = &mut self.open else { return Ok(()) };
+        let Some((database, log_reader)) = &mut self.open else { return Ok(()) };
         self.span_writer.write(database, now)?;
         loop {
             let written = match current {
-                Some(current) => write_batch(database, tail, current)?,
+                Some(current) => write_batch(database, log_reader, current)?,
                 None => 0,
             };
             for _ in 0..TRIM_STEPS + written / BLOCK_EVENTS_MAX {
@@ -163,7 +163,7 @@ impl HistoryWriter {
 
     /// The log is read to its end, and another replaces it, in which these events wait.
     pub(crate) fn finish_log(&mut self, waiting: &BTreeSet<u64>) {
-        let Some((database, tail)) = &mut self.open else { return };
+        let Some((database, log_reader)) = &mut self.open else { return };
         // The next reader starts with the other log, and does not take the removal of this one for
         // a gap.
         let finished = database
@@ -175,7 +175,7 @@ impl HistoryWriter {
             let error = error.with_cause();
             tracing::warn!(error, "history: checkpoint failed; a power cut may remove events");
         }
-        *tail = LogReader::new(self.log.clone(), Position::default());
+        *log_reader = LogReader::new(self.log.clone(), Position::default());
     }
 
     /// Continues in an empty file where the open one was removed, or in the one that has taken its
@@ -210,19 +210,19 @@ impl HistoryWriter {
         mut database: Database,
         now: Moment,
     ) -> Result<&mut (Database, LogReader), Error> {
-        let mut tail = LogReader::new(self.log.clone(), database.position());
-        if tail.skip_removed()? {
+        let mut log_reader = LogReader::new(self.log.clone(), database.position());
+        if log_reader.skip_removed()? {
             let from = self.failing.map_or(now, |(_, since)| since);
-            database.mark_gap(from, now, tail.position())?;
+            database.mark_gap(from, now, log_reader.position())?;
         }
-        Ok(self.open.insert((database, tail)))
+        Ok(self.open.insert((database, log_reader)))
     }
 
     /// The log was replaced by another.
     pub(crate) fn reopen(&mut self, gap: &StoreGap, now: Moment, status: &mut HistoryStatus) {
         self.open = None;
-        let marked = self.open(now).and_then(|(database, tail)| {
-            database.mark_gap(gap.from, gap.to, tail.position())?;
+        let marked = self.open(now).and_then(|(database, log_reader)| {
+            database.mark_gap(gap.from, gap.to, log_reader.position())?;
             database.drop_unknown(&gap.waiting)
         });
         if let Err(error) = marked {
@@ -235,7 +235,7 @@ impl HistoryWriter {
 /// second costs less than several: most of its cost is the index pages that it changes.
 fn write_batch(
     database: &mut Database,
-    tail: &mut LogReader,
+    log_reader: &mut LogReader,
     current: u32,
 ) -> Result<usize, Error> {
     let (start, mut written) = (database.position(), 0);
@@ -243,15 +243,15 @@ fn write_batch(
     let mut changes = Vec::new();
     while written < BATCH_CHANGES_MIN {
         changes.clear();
-        tail.read(current, &mut changes)?;
+        log_reader.read(current, &mut changes)?;
         if changes.is_empty() {
             break;
         }
         batch.apply(&changes)?;
         written += changes.len();
     }
-    if tail.position() != start {
-        batch.commit(tail.position())?;
+    if log_reader.position() != start {
+        batch.commit(log_reader.position())?;
     }
     Ok(written)
 }

@@ -9,7 +9,7 @@ use crate::payload::Subject;
 
 /// The subjects whose first event may be sent.
 #[derive(Debug, Default)]
-pub(super) struct ReadySubjects {
+pub(crate) struct ReadySubjects {
     /// By gateway, of which the bridge has none, and by the ID of that event.
     subjects: BTreeMap<Option<GatewayName>, BTreeMap<u64, Subject>>,
     /// Whose turn was the last one.
@@ -17,12 +17,12 @@ pub(super) struct ReadySubjects {
 }
 
 impl ReadySubjects {
-    pub(super) fn insert(&mut self, subject: Subject, first_id: u64) {
+    pub(crate) fn insert(&mut self, subject: Subject, first_id: u64) {
         let gateway = subject.gateway().cloned();
         self.subjects.entry(gateway).or_default().insert(first_id, subject);
     }
 
-    pub(super) fn remove(&mut self, subject: &Subject, first_id: u64) {
+    pub(crate) fn remove(&mut self, subject: &Subject, first_id: u64) {
         let gateway = subject.gateway().cloned();
         if let Some(subjects) = self.subjects.get_mut(&gateway) {
             subjects.remove(&first_id);
@@ -33,7 +33,7 @@ impl ReadySubjects {
     }
 
     /// Takes the next one.
-    pub(super) fn pop(&mut self) -> Option<Subject> {
+    pub(crate) fn pop(&mut self) -> Option<Subject> {
         let mut later = self.subjects.range((Excluded(&self.last), Unbounded));
         let gateway = later.next().or_else(|| self.subjects.first_key_value())?.0.clone();
         let subjects = self.subjects.get_mut(&gateway)?;
@@ -46,12 +46,12 @@ impl ReadySubjects {
     }
 
     /// The one with the oldest event, and its ID.
-    pub(super) fn oldest(&self) -> Option<(u64, &Subject)> {
+    pub(crate) fn oldest(&self) -> Option<(u64, &Subject)> {
         let firsts = self.subjects.values().filter_map(BTreeMap::first_key_value);
         firsts.map(|(&first_id, subject)| (first_id, subject)).min()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.subjects.is_empty()
     }
 }

@@ -62,7 +62,7 @@ impl Waiting {
 
     /// The bytes that its content takes in memory.
     #[cfg(test)]
-    pub(super) fn memory_len(&self) -> usize {
+    pub(crate) fn memory_len(&self) -> usize {
         match &self.content {
             WaitingContent::Plain(event) => event.payload.len(),
             WaitingContent::Compressed { bytes, .. } => bytes.len(),
