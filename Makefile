@@ -23,7 +23,7 @@ help:
 	@echo "make test-simulator-node  a client in Node against the simulated gateway (needs npm)"
 	@echo "make test-image  the container image, built and run (needs root, podman, runc and debootstrap)"
 	@echo "make test-page   the status page in headless Chromium (needs chromium and npm)"
-	@echo "make test-root   the tests of a full and of a read-only disk (need root to mount one)"
+	@echo "make test-root   the tests of full, read-only and hanging disks (need root to mount one)"
 	@echo "make test-schema the AsyncAPI document against the official schema (needs npm)"
 	@echo "make lint        rustfmt, clippy, cargo-deny and lint-deploy; warnings are errors"
 	@echo "make lint-deploy linters of scripts, workflows, image recipes, manifests and rules"

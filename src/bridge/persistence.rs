@@ -249,6 +249,9 @@ impl Persistence {
         directory: &Directory,
         clearing: impl Iterator<Item = &'a String>,
     ) -> Result<Log, StoreError> {
+        if matches!(self.log, LogState::Failed { .. }) {
+            self.dir.check_answers()?;
+        }
         if !self.dir.is_in_place() {
             // Another directory is at its path now, and may have a log that was never read.
             self.dir = StateDir::lock(&self.settings.state_dir)?;
@@ -295,10 +298,8 @@ impl Persistence {
 
     /// Reads the state of the history; returns whether it has changed.
     pub(crate) fn check_history(&mut self) -> bool {
-        let status = self.recorder.status();
-        let changed = !Arc::ptr_eq(&status, &self.history);
-        self.history = status;
-        changed
+        let before = std::mem::replace(&mut self.history, self.recorder.status());
+        !Arc::ptr_eq(&before, &self.history)
     }
 
     /// Looks whether the disk answers; logs a change.

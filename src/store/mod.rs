@@ -2,6 +2,7 @@
 //! last states of devices, and what else a restart needs; the outbox has the waiting events in
 //! memory; the recorder's thread copies all events from the log to the history, with availability.
 
+mod disk_probe;
 mod error;
 mod event;
 pub mod history;

@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
+use super::disk_probe::DiskProbe;
 
 /// Only the service can read its files.
 const MODE: u32 = 0o700;
@@ -25,6 +26,7 @@ const EARLIER_PREFIX: &str = "log-";
 pub(crate) struct StateDir {
     path: PathBuf,
     lock: File,
+    probe: DiskProbe,
 }
 
 impl StateDir {
@@ -56,12 +58,23 @@ impl StateDir {
             .and_then(|()| lock.write_all(pid.as_bytes()))
             .map_err(StoreError::io("writing", &file))?;
         create_dir(&path.join(LOG))?;
-        Ok(Self { path: path.to_owned(), lock })
+        Ok(Self { path: path.to_owned(), lock, probe: DiskProbe::default() })
     }
 
     /// The log's folder.
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join(LOG)
+    }
+
+    /// Fails if the disk does not answer. Waits for it a second at most.
+    pub(crate) fn check_answers(&mut self) -> Result<(), StoreError> {
+        if self.probe.answers(&self.path)? {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(StoreError::Failed(format!(
+            "the disk of {path} does not answer; check the disk or the network file system"
+        )))
     }
 
     /// Whether the directory at its path is still the locked one.

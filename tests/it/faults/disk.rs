@@ -34,6 +34,23 @@ impl Disk {
         Self(path.to_owned())
     }
 
+    /// A file system of a disk, which can hang; `image` is the disk.
+    fn ext4_on(path: &Path, image: &Path) -> Self {
+        std::fs::create_dir_all(path).unwrap();
+        std::fs::File::create(image).unwrap().set_len(16 << 20).unwrap();
+        let (shown, image) = (path.to_str().unwrap(), image.to_str().unwrap());
+        assert!(run("mkfs.ext4", &["-q", image]));
+        let mounted = run("mount", &["-o", "loop", image, shown]);
+        assert!(mounted, "mounting {image} on {shown} failed; run this test as root");
+        Self(path.to_owned())
+    }
+
+    /// From now on it does not answer.
+    fn hang(&self) -> Hanging<'_> {
+        assert!(run("fsfreeze", &["-f", self.0.to_str().unwrap()]));
+        Hanging(self)
+    }
+
     /// Remounted with these options.
     fn remount(&self, options: &str) -> bool {
         run("mount", &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()])
@@ -60,6 +77,15 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily: the bridge of a failed test may still have files open.
         run("umount", &["-l", self.0.to_str().unwrap()]);
+    }
+}
+
+/// A disk that hangs; dropped, it answers again. Until then its processes cannot be killed.
+struct Hanging<'a>(&'a Disk);
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        run("fsfreeze", &["-u", self.0.0.to_str().unwrap()]);
     }
 }
 
@@ -153,6 +179,45 @@ async fn a_full_disk_is_reported_and_recovered_from_once_there_is_space() {
     reads(&bridge, "gsdk_store_ok", 1.0, HEALED_WITHIN, "full disk: room again, until healed")
         .await;
     assert_eq!(warnings(8).await, serde_json::json!([]));
+    goes_on(&mut bridge, &watcher, &simulator).await;
+    check_chains(&watcher);
+    drop(bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, to mount a file system: make test-root"]
+async fn a_full_disk_that_then_hangs_holds_nothing_up() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(40).await;
+    let setup = Setup::new(broker.port, "").gateway("lobby", &simulator, "");
+    let setup = setup.environment("RUST_LOG", "gsdk2mqtt=debug");
+    let image = setup.state_dir().with_extension("image");
+    let disk = Disk::ext4_on(&setup.state_dir(), &image);
+    let mut bridge = setup.start();
+    ready(&bridge, PATIENCE, "hanging disk: the start, until ready").await;
+    disk.fill();
+    simulator.control().storm(Storm::of(2_000)).await.unwrap();
+    within(PATIENCE, "hanging disk: until store_failed is reported", async || {
+        reported(&watcher, "store_failed")
+    })
+    .await;
+    let hanging = disk.hang();
+    // Twice, as the second attempt finds that the first has not ended.
+    for attempt in ["first", "second"] {
+        let aim = format!("hanging disk: until the {attempt} attempt is over");
+        let attempts = bridge.log().matches("does not answer").count();
+        within(HEALED_WITHIN, &aim, async || {
+            (bridge.log().matches("does not answer").count() > attempts).then_some(())
+        })
+        .await;
+        happens(&watcher, &simulator, None).await;
+    }
+    let (_, body) = bridge.get("/readyz").await;
+    assert!(body.contains("store_in_memory") && body.contains("does not answer"), "{body}");
+    drop(hanging);
+    disk.make_room();
+    reads(&bridge, "gsdk_store_ok", 1.0, HEALED_WITHIN, "hanging disk: until healed").await;
     goes_on(&mut bridge, &watcher, &simulator).await;
     check_chains(&watcher);
     drop(bridge);
