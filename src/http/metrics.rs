@@ -20,7 +20,8 @@ use super::socket::Truncated;
 use super::{App, HttpSettings, unavailable};
 use crate::config::DeviceSeries;
 use crate::metrics::{
-    GatewayMeasures, Values, device_columns, gateways_text, info_head, info_text, masters_text,
+    CountsRow, GatewayMeasures, Row, SecondsRow, StateRow, gateways_text, info_head, info_text,
+    masters_text,
 };
 use crate::task::{self, catch_panic};
 
@@ -106,8 +107,10 @@ impl SeriesWriter {
     async fn write(&self) -> Result<(), WriteError> {
         for &group in &self.settings.groups {
             match group {
+                DeviceSeries::State => self.rows::<StateRow>().await?,
+                DeviceSeries::Seconds => self.rows::<SecondsRow>().await?,
+                DeviceSeries::Counts => self.rows::<CountsRow>().await?,
                 DeviceSeries::Info => self.info().await?,
-                group => self.values(group).await?,
             }
         }
         Ok(())
@@ -122,20 +125,18 @@ impl SeriesWriter {
         Ok(())
     }
 
-    /// Prometheus text has one family after the other, so the group's values of all devices are
-    /// kept until the last family is written.
-    async fn values(&self, group: DeviceSeries) -> Result<(), WriteError> {
+    /// Prometheus text has one family after the other, so what the group's series need of all
+    /// devices is kept until the last one is written.
+    async fn rows<R: Row>(&self) -> Result<(), WriteError> {
         let mut all = Vec::new();
         let mut chunks = self.settings.event_loop.devices(&self.gateways);
         while let Some(chunk) = chunks.next().await? {
-            let values: Vec<_> =
-                chunk.devices.iter().map(|device| Values::new(group, device)).collect();
-            all.push((chunk.gateway, values));
+            all.push((chunk.gateway, chunk.devices.iter().map(R::new).collect::<Vec<_>>()));
         }
-        for column in device_columns(group) {
-            self.send(column.head()).await?;
-            for (gateway, values) in &all {
-                self.send(column.text(&gateway.name, values)).await?;
+        for series in R::SERIES {
+            self.send(series.head()).await?;
+            for (gateway, rows) in &all {
+                self.send(series.text(&gateway.name, rows)).await?;
             }
         }
         Ok(())

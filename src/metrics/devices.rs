@@ -4,143 +4,158 @@
 use std::fmt::{Display, Write};
 
 use super::text::{Family, Thousandths, begin, end, label, number};
-use crate::config::DeviceSeries;
-use crate::fleet::{DeviceMeasures, DeviceState};
-use crate::ids::{DeviceId, GatewayName};
+use crate::fleet::{Counts, DeviceMeasures, DeviceState, Observed, Status};
+use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::GatewayEntry;
 
-/// The most families of a group.
-const FAMILIES_MAX: usize = 5;
 /// The usual bytes of a sample after its name and its gateway.
 const SAMPLE_BYTES: usize = 40;
 
-/// A device's values of one group, small enough to keep for each of 100,000 devices.
-#[derive(Clone, Copy, Debug)]
-pub struct Values {
-    device_id: DeviceId,
-    /// In the order of the group's families, or [`ABSENT`].
-    values: [i64; FAMILIES_MAX],
-}
+/// What one group of series needs of a device, as a scrape keeps it for each of 100,000 devices.
+pub trait Row: Sized + 'static {
+    /// The group's series.
+    const SERIES: &'static [Series<Self>];
 
-const ABSENT: i64 = i64::MIN;
+    fn new(device: &DeviceMeasures) -> Self;
 
-/// One device series: its value, if there is one.
-struct DeviceFamily {
-    family: Family,
-    value: fn(&DeviceMeasures) -> Option<Thousandths>,
-}
-
-const fn device(
-    kind: &'static str,
-    name: &'static str,
-    help: &'static str,
-    value: fn(&DeviceMeasures) -> Option<Thousandths>,
-) -> DeviceFamily {
-    DeviceFamily { family: Family { name, kind, help }, value }
-}
-
-#[rustfmt::skip]
-static STATE: [DeviceFamily; 5] = [
-    device("gauge", "gsdk_device_connected",
-        "Whether the device is connected (1) or not (0); absent while that is unknown.",
-        |device| device.state.connected.map(|connected| Thousandths::whole(u64::from(connected)))),
-    device("gauge", "gsdk_device_status",
-        "The device's status as its number on the wire; absent while that is unknown.",
-        |device| device.state.status.map(|status| Thousandths(i64::from(status.code()) * 1000))),
-    device("gauge", "gsdk_device_managed",
-        "Whether the device is in the gateway's list.",
-        |device| Some(Thousandths::whole(u64::from(device.state.managed)))),
-    device("gauge", "gsdk_device_expected",
-        "Whether the device should be connected: it is listed, configured, or kept by a command.",
-        |device| Some(Thousandths::whole(u64::from(device.state.expected)))),
-    device("gauge", "gsdk_device_since_timestamp_seconds",
-        "When the present or last known value of connected began, by the bridge's clock.",
-        |device| device.known.map(|known| Thousandths(known.since.millis()))),
-];
-
-#[rustfmt::skip]
-static SECONDS: [DeviceFamily; 2] = [
-    device("counter", "gsdk_device_connected_seconds_total",
-        "Of the observed time, how long the device was connected.",
-        |device| Some(Thousandths(device.observed.connected_ms))),
-    device("counter", "gsdk_device_observed_seconds_total",
-        "How long the device was observed.",
-        |device| Some(Thousandths(device.observed.observed_ms))),
-];
-
-#[rustfmt::skip]
-static COUNTS: [DeviceFamily; 3] = [
-    device("counter", "gsdk_device_connects_total",
-        "Events connected.",
-        |device| Some(Thousandths::whole(device.counts.connects))),
-    device("counter", "gsdk_device_disconnects_total",
-        "Events disconnected.",
-        |device| Some(Thousandths::whole(device.counts.disconnects))),
-    device("counter", "gsdk_device_connect_failures_total",
-        "Failed and refused attempts to connect, repeats among them.",
-        |device| Some(Thousandths::whole(device.counts.connect_failures))),
-];
-
-static INFO: Family = Family {
-    name: "gsdk_device_info",
-    kind: "gauge",
-    help: "Always 1; the labels describe the device.",
-};
-
-fn families(group: DeviceSeries) -> &'static [DeviceFamily] {
-    match group {
-        DeviceSeries::State => &STATE,
-        DeviceSeries::Seconds => &SECONDS,
-        DeviceSeries::Counts => &COUNTS,
-        DeviceSeries::Info => &[],
-    }
-}
-
-impl Values {
-    /// The group's values of a device.
-    pub fn new(group: DeviceSeries, device: &DeviceMeasures) -> Self {
-        let mut values = [ABSENT; FAMILIES_MAX];
-        for (value, family) in values.iter_mut().zip(families(group)) {
-            *value = (family.value)(device).map_or(ABSENT, |value| value.0);
-        }
-        Self { device_id: device.state.device_id, values }
-    }
-}
-
-/// The group's series, in the order of the values.
-pub fn device_columns(group: DeviceSeries) -> impl Iterator<Item = Column> {
-    families(group).iter().enumerate().map(|(at, device)| Column { at, family: &device.family })
+    fn device_id(&self) -> DeviceId;
 }
 
 /// One series of all devices.
-pub struct Column {
-    at: usize,
-    family: &'static Family,
+pub struct Series<R> {
+    family: Family,
+    value: fn(&R) -> Option<Thousandths>,
 }
 
-impl Column {
+impl<R: Row> Series<R> {
+    const fn new(
+        kind: &'static str,
+        name: &'static str,
+        help: &'static str,
+        value: fn(&R) -> Option<Thousandths>,
+    ) -> Self {
+        Self { family: Family { name, kind, help }, value }
+    }
+
     /// `# HELP` and `# TYPE`.
     pub fn head(&self) -> String {
         self.family.head()
     }
 
     /// The samples of these devices of a gateway.
-    pub fn text(&self, gateway: &GatewayName, values: &[Values]) -> String {
+    pub fn text(&self, gateway: &GatewayName, rows: &[R]) -> String {
         let mut before = String::new();
         begin(&mut before, self.family.name, &before_id(gateway));
-        let mut text = String::with_capacity(values.len() * (before.len() + SAMPLE_BYTES));
-        for Values { device_id, values } in values {
-            let Some(value) = values.get(self.at).filter(|value| **value != ABSENT) else {
-                continue;
-            };
+        let mut text = String::with_capacity(rows.len() * (before.len() + SAMPLE_BYTES));
+        for row in rows {
+            let Some(value) = (self.value)(row) else { continue };
             text.push_str(&before);
-            number(&mut text, u64::from(device_id.get()));
+            number(&mut text, u64::from(row.device_id().get()));
             text.push('"');
-            end(&mut text, Thousandths(*value));
+            end(&mut text, value);
         }
         text
     }
 }
+
+/// The group `state`.
+#[derive(Debug)]
+pub struct StateRow {
+    device_id: DeviceId,
+    connected: Option<bool>,
+    status: Option<Status>,
+    managed: bool,
+    expected: bool,
+    since: Option<Moment>,
+}
+
+impl Row for StateRow {
+    #[rustfmt::skip]
+    const SERIES: &'static [Series<Self>] = &[
+        Series::new("gauge", "gsdk_device_connected",
+            "Whether the device is connected (1) or not (0); absent while that is unknown.",
+            |device| device.connected.map(|connected| Thousandths::whole(u64::from(connected)))),
+        Series::new("gauge", "gsdk_device_status",
+            "The device's status as its number on the wire; absent while that is unknown.",
+            |device| device.status.map(|status| Thousandths(i64::from(status.code()) * 1000))),
+        Series::new("gauge", "gsdk_device_managed",
+            "Whether the device is in the gateway's list.",
+            |device| Some(Thousandths::whole(u64::from(device.managed)))),
+        Series::new("gauge", "gsdk_device_expected",
+            "Whether the device should be connected: it is listed, configured, or kept by a command.",
+            |device| Some(Thousandths::whole(u64::from(device.expected)))),
+        Series::new("gauge", "gsdk_device_since_timestamp_seconds",
+            "When the present or last known value of connected began, by the bridge's clock.",
+            |device| device.since.map(|since| Thousandths(since.millis()))),
+    ];
+
+    fn new(DeviceMeasures { state, known, .. }: &DeviceMeasures) -> Self {
+        let &DeviceState { device_id, connected, status, managed, expected, .. } = state;
+        let since = known.map(|known| known.since);
+        Self { device_id, connected, status, managed, expected, since }
+    }
+
+    fn device_id(&self) -> DeviceId {
+        self.device_id
+    }
+}
+
+/// The group `seconds`.
+#[derive(Debug)]
+pub struct SecondsRow(DeviceId, Observed);
+
+impl Row for SecondsRow {
+    #[rustfmt::skip]
+    const SERIES: &'static [Series<Self>] = &[
+        Series::new("counter", "gsdk_device_connected_seconds_total",
+            "Of the observed time, how long the device was connected.",
+            |Self(_, observed)| Some(Thousandths(observed.connected_ms))),
+        Series::new("counter", "gsdk_device_observed_seconds_total",
+            "How long the device was observed.",
+            |Self(_, observed)| Some(Thousandths(observed.observed_ms))),
+    ];
+
+    fn new(device: &DeviceMeasures) -> Self {
+        Self(device.state.device_id, device.observed)
+    }
+
+    fn device_id(&self) -> DeviceId {
+        self.0
+    }
+}
+
+/// The group `counts`.
+#[derive(Debug)]
+pub struct CountsRow(DeviceId, Counts);
+
+impl Row for CountsRow {
+    #[rustfmt::skip]
+    const SERIES: &'static [Series<Self>] = &[
+        Series::new("counter", "gsdk_device_connects_total",
+            "Events connected.",
+            |Self(_, counts)| Some(Thousandths::whole(counts.connects))),
+        Series::new("counter", "gsdk_device_disconnects_total",
+            "Events disconnected.",
+            |Self(_, counts)| Some(Thousandths::whole(counts.disconnects))),
+        Series::new("counter", "gsdk_device_connect_failures_total",
+            "Failed and refused attempts to connect, repeats among them.",
+            |Self(_, counts)| Some(Thousandths::whole(counts.connect_failures))),
+    ];
+
+    fn new(device: &DeviceMeasures) -> Self {
+        Self(device.state.device_id, device.counts)
+    }
+
+    fn device_id(&self) -> DeviceId {
+        self.0
+    }
+}
+
+static INFO: Family = Family {
+    name: "gsdk_device_info",
+    kind: "gauge",
+    help: "Always 1; the labels describe the device.",
+};
 
 /// A sample's labels up to the device's ID.
 fn before_id(gateway: &GatewayName) -> String {

@@ -11,6 +11,6 @@ mod store;
 mod text;
 
 pub use bridge::Metrics;
-pub use devices::{Column, Values, device_columns, info_head, info_text};
+pub use devices::{CountsRow, Row, SecondsRow, Series, StateRow, info_head, info_text};
 pub use gateways::{GatewayMeasures, MasterMeasures, gateways_text, masters_text};
 pub use store::StoreMetrics;
