@@ -4,7 +4,7 @@
 //! whenever its own values are valid.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize as _;
 
@@ -41,8 +41,9 @@ fn check_web_server(tree: &mut Tree<'_>) -> Option<String> {
     let (listen, metrics) = (http.child("listen"), http.child("metrics_listen"));
     let address = tree.read::<SocketAddr>(&listen, addresses::listen)?;
     let second = tree.read(&metrics, addresses::listen);
-    if second == Some(address) && address.port() != 0 {
-        tree.wrong(&metrics, format!("is the address of {listen} too; give it another port"));
+    if let Some(second) = second.filter(|second| overlap(*second, address)) {
+        let text = format!("{second} overlaps {listen}, which is {address}; give it another port");
+        tree.wrong(&metrics, text);
     }
     let anonymous = tree.read(&http.child("anonymous_from"), addresses::networks)?;
     let is_local = |network: &ipnet::IpNet| network.addr().is_loopback();
@@ -54,6 +55,16 @@ fn check_web_server(tree: &mut Tree<'_>) -> Option<String> {
          tokens, or name their networks in http.anonymous_from"
             .to_owned()
     })
+}
+
+/// Whether the two cannot be listened on at the same time. `[::]` takes the IPv4 addresses too.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes = |wide: IpAddr, ip: IpAddr| {
+        wide == ip || wide.is_unspecified() && (wide.is_ipv6() || ip.is_ipv4())
+    };
+    let (ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    let is_same_port = one.port() == other.port() && one.port() != 0;
+    is_same_port && (takes(ip, other_ip) || takes(other_ip, ip))
 }
 
 /// Reports keys that are set without the key that they need.

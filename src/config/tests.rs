@@ -234,6 +234,27 @@ fn a_master_is_discovered_unless_gateways_name_it() {
 }
 
 #[test]
+fn the_web_servers_two_addresses_do_not_overlap() {
+    for (listen, second, overlap) in [
+        ("127.0.0.1:23074", "0.0.0.0:23074", true),
+        ("0.0.0.0:23074", "10.0.0.7:23074", true),
+        ("127.0.0.1:23074", "[::]:23074", true),
+        ("[::]:23074", "0.0.0.0:23074", true),
+        ("[::1]:23074", "[::]:23074", true),
+        ("127.0.0.1:23074", "[::ffff:127.0.0.1]:23074", true),
+        ("127.0.0.1:23074", "10.0.0.7:23074", false),
+        ("[::1]:23074", "0.0.0.0:23074", false),
+        ("127.0.0.1:23074", "0.0.0.0:23075", false),
+        ("127.0.0.1:0", "0.0.0.0:0", false),
+    ] {
+        let set = [format!("http.listen={listen}"), format!("http.metrics_listen={second}")];
+        let result = loaded(GATEWAY, &[], &set.each_ref().map(String::as_str));
+        let found = result.map_or_else(|error| error.to_string(), |_| String::new());
+        assert_eq!(found.contains("http.metrics_listen: "), overlap, "{listen} {second}: {found}");
+    }
+}
+
+#[test]
 fn certificates_without_tls_are_a_warning() {
     let loaded = loaded(GATEWAY, &[], &["mqtt.ca_file=/ca.crt"]).unwrap();
     assert!(loaded.warnings[0].contains("mqtts://"), "{:?}", loaded.warnings);
