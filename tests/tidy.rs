@@ -38,7 +38,7 @@ const ARROWS: &[(&str, &str)] = &[
         "ids fleet payload topics store mqtt gsdk commands desired metrics http homeassistant \
          config net task",
     ),
-    ("doctor", "ids certificate fleet topics gsdk mqtt store config bridge net"),
+    ("doctor", "ids certificate fleet topics gsdk mqtt store config bridge http net"),
     ("schema", ""),
     ("demo", "*"),
     ("cli", "*"),

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 
 use super::Finding;
 use crate::config::{Loaded, Setting};
+use crate::http;
 use crate::net::file_problem;
 use crate::store::StateDir;
 
@@ -26,17 +27,12 @@ pub(crate) async fn examine(loaded: &Loaded) -> Vec<Finding> {
         )));
     }
     findings.push(state_dir(&config.state_dir));
-    let http = &config.http;
-    let second = http.metrics_listen.map(|address| ("http.metrics_listen", address));
-    for (key, address) in [("http.listen", http.listen)].into_iter().chain(second) {
+    let second = config.http.metrics_listen.map(|address| ("http.metrics_listen", address));
+    for (key, address) in [("http.listen", config.http.listen)].into_iter().chain(second) {
         findings.push(listen(key, address, holder.is_some()).await);
     }
     // Those of gateways and broker are read by their checks.
-    let mut files = loaded.files();
-    files.retain(|(setting, _)| setting.key.starts_with("http."));
-    for (setting, text) in unusable_files(&files).await {
-        findings.push(Finding::fail(text).about(&*setting.key));
-    }
+    findings.extend(http::file_problems(&config.http).await.into_iter().map(Finding::fail));
     findings
 }
 

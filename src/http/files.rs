@@ -121,6 +121,13 @@ impl Files {
     }
 }
 
+/// Why the files cannot be used, with what to do.
+pub(crate) async fn file_problems(http: &Http) -> Vec<String> {
+    let problems = watch::Sender::default();
+    Files::new(http, problems.clone()).read().await;
+    problems.borrow().clone()
+}
+
 /// What is wrong with a file, and what to do.
 fn unusable(key: &str, path: &Path, problem: impl std::fmt::Display) -> String {
     format!("the file {} {problem}; put it there, or correct {key}", path.display())

@@ -17,6 +17,7 @@ mod transport;
 
 pub(crate) use api::{AVAILABILITY_COLUMNS, csv};
 pub use connections::listen;
+pub(crate) use files::file_problems;
 pub use query::{BridgeStatus, DEVICES_PER_QUERY, DeviceIdRange, LoopClient, LoopQuery};
 
 use std::collections::BTreeSet;

@@ -114,6 +114,36 @@ async fn files_that_are_missing_or_do_not_fit_have_remedies() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_of_the_web_server_that_it_cannot_use_have_remedies() {
+    let (ca, gateway) = (Ca::new(), simulator(1).await);
+    let broker = Mosquitto::start("").await;
+    for name in ["one", "other"] {
+        ca.write(ca.folder(), name, Certified::of(&["bridge"]));
+    }
+    for (name, text) in [("empty", " \n"), ("tokens", "s3cret\n"), ("none.crt", "nonsense\n")] {
+        std::fs::write(ca.folder().join(name), text).unwrap();
+    }
+    let site = |tokens: &str, cert: &str, key: &str| {
+        let mut site = Site::plain(broker.port);
+        for (name, file) in [("token_file", tokens), ("cert_file", cert), ("key_file", key)] {
+            let path = ca.folder().join(file).display().to_string();
+            site.text += &format!("{name} = {path:?}\n");
+        }
+        site.gateway(&gateway, "")
+    };
+    for (tokens, cert, key, words, place) in [
+        ("empty", "one.crt", "one.key", "has no token", "http.token_file"),
+        ("nope", "one.crt", "one.key", "does not exist", "http.token_file"),
+        ("tokens", "none.crt", "one.key", "none.crt", "http.cert_file"),
+        ("tokens", "one.crt", "other.key", "is not the key of the certificate", "http.key_file"),
+        ("tokens", "one.crt", "one.crt", "holds no private key", "http.key_file"),
+    ] {
+        site(tokens, cert, key).check().await.fails(&[words], place);
+    }
+    site("tokens", "one.crt", "one.key").check().await.is_fine();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_of_qos_0_and_a_gateway_that_is_none_are_reported() {
     let (ca, gateway) = (Ca::new(), simulator(1).await);
     let broker = Mosquitto::start("max_qos 0").await;
