@@ -41,13 +41,25 @@ pub(crate) fn master_address<'de, D: Deserializer<'de>>(source: D) -> Result<Hos
     parsed(source, |text| host_and_port(text, MASTER_PORT))
 }
 
+/// Whether an address has a user name, a password or a query.
+fn may_hold_secret(text: &str) -> bool {
+    text.contains(['@', '?'])
+}
+
+/// A wrong address as messages have it: not quoted if it may hold a secret.
+fn quoted(text: &str) -> String {
+    if may_hold_secret(text) { "the value".to_owned() } else { format!("{text:?}") }
+}
+
 /// TLS is always used, so there is no scheme.
 fn host_and_port(text: &str, port_default: u16) -> Result<HostPort, String> {
     if text.contains("://") {
-        return Err(format!("{text:?} has a scheme; write host:port only, TLS is always used"));
+        let text = quoted(text);
+        return Err(format!("{text} has a scheme; write host:port only, TLS is always used"));
     }
     HostPort::parse(text, port_default).ok_or_else(|| {
-        format!("{text:?} is not an address; write host:port, as in \"192.168.0.2:{port_default}\"")
+        let text = quoted(text);
+        format!("{text} is not an address; write host:port, as in \"192.168.0.2:{port_default}\"")
     })
 }
 
@@ -58,8 +70,9 @@ where
     T: From<String>,
 {
     parsed(source, |text| {
-        let error = || format!("{text:?} is not a host name; write the name in the certificate");
-        HostPort::is_host(text).then(|| text.to_owned().into()).ok_or_else(error)
+        HostPort::is_host(text).then(|| text.to_owned().into()).ok_or_else(|| {
+            format!("{} is not a host name; write the name in the certificate", quoted(text))
+        })
     })
 }
 
@@ -71,7 +84,7 @@ pub(crate) fn hosts<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeSet<Str
             return Ok(host.to_lowercase());
         }
         let remedy = "write it as in \"doors.example.com\", without scheme, port and path";
-        Err(D::Error::custom(format!("{host:?} is not a host name; {remedy}")))
+        Err(D::Error::custom(format!("{} is not a host name; {remedy}", quoted(&host))))
     });
     hosts.collect()
 }
@@ -86,7 +99,8 @@ where
         let port = text.strip_prefix(':').and_then(|port| port.parse().ok());
         let everywhere = port.map(|port: u16| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
         everywhere.or_else(|| text.parse().ok()).map(T::from).ok_or_else(|| {
-            format!("{text:?} is not an address to listen on; write it as in \"127.0.0.1:9925\"")
+            let text = quoted(text);
+            format!("{text} is not an address to listen on; write it as in \"127.0.0.1:9925\"")
         })
     })
 }
@@ -97,7 +111,7 @@ pub(crate) fn networks<'de, D: Deserializer<'de>>(source: D) -> Result<BTreeSet<
         let address = || text.parse::<IpAddr>().map(IpNet::from);
         text.parse().or_else(|_| address()).map(|network: IpNet| network.trunc()).map_err(|_| {
             let remedy = "write it as in \"192.168.0.0/24\" or \"192.168.0.7\"";
-            D::Error::custom(format!("{text:?} is not a network or an address; {remedy}"))
+            D::Error::custom(format!("{} is not a network or an address; {remedy}", quoted(&text)))
         })
     });
     networks.collect()
@@ -124,13 +138,13 @@ impl fmt::Display for BrokerAddress {
     }
 }
 
-/// The broker's URL. One with a user name or password is refused and not quoted: URLs are logged,
-/// and the password has a key of its own.
+/// The broker's URL. One with a user name, a password or a query is refused and not quoted: URLs
+/// are logged, and the password has a key of its own.
 pub(crate) fn broker<'de, D: Deserializer<'de>>(source: D) -> Result<BrokerAddress, D::Error> {
     parsed(source, |text| {
-        if text.contains('@') {
-            return Err("contains a user name or password; move them to mqtt.username and \
-                        mqtt.password_file, and leave only mqtts://host:port"
+        if may_hold_secret(text) {
+            return Err("contains a user name or password, or a query; move them to \
+                        mqtt.username and mqtt.password_file, and leave only mqtts://host:port"
                 .to_owned());
         }
         parse_broker(text).ok_or_else(|| {
@@ -151,7 +165,6 @@ fn parse_broker(text: &str) -> Option<BrokerAddress> {
         None if websocket => (rest, WEBSOCKET_PATH),
         None => (rest.strip_suffix('/').unwrap_or(rest), ""),
     };
-    // No query: it may hold a secret, and URLs are logged.
     let is_path = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:%".contains(c);
     let at = HostPort::parse(host, port).filter(|_| path.chars().all(is_path))?;
     Some(BrokerAddress { tls, at, path: websocket.then(|| path.to_owned()) })
@@ -179,7 +192,8 @@ pub(crate) fn device_ip<'de, D: Deserializer<'de>>(
             |ip: &Ipv4Addr| !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast());
         let ip = text.parse().ok().filter(usable);
         ip.map(Some).ok_or_else(|| {
-            format!("{text:?} is not a device's IPv4 address; write it as in \"192.168.0.104\"")
+            let text = quoted(text);
+            format!("{text} is not a device's IPv4 address; write it as in \"192.168.0.104\"")
         })
     })
 }
