@@ -77,16 +77,19 @@ where
     parsed(source, |text| parse_duration(text, LEAST, MOST))
 }
 
-/// A duration, or `never`.
+/// A duration, or `never` in any case.
 pub(crate) fn duration_or_never<'de, D, const LEAST: u64, const MOST: u64>(
     source: D,
 ) -> Result<Option<Duration>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    parsed(source, |text| match text {
-        "never" => Ok(None),
-        text => parse_duration(text, LEAST, MOST).map(Some),
+    parsed(source, |text| {
+        if text.eq_ignore_ascii_case("never") {
+            return Ok(None);
+        }
+        let duration = parse_duration(text, LEAST, MOST).map(Some);
+        duration.map_err(|error| format!("{error}, or write \"never\""))
     })
 }
 
@@ -102,7 +105,8 @@ fn parse_duration(text: &str, least: u64, most: u64) -> Result<Duration, String>
     let days = jiff::SpanRelativeTo::days_are_24_hours();
     let duration =
         span.to_duration(days).map_err(|_| format!("{text:?} has no fixed length; {example}"))?;
-    let duration = Duration::try_from(duration).map_err(|_| format!("{text:?} is negative"))?;
+    let duration =
+        Duration::try_from(duration).map_err(|_| format!("{text:?} is negative; {example}"))?;
     let (least, most) = (Duration::from_secs(least), Duration::from_secs(most));
     if duration < least || duration > most {
         let (least, most) = (in_largest_unit(least), in_largest_unit(most));
@@ -271,7 +275,9 @@ mod tests {
         assert_eq!(long("3y"), Ok(Duration::from_secs(1_095 * DAY)));
         assert_eq!(long("90d"), Ok(Duration::from_secs(90 * DAY)));
         assert!(long("11y").unwrap_err().contains("4000d") && long("-1y").is_err());
-        assert_eq!(read_text(duration_or_never::<_, DAY, DAY>, "never"), Ok(None));
+        for never in ["never", "NEVER"] {
+            assert_eq!(read_text(duration_or_never::<_, DAY, DAY>, never), Ok(None));
+        }
         assert_eq!(in_largest_unit(Duration::from_secs(30 * DAY)), "30d");
         assert_eq!(in_largest_unit(Duration::from_secs(90)), "90s");
     }
