@@ -36,7 +36,7 @@ use signals::stop_signal;
 #[command(version, about, max_term_width = 100)]
 struct Cli {
     /// Format of the log on stderr; RUST_LOG sets its filter
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(long, global = true, value_enum, default_value_t, ignore_case = true)]
     log: log::LogFormat,
     #[command(subcommand)]
     command: CliCommand,

@@ -50,10 +50,10 @@ pub(crate) struct SimulateArgs {
     #[arg(long, default_value = "simulator-certs", value_name = "DIR")]
     pub certs: PathBuf,
     /// The content of the server certificate; the invalid ones are for tests of your client.
-    #[arg(long, value_enum, default_value = "both", value_name = "KIND")]
+    #[arg(long, value_enum, default_value = "both", value_name = "KIND", ignore_case = true)]
     pub certificate: CertificateKind,
     /// The keys of the certificates. RSA-2048, as of a real gateway, needs the openssl program.
-    #[arg(long, value_enum, default_value = "ecdsa", value_name = "KIND")]
+    #[arg(long, value_enum, default_value = "ecdsa", value_name = "KIND", ignore_case = true)]
     pub keys: Keys,
     /// A further address for the server certificate. May be given several times.
     #[arg(long, value_name = "ADDRESS")]
@@ -63,7 +63,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long)]
     pub manage: bool,
     /// The package names that are served: `gsdk` as V1.5 and later, `bare` as V1.4 and earlier.
-    #[arg(long, value_enum, default_value = "both", value_name = "AGE")]
+    #[arg(long, value_enum, default_value = "both", value_name = "AGE", ignore_case = true)]
     pub packages: Packages,
     /// Be more lenient than a real gateway: response headers of streams at once, several messages
     /// in one DATA frame, any number of HTTP/2 pings, sorted lists, searches that find everything.

@@ -199,7 +199,7 @@ fn forms(config: &Path, door: u32) {
     assert!(html.contains("<html lang=\"en\">") && !html.contains("<script"), "{html}");
     assert!(html.contains("&lt;b&gt;=1+1&lt;/b&gt;") && !html.contains("<b>=1"), "{html}");
 
-    let (_, csv, _) = text(config, &["--last", "1h", "--format", "csv"]);
+    let (_, csv, _) = text(config, &["--last", "1h", "--format", "CSV"]);
     let head = "\u{feff}gateway,device_id,name,start,end,label,period_s,connected_s,";
     assert!(csv.starts_with(head), "{csv}");
     assert!(csv.contains("\r\nlobby,7,<b>=1+1</b>,2") && csv.ends_with("\r\n"), "{csv}");
@@ -215,7 +215,7 @@ fn forms(config: &Path, door: u32) {
     assert!(table.contains("\navailability not observed\ngateways: not observed\n"), "{table}");
     assert!(!table.contains("0 %") && !table.contains("no outages"), "{table}");
 
-    let days = json(config, &["--last", "3d", "--bucket", "day", "--device", &door]);
+    let days = json(config, &["--last", "3d", "--bucket", "Day", "--device", &door]);
     assert!(days["availability"].as_array().unwrap().len() >= 3, "{days}");
     let below = json(config, &["--last", "1h", "--below", "50", "--gateway", "lobby"]);
     let ids: Vec<&Value> =

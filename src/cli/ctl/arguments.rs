@@ -118,7 +118,7 @@ pub(crate) enum AcceptFilterCommand {
     /// Accept every device, or (`off`) only those in the filter
     AllowAll {
         /// on or off
-        #[arg(value_parser = ["on", "off"], default_value = "on")]
+        #[arg(value_parser = ["on", "off"], default_value = "on", ignore_case = true)]
         enabled: String,
     },
 }
@@ -230,7 +230,8 @@ impl AcceptFilterCommand {
             Self::Add(devices) => (CommandName::FilterAdd, json!(devices)),
             Self::Remove(devices) => (CommandName::FilterRemove, json!(devices)),
             Self::AllowAll { enabled } => {
-                (CommandName::FilterAllowAll, json!({ "enabled": enabled == "on" }))
+                let enabled = enabled.eq_ignore_ascii_case("on");
+                (CommandName::FilterAllowAll, json!({ "enabled": enabled }))
             }
         }
     }

@@ -27,13 +27,13 @@ pub(crate) struct ReportArgs {
     #[command(flatten)]
     selected: Selected,
     /// One row for each door, or for each door and day or month
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, ignore_case = true)]
     bucket: BucketSize,
     /// Only doors with a lower availability than this, in percent
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     below: Option<f64>,
     /// The format of the report
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, ignore_case = true)]
     format: ReportFormat,
     /// The file to write; an existing file is replaced [default: stdout]
     #[arg(long, value_name = "FILE")]
