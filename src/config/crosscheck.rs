@@ -165,6 +165,16 @@ fn check_gateways(tree: &mut Tree<'_>) {
     }
 }
 
+/// Reports the keys that a table lacks, each with what to set.
+fn check_required(tree: &mut Tree<'_>, table: &KeyPath, keys: &[(&str, &str)]) {
+    let is_table = !tree.names(table).is_empty();
+    for (key, what) in keys.iter().map(|(key, what)| (table.child(key), what)) {
+        if is_table && !tree.is_set(&key) {
+            tree.wrong(&key, format!("is missing; set {what}"));
+        }
+    }
+}
+
 /// A gateway has either an address or a master.
 fn check_reach(
     tree: &mut Tree<'_>,
@@ -173,21 +183,16 @@ fn check_reach(
     behind: &mut Unique<(String, String)>,
 ) {
     let (master, id) = (gateway.child("master"), gateway.child("gateway_id"));
-    let is_table = !tree.names(gateway).is_empty();
     if !tree.is_set(&master) {
         if tree.is_set(&id) {
             tree.wrong(&id, format!("is set without {master}; set both or neither"));
             return;
         }
-        for (key, what) in [
-            ("address", "set the gateway's host:port, or master and gateway_id"),
-            ("ca_file", "set the ca.crt that the gateway made when it was installed"),
-        ] {
-            let key = gateway.child(key);
-            if is_table && !tree.is_set(&key) {
-                tree.wrong(&key, format!("is missing; {what}"));
-            }
-        }
+        let keys = [
+            ("address", "the gateway's host:port, or master and gateway_id"),
+            ("ca_file", "the ca.crt that the gateway made when it was installed"),
+        ];
+        check_required(tree, gateway, &keys);
         return;
     }
     for key in ["address", "ca_file", "server_name", "queue_size"] {
@@ -223,6 +228,13 @@ fn check_master(
     gateways: &KeyPath,
     behind: &Unique<(String, String)>,
 ) {
+    let keys = [
+        ("address", "the master gateway's host:port"),
+        ("ca_file", "the ca.crt of the master gateway"),
+        ("cert_file", "the certificate of the tenant"),
+        ("key_file", "the private key of the tenant's certificate"),
+    ];
+    check_required(tree, master, &keys);
     let Some(name) = master.0.last() else { return };
     let gateway = gateways.child(name);
     if tree.is_set(&gateway) {

@@ -101,9 +101,7 @@ pub(crate) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &
         Kind::UnknownField(_, known) => {
             format!("unknown key; {}", schema.suggestion(path, below, known))
         }
-        Kind::MissingField(_) => {
-            format!("is missing; {}", node["description"].as_str().unwrap_or_default())
-        }
+        Kind::MissingField(_) => "is missing; set it".to_owned(),
         Kind::UnknownVariant(word, _) => {
             let known = if node["items"].is_object() { &node["items"] } else { node };
             format!("{word:?} is not known; write one of {:?}", choices(known))

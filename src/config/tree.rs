@@ -10,7 +10,6 @@ use figment::error::Kind;
 use figment::value::{Dict, Value};
 use serde::Deserialize as _;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use serde_json::Value as Json;
 
 use super::addresses;
 use super::error::{Mistake, Origin, explain};
@@ -216,11 +215,12 @@ impl<'a> Tree<'a> {
     /// wrong is reported and removed before the next attempt.
     fn check<T: DeserializeOwned>(&mut self, path: &KeyPath) {
         let (Some(node), Some(value)) = (self.schema.at(&path.0), self.value(path)) else { return };
-        let (mut table, missing) = (value.clone(), missing_keys(node, value));
+        let mut table = value.clone();
         if let Value::Dict(_, dict) = &mut table {
             dict.retain(|name, _| !child(node, name).is_some_and(is_table));
         }
         while let Err(error) = T::deserialize(&table) {
+            // The cross-checks report what a table lacks.
             if error.missing() {
                 break;
             }
@@ -234,9 +234,6 @@ impl<'a> Tree<'a> {
             if let Some(problem) = value.as_str().and_then(values::unusable_text) {
                 self.wrong(&path.child(name), problem);
             }
-        }
-        for name in missing {
-            self.report(&path.child(&name), &Kind::MissingField(name.into()));
         }
     }
 
@@ -290,14 +287,6 @@ impl<'a> Tree<'a> {
         };
         keys.into_iter().map(setting).collect()
     }
-}
-
-/// The names of the keys that a table has to have and does not have.
-fn missing_keys(node: &Json, table: &Value) -> Vec<String> {
-    let required = node["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
-    let dict = table.as_dict();
-    let is_missing = |name: &&str| dict.is_some_and(|dict| !dict.contains_key(*name));
-    required.filter(is_missing).map(str::to_owned).collect()
 }
 
 /// Removes the innermost key of a path that is there.
