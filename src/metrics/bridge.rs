@@ -22,6 +22,22 @@ const DELIVERY_BUCKETS: [f64; 12] =
 /// A gateway's calls, in seconds: its own time-outs are 10 and 20 s.
 const RPC_BUCKETS: [f64; 9] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 20.0];
 
+/// The usual reasons of [`Metrics::publish_failed`]: their series exist from the start, since
+/// `rate` and `increase` do not see the first count of a new series.
+const PUBLISH_FAILURES: [&str; 11] = [
+    "answer_not_connected",
+    "answers_full",
+    "closes_connection",
+    "implementation_specific",
+    "not_authorized",
+    "packet_too_large",
+    "payload_invalid",
+    "quota_exceeded",
+    "retain_not_supported",
+    "topic_invalid",
+    "unspecified",
+];
+
 /// The bridge's own metrics. Cheap to clone: all clones share the values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -66,6 +82,14 @@ impl Metrics {
         )?;
         let degraded =
             |&reason: &DegradedReason| (reason, degraded.with_label_values(&[reason.as_str()]));
+        let mqtt_publish_failures = counters(
+            "gsdk_mqtt_publish_failures_total",
+            "Messages that the broker did not accept.",
+            &["reason"],
+        )?;
+        for reason in PUBLISH_FAILURES {
+            mqtt_publish_failures.with_label_values(&[reason]);
+        }
         Ok(Self {
             mqtt_connected: gauge(
                 "gsdk_mqtt_connected",
@@ -80,11 +104,7 @@ impl Metrics {
                 "Messages that the broker acknowledged.",
                 &["kind"],
             )?,
-            mqtt_publish_failures: counters(
-                "gsdk_mqtt_publish_failures_total",
-                "Messages that the broker did not accept.",
-                &["reason"],
-            )?,
+            mqtt_publish_failures,
             event_delivery: register_histogram_with_registry!(
                 "gsdk_event_delivery_seconds",
                 "From reading a device event off the stream to the broker's PUBACK.",
