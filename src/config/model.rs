@@ -92,7 +92,8 @@ pub struct Mqtt {
     pub broker: BrokerAddress,
     /// User name at the broker.
     pub username: Option<String>,
-    /// Password at the broker; needs `mqtt.username`.
+    /// Password at the broker; needs `mqtt.username`. Not with `--set`: other users of the machine
+    /// could read it.
     #[schemars(with = "Option<String>", title = "secret", extend("writeOnly" = true))]
     pub password: Option<SecretString>,
     /// File with the password; needs `mqtt.username`.
@@ -111,7 +112,8 @@ pub struct Mqtt {
     /// for AWS IoT on port 443.
     #[serde(default, deserialize_with = "addresses::alpn")]
     pub alpn: Vec<String>,
-    /// Prefix of all topics: one or more levels, no wildcards, at most 128 bytes.
+    /// Prefix of all topics: one or more levels, no wildcards, at most 128 bytes. With Home
+    /// Assistant, levels of letters (`a` to `z`, `A` to `Z`), digits, `_` and `-` only.
     #[serde(deserialize_with = "values::topic")]
     #[schemars(extend("default" = "gsdk"))]
     pub base_topic: String,
