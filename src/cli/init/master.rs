@@ -8,7 +8,7 @@ use super::draft::Draft;
 use super::files::FileAccess;
 use super::gateway::{other_name, show, unused};
 use crate::bridge::master_options;
-use crate::config;
+use crate::config::{self, Config};
 use crate::doctor::{self, Behind};
 use crate::gsdk::{GatewayOptions, MasterClient};
 use crate::ids::GatewayName;
@@ -105,7 +105,7 @@ async fn attempt(
         ];
         draft.document.set("masters", name, &keys);
         let config = draft.load()?.config;
-        let options = options(name, draft)?;
+        let options = options(name, &config, draft)?;
         match MasterClient::dial(&options, Arc::new(|_: &_| {})).await {
             Ok(_) => {
                 return show(&doctor::examine_master(options, Behind::of(&config, name)).await);
@@ -116,8 +116,7 @@ async fn attempt(
 }
 
 /// How the master of the draft is reached, with the temporary copies of its files.
-fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
-    let config = draft.load()?.config;
+fn options(name: &GatewayName, config: &Config, draft: &Draft) -> Result<GatewayOptions, InitStop> {
     let master = config.masters.get(name);
     let master = master.ok_or_else(|| InitStop::Failed(format!("no table of master {name}")))?;
     let mut options = master_options(name, master);
