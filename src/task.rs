@@ -49,6 +49,11 @@ impl Heartbeat {
         self.last().elapsed()
     }
 
+    /// When the loop last ran, if it has stopped since.
+    pub fn stopped_at(&self) -> Option<Instant> {
+        (!self.is_alive()).then(|| self.last())
+    }
+
     /// Whether the loop runs.
     pub fn is_alive(&self) -> bool {
         self.age() < STOPPED_AFTER

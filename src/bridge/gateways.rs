@@ -274,6 +274,11 @@ impl Gateways {
         state.forget(gateway, &moved);
     }
 
+    /// When something last came from a gateway, while there is a link.
+    pub(crate) fn last_activity(&self, gateway: GatewayIndex) -> Option<Instant> {
+        self.gateways.get(gateway.0)?.link.last_activity()
+    }
+
     /// What is provisioned at a gateway.
     pub(crate) fn provisioner(&mut self, gateway: GatewayIndex) -> Option<&mut Provisioner> {
         self.gateways.get_mut(gateway.0).map(|gateway| &mut gateway.provisioner)

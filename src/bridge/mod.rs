@@ -126,7 +126,16 @@ impl Bridge {
     }
 
     fn gateway_input(&mut self, input: GatewayInput) {
+        self.notice_interruption();
         self.gateways.apply(&mut self.state, input);
+    }
+
+    /// Notices that the bridge did not run, as in a paused container. What comes from the gateways
+    /// then is late, and some may be lost.
+    fn notice_interruption(&mut self) {
+        let Some(until) = self.heartbeat.stopped_at() else { return };
+        self.heartbeat.beat();
+        self.state.interrupted(until);
     }
 
     /// When the next iteration is due although no input arrives.
@@ -137,6 +146,7 @@ impl Bridge {
 
     /// Ends an iteration: does what is due, stores what has changed, and only then publishes it.
     fn settle(&mut self) {
+        self.notice_interruption();
         let now = Instant::now();
         self.state.wake(now);
         self.gateways.wake(&mut self.state, now);
@@ -194,7 +204,7 @@ impl Bridge {
     fn answer_query(&mut self, query: LoopQuery) {
         let health = |state: &State| health(state, &self.broker, &self.web);
         let mqtt_connected = self.broker.session.is_connected();
-        web::answer(query, &mut self.state, mqtt_connected, health);
+        web::answer(query, &mut self.state, &self.gateways, mqtt_connected, health);
     }
 
     fn broker_event(&mut self, event: SessionEvent) {

@@ -56,6 +56,16 @@ impl State {
         }
     }
 
+    /// The bridge did not run since `until`.
+    pub(crate) fn interrupted(&mut self, until: Instant) {
+        let seconds = until.elapsed().as_secs();
+        tracing::warn!(seconds, "the bridge did not run; reading every device list again");
+        let until = self.clock.steady_clock().at(until.into_std());
+        for gateway in self.fleet.gateways().collect::<Vec<_>>() {
+            self.change(gateway, |gateway, now, out| gateway.interrupt(now, until, out));
+        }
+    }
+
     /// Applies an event of a gateway's link to the core.
     pub(crate) fn step(&mut self, gateway: GatewayIndex, event: LinkEvent) {
         let mut outputs = Vec::new();

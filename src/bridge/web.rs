@@ -3,6 +3,7 @@
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::gateways::Gateways;
 use super::state::State;
 use crate::fleet::GatewayIndex;
 use crate::http::{BridgeStatus, DEVICES_PER_QUERY, LoopQuery};
@@ -56,6 +57,7 @@ impl Web {
 pub(crate) fn answer(
     query: LoopQuery,
     state: &mut State,
+    gateways: &Gateways,
     mqtt_connected: bool,
     health: impl FnOnce(&State) -> Health,
 ) {
@@ -66,7 +68,10 @@ pub(crate) fn answer(
         }
         LoopQuery::Masters(answer) => _ = answer.send(masters(state)),
         LoopQuery::Devices(gateway, ids, answer) => {
-            let devices = state.fleet.measures(gateway, ids, state.clock.steady());
+            // A gateway that is silent may be gone.
+            let (now, clock) = (state.clock.steady(), state.clock.steady_clock());
+            let seen = gateways.last_activity(gateway).map(|at| clock.at(at.into_std()));
+            let devices = state.fleet.measures(gateway, ids, seen.map_or(now, |at| at.min(now)));
             _ = answer.send(devices.take(DEVICES_PER_QUERY).collect());
         }
         LoopQuery::FindGateway(name, answer) => {

@@ -68,6 +68,19 @@ impl DeviceTable {
         self.devices.range_mut(ids).map(|(_, device)| device.as_mut())
     }
 
+    /// How many are connected, and how many are expected and not connected, or unknown.
+    pub(crate) fn count(&self, is_live: bool) -> (usize, usize, usize) {
+        let (mut connected, mut disconnected, mut unknown) = (0, 0, 0);
+        for device in self.iter() {
+            match device.connected().filter(|_| is_live) {
+                Some(true) => connected += 1,
+                Some(false) => disconnected += usize::from(device.is_expected()),
+                None => unknown += usize::from(device.is_expected()),
+            }
+        }
+        (connected, disconnected, unknown)
+    }
+
     /// The device with this ID, and whether it was added now.
     pub(crate) fn get_or_add(
         &mut self,

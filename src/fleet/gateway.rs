@@ -72,10 +72,6 @@ impl Gateway {
         (&mut self.devices, &mut self.unknown_devices, changes)
     }
 
-    const fn wall_time(&self, at: Moment) -> Moment {
-        at.plus(self.wall_offset_ms)
-    }
-
     pub(crate) const fn set_wall_offset(&mut self, ms: i64) {
         self.wall_offset_ms = ms;
     }
@@ -93,9 +89,21 @@ impl Gateway {
     }
 
     pub(crate) fn link_up(&mut self, now: Moment, out: &mut Vec<Output>) {
+        self.counts.stream_starts += 1;
+        self.synchronize(now, out);
+    }
+
+    /// What happened from `until` to `now` was not observed, although the link may have lasted.
+    pub(crate) fn interrupt(&mut self, now: Moment, until: Moment, out: &mut Vec<Output>) {
+        if self.link.is_up() {
+            self.link_down(now, until, out);
+            self.synchronize(now, out);
+        }
+    }
+
+    fn synchronize(&mut self, now: Moment, out: &mut Vec<Output>) {
         self.link.up(now);
         self.lists.start(now);
-        self.counts.stream_starts += 1;
         self.update_state(now, out);
         self.request_list_if_due(now, out);
     }
@@ -171,7 +179,7 @@ impl Gateway {
             out.push(Output::GatewayEvent(self.index, event));
         }
         let is_suspect = self.devices.iter().any(Device::is_suspect);
-        self.lists.finish(now, self.wall_time(now), is_suspect);
+        self.lists.finish(now, self.view().wall_time(now), is_suspect);
         self.request_list_if_due(now, out);
     }
 
@@ -190,7 +198,7 @@ impl Gateway {
 
     /// The first list of the link was read.
     fn mark_online(&mut self, now: Moment, out: &mut Vec<Output>) {
-        let (is_returned, wall_time) = (self.link.mark_online(), self.wall_time(now));
+        let (is_returned, wall_time) = (self.link.mark_online(), self.view().wall_time(now));
         for device in self.devices.iter_mut() {
             device.mark_online(now, wall_time, is_returned);
             if is_returned {
@@ -205,7 +213,7 @@ impl Gateway {
 
     /// Makes the devices' states unknown, if that is due.
     fn expire_if_due(&mut self, now: Moment, out: &mut Vec<Output>) {
-        let wall_time = self.wall_time(now);
+        let wall_time = self.view().wall_time(now);
         let Some(until) = self.link.expire_if_due(now, wall_time) else { return };
         for device in self.devices.iter_mut() {
             device.lose(until, wall_time);
@@ -217,7 +225,7 @@ impl Gateway {
     }
 
     fn update_state(&mut self, now: Moment, out: &mut Vec<Output>) {
-        if self.link.update_state(self.wall_time(now)) {
+        if self.link.update_state(self.view().wall_time(now)) {
             out.push(Output::GatewayChanged(self.index));
         }
     }
@@ -266,7 +274,7 @@ impl Gateway {
         details: DeviceDetails,
         out: &mut Vec<Output>,
     ) {
-        let wall_time = self.wall_time(now);
+        let wall_time = self.view().wall_time(now);
         let device = self.devices.get_mut(device_id);
         if device.is_some_and(|device| device.set_details(details, wall_time)) {
             out.push(Output::StateChanged { gateway: self.index, device_id });
@@ -301,7 +309,7 @@ impl Gateway {
 
     /// The forgotten gateway exists again.
     pub(crate) fn recall(&mut self, now: Moment) {
-        self.link.recall(now, self.wall_time(now));
+        self.link.recall(now, self.view().wall_time(now));
     }
 
     pub(crate) const fn counts(&self) -> &GatewayCounts {
@@ -309,41 +317,31 @@ impl Gateway {
     }
 
     pub(crate) fn state(&self) -> GatewayState {
-        let mut state = GatewayState {
+        let live = self.link.is_live();
+        let (connected, disconnected, unknown) = self.devices.count(live);
+        GatewayState {
             state: self.link.state(),
             since: self.link.state_since(),
-            live: self.link.is_live(),
-            connected: 0,
-            disconnected: 0,
-            unknown: 0,
+            live,
+            connected,
+            disconnected,
+            unknown,
             clock_skew_ms: self.skew.estimate_ms().map(|skew| skew - self.wall_offset_ms),
             last_list_at: self.lists.last_list_at(),
             audit_interval_ms: self.lists.audit_interval_ms(),
-        };
-        for device in self.devices.iter() {
-            match device.connected().filter(|_| state.live) {
-                Some(true) => state.connected += 1,
-                Some(false) => state.disconnected += usize::from(device.is_expected()),
-                None => state.unknown += usize::from(device.is_expected()),
-            }
         }
-        state
     }
 
     /// The invariant that does not hold, if any; `device_id`: the only device to check.
     pub(crate) fn broken_invariant(&self, device_id: Option<DeviceId>) -> Option<&'static str> {
-        if self.link.is_up() != self.lists.is_running() {
-            return Some("lists are scheduled while the link is up");
-        }
-        if self.link.is_synced() && !self.link.is_up() {
-            return Some("the view is current only while the link is up");
-        }
-        if self.link.is_forgotten() && self.link.is_up() {
-            return Some("a forgotten gateway has no link");
-        }
-        if !self.link.is_up() && !self.unknown_devices.is_empty() {
-            return Some("unknown devices are held only while the link is up");
-        }
-        self.devices.broken_invariant(device_id, self.link.is_live())
+        let (is_up, holds) = (self.link.is_up(), !self.unknown_devices.is_empty());
+        let broken = [
+            (is_up != self.lists.is_running(), "lists are scheduled while the link is up"),
+            (self.link.is_synced() && !is_up, "the view is current only while the link is up"),
+            (self.link.is_forgotten() && is_up, "a forgotten gateway has no link"),
+            (holds && !is_up, "unknown devices are held only while the link is up"),
+        ];
+        let broken = broken.into_iter().find_map(|(is_broken, what)| is_broken.then_some(what));
+        broken.or_else(|| self.devices.broken_invariant(device_id, self.link.is_live()))
     }
 }

@@ -248,7 +248,8 @@ impl Fleet {
         gateway.flat_map(|gateway| gateway.devices().iter().map(Device::id))
     }
 
-    /// The measures of those of a gateway's devices whose IDs are in `ids`, in order, all at `now`.
+    /// The measures of those of a gateway's devices whose IDs are in `ids`, in order, as observed
+    /// until `now`.
     pub fn measures(
         &mut self,
         gateway: GatewayIndex,

@@ -51,8 +51,8 @@ impl UptimeCounter {
     }
 
     /// The sums at `until` as counters, which never decrease: a scraper takes a decrease for a
-    /// restart. Sums that turn out to have been too large (the gateway was silent for a while, a
-    /// change was still queued) stay until the true ones have reached them.
+    /// restart. Sums that turn out to have been too large, as a change was still queued, stay until
+    /// the true ones have reached them.
     pub(crate) fn read_monotonic(&mut self, until: Moment, connected: Option<bool>) -> Observed {
         let read = self.read(until, connected);
         self.reported = Observed {

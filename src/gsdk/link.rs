@@ -67,6 +67,12 @@ impl Link {
         self.client.clone()
     }
 
+    /// When something last came from the gateway, or its master; `None` while the link is down.
+    pub fn last_activity(&self) -> Option<Instant> {
+        let client = self.client.borrow();
+        client.as_ref().map(|client| client.connection().activity().last_activity())
+    }
+
     /// Waits until the task has ended, if the gateway has one of its own.
     pub async fn ended(self) {
         if let Some(task) = self.task {

@@ -82,7 +82,7 @@ impl Row for StateRow {
             "Whether the device is in the gateway's list.",
             |device| Some(Thousandths::whole(u64::from(device.managed)))),
         Series::new("gauge", "gsdk_device_expected",
-            "Whether the device should be connected: it is listed, configured, or kept by a command.",
+            "Whether the device should be connected: listed, configured, or kept by a command.",
             |device| Some(Thousandths::whole(u64::from(device.expected)))),
         Series::new("gauge", "gsdk_device_since_timestamp_seconds",
             "When the present or last known value of connected began, by the bridge's clock.",

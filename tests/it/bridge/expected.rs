@@ -110,3 +110,20 @@ async fn a_door_that_nothing_declares_is_no_longer_expected_once_it_left_the_lis
     .await;
     assert_eq!(device_metric(&bridge, "gsdk_device_expected", door).await, Some(1.0));
 }
+
+/// Aim: a gateway that is silent may be gone, so nothing counts beyond its last sign of life.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_door_is_not_observed_while_its_gateway_is_silent() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let door = simulator.control().managed()[0].device_id;
+    state(&watcher, door, json!({"managed": true})).await;
+    assert_eq!(simulator.control().apply_fault(&Fault::Freeze { on: true }), 1);
+    let observed = "gsdk_device_observed_seconds_total";
+    let before = device_metric(&bridge, observed, door).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(device_metric(&bridge, observed, door).await, before);
+}

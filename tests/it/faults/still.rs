@@ -1,7 +1,7 @@
 //! Frozen components: a frozen broker, one that acknowledges nothing, a stopped bridge. Each is
 //! detected within its documented time, and nothing is lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{check_all, reads, ready, within};
 use crate::harness::bridge::{Bridge, Setup};
@@ -86,7 +86,13 @@ async fn a_bridge_that_sleeps_a_minute() {
     let simulator = crate::harness::simulator(20).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     watcher.see_text("gsdk/bridge/state", "online").await;
+    let managed = simulator.control().managed();
+    let quiet = managed.iter().rfind(|one| matches!(one.status, 1 | 2)).unwrap().device_id;
+    let series =
+        format!("gsdk_device_observed_seconds_total{{gateway=\"lobby\",device_id=\"{quiet}\"}}");
+    let (before, since) = (bridge.metric(&series).await.unwrap(), Instant::now());
     bridge.signal("-STOP");
+    let stopped = Instant::now();
     let device = drop_one(&simulator);
     // The broker closes the connection after one and a half keep-alives, and publishes the last
     // will.
@@ -94,9 +100,15 @@ async fn a_bridge_that_sleeps_a_minute() {
         watcher.place("gsdk/bridge/state", "offline").map(drop)
     })
     .await;
+    let slept = stopped.elapsed().as_secs_f64();
     bridge.signal("-CONT");
     recovers(&broker, &watcher, &bridge, "sleeping bridge").await;
     watcher.see("what happened meanwhile", |seen| seen.is_event_of(device)).await;
+    watcher.see("a loss", |seen| seen.topic == "gsdk/lobby/event/unreachable").await;
+    watcher.see("a return", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
+    let observed = bridge.metric(&series).await.unwrap() - before;
+    let awake = since.elapsed().as_secs_f64() - slept;
+    assert!(observed <= awake, "{observed} s observed, {awake} s awake, {slept} s asleep");
 }
 
 /// Aim: silence is detected, and recovered from without loss. Method: three trials in
