@@ -136,8 +136,11 @@ impl ConnectionState {
                 Self::Known { known, observed_since: None, retries: retries.with(status) }
             }
             Self::Unseen | Self::Known { .. } | Self::Undetermined { .. } => {
-                let known = Known { connected, since: wall_time, exact: is_seen, status };
-                let observed_since = is_seen.then_some(at);
+                // A failed attempt ends no connection: the device was not connected before.
+                let begins = connected || status == Status::Disconnected || self.known().is_some();
+                let exact = is_seen && begins;
+                let known = Known { connected, since: wall_time, exact, status };
+                let observed_since = exact.then_some(at);
                 Self::Known { known, observed_since, retries: RetrySet::default().with(status) }
             }
         };

@@ -39,6 +39,19 @@ fn an_event_reports_how_long_the_value_before_lasted() {
     assert!(test.device(7).since_exact);
 }
 
+#[test]
+fn a_failed_attempt_does_not_show_when_a_device_lost_its_connection() {
+    let mut test = TestFleet::new(&[9]);
+    test.input(LinkEvent::LinkUp);
+    test.list(vec![]);
+    test.status(9, TryToConnect);
+    assert!(!test.device(9).since_exact);
+    test.pass(3_500);
+    test.status(9, TcpConnected);
+    assert_eq!(test.events().pop().unwrap().duration_ms, None);
+    assert!(test.device(9).since_exact);
+}
+
 /// A machine that was suspended, or got the time only after its start.
 #[test]
 fn published_times_follow_the_wall_clock_and_durations_do_not() {
