@@ -56,9 +56,14 @@ impl Topics {
         [&self.base, gateway.as_str(), &device_id.to_string(), "state"].join("/")
     }
 
+    /// The filter of the infos of all gateways, and of bridges.
+    pub fn gateway_infos(&self) -> String {
+        format!("{}/+/info", self.base)
+    }
+
     /// The filters of what bridges keep on this base topic, of gateways and devices.
     pub fn retained_filters(&self) -> Vec<String> {
-        vec![format!("{}/+/info", self.base), format!("{}/+/+/state", self.base)]
+        vec![self.gateway_infos(), format!("{}/+/+/state", self.base)]
     }
 
     /// The filters of what is retained of this gateway.

@@ -10,12 +10,13 @@ use super::discovered::GatewayChange;
 use super::dispatch::BridgeRequest;
 use super::duplicates::{DuplicateDetector, InfoAction};
 use super::retained::{ForgetScan, Scan, StaleTopics};
-use super::session::{BrokerSession, Filters};
+use super::session::{BrokerSession, Filters, many};
 use super::state::State;
 use crate::config::Config;
 use crate::ids::GatewayName;
 use crate::mqtt::{
-    self, BrokerConnection, Connected, InfoOf, Message, Refusal, RetainHandling, SessionEvent,
+    self, BrokerConnection, Connected, FILTERS_PER_PACKET, InfoOf, Message, Refusal,
+    RetainHandling, SessionEvent,
 };
 
 /// The payload with which Home Assistant announces its start.
@@ -112,6 +113,11 @@ impl Broker {
         self.session.subscribe(filters);
         let status = self.home_assistant_topic.clone().map(|it| (it, RetainHandling::DoNotSend));
         self.session.subscribe(status.into_iter().collect());
+        for filters in self.stale_topics.gone_infos(state).chunks(FILTERS_PER_PACKET) {
+            let filters = filters.iter().cloned();
+            let filters = filters.map(|filter| (filter, RetainHandling::SendAtSubscribe));
+            self.session.subscribe(filters.collect());
+        }
     }
 
     /// There is no connection any more, for this reason; returns the one there was.
@@ -180,8 +186,8 @@ impl Broker {
         } else if message.topic == topics.bridge_info() {
             self.info_received(state, now, &message);
         } else {
+            self.stale_topics.received(&message, state);
             let State { publisher, directory, .. } = state;
-            self.stale_topics.received(&message, publisher.topics(), directory);
             let Message { topic, payload, retain, .. } = &message;
             if *retain {
                 publisher.content().discovery_mut().found(directory, topic, payload);
@@ -190,7 +196,7 @@ impl Broker {
                 self.discovery_at.get_or_insert(now + jitter);
             }
             if let Some(forget) = &mut self.forget {
-                forget.received(&message, publisher);
+                forget.received(&message, publisher, &directory.info.bridge);
             }
             return Some(message);
         }
@@ -339,11 +345,4 @@ impl Broker {
             self.session.subscribe(filters.into_iter().map(|it| (it, handling)).collect());
         }
     }
-}
-
-/// Filters that match much.
-fn many(
-    filters: impl IntoIterator<Item = String>,
-) -> impl Iterator<Item = (String, RetainHandling)> {
-    filters.into_iter().map(|filter| (filter, RetainHandling::SendManyAtSubscribe))
 }

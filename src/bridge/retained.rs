@@ -2,7 +2,8 @@
 //! gateway that the command `forget` names.
 //!
 //! Only devices of configured gateways are searched for. Retained topics of other gateways may
-//! belong to another bridge: they are cleared if this store has published them, or by `forget`.
+//! belong to another bridge: they are cleared if this store has published them, or by `forget`, and
+//! not if the gateway's info names another bridge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,12 +18,13 @@ use super::state::State;
 use crate::commands::{Failure, FailureCode, Outcome};
 use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::{Message, Publisher};
-use crate::payload::{Directory, Subject};
+use crate::payload::Subject;
 use crate::store::Key;
-use crate::topics::Topics;
 
 /// Devices remembered of a gateway at most; more are not those of one gateway.
 const FOUND_MAX: usize = 100_000;
+/// Gateways whose infos are subscribed to one by one, which fits into the connection's queue.
+const GONE_INFOS_MAX: usize = 64;
 /// The time the broker has to send what it retains of a gateway.
 const SCAN_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -99,24 +101,53 @@ impl StaleTopics {
         self.is_wanted || !self.found.is_empty()
     }
 
-    /// Takes note of a retained message, if it is of a device of this bridge.
-    pub(crate) fn received(&mut self, message: &Message, topics: &Topics, directory: &Directory) {
-        if !self.is_wanted || !message.retain {
-            return;
-        }
-        let Some(Subject::Device(gateway, device_id)) = topics.owner(&message.topic) else {
-            return;
-        };
-        if directory.find(&gateway).is_none() {
-            return;
-        }
-        let origin = serde_json::from_slice::<PublishedBy>(&message.payload);
-        if origin.is_ok_and(|origin| origin.bridge == directory.info.bridge) {
-            let found = self.found.entry(gateway).or_default();
-            if found.len() < FOUND_MAX {
-                found.insert(device_id);
+    /// The filters of the infos of gateways that are gone. They remain subscribed to: another
+    /// bridge may publish the gateway before its topics are cleared.
+    pub(crate) fn gone_infos(&self, state: &State) -> Vec<String> {
+        let topics = state.publisher.topics();
+        let removed = state.publisher.removed_gateways();
+        let removed = removed.iter().filter(|it| state.directory.find(it).is_none());
+        let filters: Vec<String> = removed.map(|gateway| topics.gateway_info(gateway)).collect();
+        if filters.len() > GONE_INFOS_MAX { vec![topics.gateway_infos()] } else { filters }
+    }
+
+    /// Takes note of a message, if it is a retained one of a device of this bridge, or the info of
+    /// a gateway that is gone.
+    pub(crate) fn received(&mut self, message: &Message, state: &mut State) {
+        let Some(owner) = state.publisher.topics().owner(&message.topic) else { return };
+        let is_configured = |gateway| state.directory.find(gateway).is_some();
+        let is_ours = |origin: &PublishedBy| origin.bridge == state.directory.info.bridge;
+        let origin = || serde_json::from_slice::<PublishedBy>(&message.payload).ok();
+        match owner {
+            Subject::Device(gateway, device_id)
+                if self.is_wanted
+                    && message.retain
+                    && is_configured(&gateway)
+                    && origin().is_some_and(|origin| is_ours(&origin)) =>
+            {
+                let found = self.found.entry(gateway).or_default();
+                if found.len() < FOUND_MAX {
+                    found.insert(device_id);
+                }
             }
+            Subject::Gateway(gateway) if state.publisher.removed_gateways().contains(&gateway) => {
+                if let Some(origin) = origin().filter(|it| !is_ours(it) && !is_configured(&gateway))
+                {
+                    self.taken_over(state, &gateway, &origin.bridge);
+                }
+            }
+            _ => {}
         }
+    }
+
+    /// Another bridge has a gateway that is gone here: nothing of it is cleared any more.
+    fn taken_over(&mut self, state: &mut State, gateway: &GatewayName, bridge: &str) {
+        tracing::info!(%gateway, bridge, "another bridge has the gateway; its topics are kept");
+        self.gone.remove(gateway);
+        state.persistence.set(Key::Gateway(gateway.clone()), None);
+        let content = state.publisher.content();
+        content.clearing().keep(gateway, state.persistence.events.outbox_mut());
+        content.discovery_mut().keep(gateway);
     }
 
     /// All retained messages have been read.
@@ -158,6 +189,8 @@ pub(crate) struct ForgetScan {
     request: BridgeRequest,
     deadline: Instant,
     is_started: bool,
+    /// The other bridge that its info names.
+    other_bridge: Option<String>,
     topics: BTreeSet<String>,
     device_ids: BTreeSet<DeviceId>,
 }
@@ -169,6 +202,7 @@ impl ForgetScan {
             request,
             deadline: now + SCAN_DEADLINE,
             is_started: false,
+            other_bridge: None,
             topics: BTreeSet::new(),
             device_ids: BTreeSet::new(),
         }
@@ -193,7 +227,7 @@ impl ForgetScan {
     }
 
     /// Takes note of a retained message, if it is of this gateway.
-    pub(crate) fn received(&mut self, message: &Message, publisher: &Publisher) {
+    pub(crate) fn received(&mut self, message: &Message, publisher: &Publisher, bridge: &str) {
         if !self.is_started || !message.retain || message.payload.is_empty() {
             return;
         }
@@ -201,6 +235,11 @@ impl ForgetScan {
         let owner = owner.filter(|owner| owner.gateway() == Some(&self.gateway));
         if let Some(Subject::Device(_, device_id)) = owner {
             self.device_ids.insert(device_id);
+        } else if owner.is_some()
+            && let Ok(origin) = serde_json::from_slice::<PublishedBy>(&message.payload)
+            && origin.bridge != bridge
+        {
+            self.other_bridge = Some(origin.bridge);
         }
         if owner.is_some() || publisher.discovery().is_of(&self.gateway, &message.topic) {
             self.topics.insert(message.topic.clone());
@@ -231,7 +270,16 @@ impl ForgetScan {
 
     /// All retained messages have been read: they are cleared. Returns the reply.
     pub(crate) fn finish(self, state: &mut State) -> Reply {
-        let Self { gateway, request, topics, device_ids, .. } = self;
+        let Self { gateway, request, other_bridge, topics, device_ids, .. } = self;
+        if let Some(other) = other_bridge {
+            let info = state.publisher.topics().gateway_info(&gateway);
+            let message = format!(
+                "{info} names the bridge {other}, so nothing is cleared; if that bridge no longer \
+                 has the gateway, publish an empty retained message to {info} and repeat the \
+                 request"
+            );
+            return failed(request, Failure::invalid(message));
+        }
         let count = topics.len();
         let outcome = if topics.is_empty() {
             let message = format!(

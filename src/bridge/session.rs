@@ -22,6 +22,13 @@ const EVENTS_TAKEN_MAX: usize = 16;
 /// Filters to subscribe, and how.
 pub(crate) type Filters = Vec<(String, RetainHandling)>;
 
+/// Filters that match much.
+pub(crate) fn many(
+    filters: impl IntoIterator<Item = String>,
+) -> impl Iterator<Item = (String, RetainHandling)> {
+    filters.into_iter().map(|filter| (filter, RetainHandling::SendManyAtSubscribe))
+}
+
 /// The session with the broker.
 #[derive(Debug)]
 pub(crate) struct BrokerSession {

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::message::{MessageId, Outgoing, View};
+use crate::ids::GatewayName;
 use crate::payload::Subject;
 use crate::store::{Key, Outbox};
 use crate::topics::Topics;
@@ -33,6 +34,16 @@ impl Clearing {
         for topic in topics {
             outbox.changes().put(Key::Clearing(topic.clone()), &[]);
             self.queue.at_once.push_back(topic);
+        }
+    }
+
+    /// Nothing of this gateway is cleared any more.
+    pub(crate) fn keep(&mut self, gateway: &GatewayName, outbox: &mut Outbox) {
+        let Self { topics, queue } = self;
+        let is_of =
+            |topic: &str| topics.owner(topic).is_some_and(|owner| owner.gateway() == Some(gateway));
+        for topic in queue.remove(is_of) {
+            outbox.changes().remove(Key::Clearing(topic));
         }
     }
 
@@ -119,10 +130,20 @@ impl ClearQueue {
         self.sent.remove(topic);
     }
 
-    /// A topic that was sent is to be cleared again.
+    /// A topic that was sent is to be cleared again, unless it was removed meanwhile.
     pub(crate) fn retry(&mut self, topic: String) {
-        self.sent.remove(&topic);
-        self.later.push_back(topic);
+        if self.sent.remove(&topic) {
+            self.later.push_back(topic);
+        }
+    }
+
+    /// Removes topics, which are not to be cleared any more; returns them.
+    pub(crate) fn remove(&mut self, is_removed: impl Fn(&str) -> bool) -> Vec<String> {
+        let removed = self.topics().filter(|it| is_removed(it)).cloned().collect();
+        self.at_once.retain(|it| !is_removed(it));
+        self.later.retain(|it| !is_removed(it));
+        self.sent.retain(|it| !is_removed(it));
+        removed
     }
 
     /// Everything sent is to be cleared again, on a new connection that has not settled yet.
@@ -165,8 +186,14 @@ mod tests {
         assert_eq!([queue.pop(), queue.pop()].map(Option::unwrap), ["a", "c"]);
         ["now", "b", "a"].into_iter().for_each(|topic| queue.finish(topic));
         queue.retry("c".to_owned());
+        assert_eq!(queue.remove(|it| it == "x"), Vec::<String>::new());
         assert_eq!(queue.pop().as_deref(), Some("c"));
         queue.disconnected();
         assert_eq!((queue.pop(), queue.topics().count()), (None, 1));
+        queue.set_settled();
+        assert_eq!(queue.pop().as_deref(), Some("c"));
+        assert_eq!(queue.remove(|it| it == "c"), ["c"]);
+        queue.retry("c".to_owned());
+        assert!(queue.is_empty());
     }
 }

@@ -153,6 +153,17 @@ impl DiscoveryPublisher {
         self.removed_gateways.insert(gateway);
     }
 
+    /// Gateways that are not configured any more.
+    pub(crate) const fn removed_gateways(&self) -> &BTreeSet<GatewayName> {
+        &self.removed_gateways
+    }
+
+    /// Discovery of this gateway is not removed any more.
+    pub(crate) fn keep(&mut self, gateway: &GatewayName) {
+        self.removed_gateways.remove(gateway);
+        self.removals.remove(|topic| self.discovery.is_of(gateway, topic));
+    }
+
     /// Removes the discovery of a device that no longer exists, if there is any: Home Assistant
     /// reports the removal of unknown ones.
     pub(crate) fn device_removed(

@@ -1,7 +1,7 @@
 //! Schedules messages: which kinds a connection's phase permits, within the broker's window. Each
 //! message is tracked until the broker has accepted or refused it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::answers::AnswerDropped;
 use super::content::Content;
@@ -10,7 +10,7 @@ use super::isolation::{Isolation, SendDecision};
 use super::message::{Accepted, Answer, MessageId, MessageKind, Outgoing, Rejected, View};
 use crate::fleet::Fleet;
 use crate::homeassistant::Discovery;
-use crate::ids::Moment;
+use crate::ids::{GatewayName, Moment};
 use crate::mqtt::refusal::Refusal;
 use crate::mqtt::session::Publish;
 use crate::store::Outbox;
@@ -69,6 +69,11 @@ impl Publisher {
     /// The format of discovery.
     pub(crate) const fn discovery(&self) -> &Discovery {
         self.content.discovery().discovery()
+    }
+
+    /// Gateways that are not configured any more, whose topics are cleared.
+    pub(crate) const fn removed_gateways(&self) -> &BTreeSet<GatewayName> {
+        self.content.discovery().removed_gateways()
     }
 
     /// What there is to publish.

@@ -8,7 +8,7 @@ use crate::harness::bridge::{Bridge, Setup, another_client};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::watcher::{publish, retained};
-use crate::harness::{eventually, patiently};
+use crate::harness::{eventually, patiently, simulator};
 use gsdk2mqtt::simulator::Simulator;
 
 const AWAY: Mode = Mode { refuses: true, withholds_acks: false, delay: Duration::ZERO };
@@ -53,8 +53,8 @@ async fn published(broker: &Mosquitto, lobby: &Simulator, annex: &Simulator) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_is_cleared_though_the_start_that_missed_it_found_no_broker() {
     let broker = Mosquitto::start("").await;
-    let lobby = crate::harness::simulator(3).await;
-    let annex = crate::harness::simulator(3).await;
+    let lobby = simulator(3).await;
+    let annex = simulator(3).await;
     let (proxy, mut bridge) = published(&broker, &lobby, &annex).await;
     bridge.terminate().await;
     bridge.forget_gateway("annex");
@@ -80,8 +80,8 @@ async fn a_gateway_is_cleared_though_the_start_that_missed_it_found_no_broker() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_that_is_configured_again_is_not_cleared() {
     let broker = Mosquitto::start("").await;
-    let lobby = crate::harness::simulator(3).await;
-    let annex = crate::harness::simulator(3).await;
+    let lobby = simulator(3).await;
+    let annex = simulator(3).await;
     let (proxy, mut bridge) = published(&broker, &lobby, &annex).await;
     bridge.terminate().await;
     let whole = std::fs::read_to_string(bridge.config_file()).unwrap();
@@ -107,7 +107,7 @@ async fn a_gateway_that_is_configured_again_is_not_cleared() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_is_cleared_although_it_was_forgotten_while_the_broker_was_stopped() {
     let broker = Mosquitto::start("").await;
-    let lobby = crate::harness::simulator(3).await;
+    let lobby = simulator(3).await;
     let proxy = Proxy::before(broker.port).await;
     let mut bridge = Setup::new(proxy.port, "")
         .top("forget_after = \"1s\"")
@@ -141,8 +141,8 @@ async fn a_device_is_cleared_although_it_was_forgotten_while_the_broker_was_stop
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_without_devices_is_cleared_too_but_not_in_the_first_minute() {
     let broker = Mosquitto::start("").await;
-    let lobby = crate::harness::simulator(1).await;
-    let annex = crate::harness::simulator(0).await;
+    let lobby = simulator(1).await;
+    let annex = simulator(0).await;
     let (_proxy, mut bridge) = published(&broker, &lobby, &annex).await;
     bridge.terminate().await;
     bridge.forget_gateway("annex");
@@ -153,13 +153,71 @@ async fn a_gateway_without_devices_is_cleared_too_but_not_in_the_first_minute() 
     cleared(broker.port, "all is gone", |kept| of(kept, "annex") == 0).await;
 }
 
+/// Aim: a gateway that moved to another bridge keeps its topics, which are that bridge's by now.
+/// Method: one bridge has taken over a gateway before the first one starts again without both,
+/// another one does so afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_another_bridge_has_is_not_cleared() {
+    let broker = Mosquitto::start("").await;
+    let extra = "[home_assistant]\nenabled = true\n[commands]\nallow = [\"*\"]\n";
+    let [lobby, annex, barn] = [simulator(1).await, simulator(3).await, simulator(3).await];
+    let setup = |name: &str| {
+        let top = format!("bridge_name = \"{name}\"");
+        Setup::new(broker.port, "").top(&top).lines(extra)
+    };
+    // Topics and discovery of this gateway that name this bridge.
+    let published = |gateway: &str, bridge: &str| {
+        let starts = [format!("gsdk/{gateway}/"), format!("homeassistant/device/gsdk_{gateway}_")];
+        let bridge = [format!("\"bridge\":\"{bridge}\""), format!("\"gsdk/{bridge}/state\"")];
+        let kept = retained(broker.port).into_iter();
+        let kept = kept.filter(|(topic, _)| starts.iter().any(|start| topic.starts_with(start)));
+        kept.filter(|(_, payload)| bridge.iter().any(|name| payload.contains(name))).count()
+    };
+    // Three states, an info, and discovery of three devices and the gateway.
+    let all_published = async |gateway: &str, bridge: &str| {
+        let is_there = || (published(gateway, bridge) == 8).then_some(());
+        eventually(&format!("{gateway} is published by {bridge}"), is_there).await;
+    };
+    let bridge = setup("bridge").gateway("lobby", &lobby, "").gateway("annex", &annex, "");
+    let mut bridge = bridge.gateway("barn", &barn, "").start();
+    for gateway in ["annex", "barn"] {
+        all_published(gateway, "bridge").await;
+    }
+    bridge.terminate().await;
+    bridge.forget_gateway("annex");
+    let _annex = setup("bridge_b").gateway("annex", &annex, "").start();
+    all_published("annex", "bridge_b").await;
+    bridge.restart();
+    bridge.is_ready().await;
+    let _barn = setup("bridge_c").gateway("barn", &barn, "").start();
+    all_published("barn", "bridge_c").await;
+    tokio::time::sleep(Duration::from_secs(65)).await;
+    assert_eq!((published("annex", "bridge_b"), published("barn", "bridge_c")), (8, 8));
+    let answer = rr(
+        broker.port,
+        &["-t", "gsdk/bridge/request/forget", "-m", "{\"gateway\":\"annex\"}"],
+        "20",
+    )
+    .await
+    .expect("an answer");
+    assert_eq!(answer["error"]["code"], "invalid_request", "{answer}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("bridge_b"), "{answer}");
+    let (_, log) = bridge.terminate().await;
+    let kept = "another bridge has the gateway; its topics are kept";
+    assert_eq!(log.matches(kept).count(), 2, "{log}");
+    bridge.restart();
+    bridge.is_ready().await;
+    assert!(!bridge.log().contains("gateway not configured"), "forgotten: {}", bridge.log());
+    assert_eq!((published("annex", "bridge_b"), published("barn", "bridge_c")), (8, 8));
+}
+
 /// Aim: a bridge whose store was lost clears nothing of gateways that it does not have, and nothing
 /// that another bridge may have published, until `forget` names it.
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_of_a_lost_store_are_cleared_by_forget_only() {
     let broker = Mosquitto::start("").await;
-    let lobby = crate::harness::simulator(3).await;
-    let annex = crate::harness::simulator(3).await;
+    let lobby = simulator(3).await;
+    let annex = simulator(3).await;
     let extra = "[home_assistant]\nenabled = true\n[commands]\nallow = [\"*\"]\n";
     let setup = Setup::new(broker.port, "").lines(extra);
     let setup = setup.gateway("lobby", &lobby, "").gateway("annex", &annex, "");
