@@ -82,6 +82,15 @@ pub struct Bridge {
     alarm: Pin<Box<Sleep>>,
 }
 
+/// What the loop waits for.
+enum Input {
+    Gateways(GatewayInput),
+    Broker(Vec<SessionEvent>),
+    Web(LoopQuery),
+    Task(TaskMessage),
+    Due,
+}
+
 impl Bridge {
     /// The heartbeat of [`Bridge::run`].
     pub fn heartbeat(&self) -> Heartbeat {
@@ -113,29 +122,30 @@ impl Bridge {
         if due < self.alarm.deadline() || self.alarm.is_elapsed() {
             self.alarm.as_mut().reset(due);
         }
-        tokio::select! {
-            input = self.gateways.next() => self.gateway_input(input),
-            events = self.broker.session.events() => {
-                events.into_iter().for_each(|event| self.broker_event(event));
-            }
-            Some(query) = self.web.query() => self.answer_query(query),
-            Some(message) = self.dispatcher.next() => self.task_message(message),
-            () = &mut self.alarm => {}
+        let input = tokio::select! {
+            input = self.gateways.next() => Input::Gateways(input),
+            events = self.broker.session.events() => Input::Broker(events),
+            Some(query) = self.web.query() => Input::Web(query),
+            Some(message) = self.dispatcher.next() => Input::Task(message),
+            () = &mut self.alarm => Input::Due,
+        };
+        self.notice_interruption();
+        match input {
+            Input::Gateways(input) => self.gateways.apply(&mut self.state, input),
+            Input::Broker(events) => events.into_iter().for_each(|event| self.broker_event(event)),
+            Input::Web(query) => self.answer_query(query),
+            Input::Task(message) => self.task_message(message),
+            Input::Due => {}
         }
         self.settle();
     }
 
-    fn gateway_input(&mut self, input: GatewayInput) {
-        self.notice_interruption();
-        self.gateways.apply(&mut self.state, input);
-    }
-
-    /// Notices that the bridge did not run, as in a paused container. What comes from the gateways
-    /// then is late, and some may be lost.
+    /// Notices that the bridge did not run while it waited, as in a paused container. What comes
+    /// from the gateways then is late, and some may be lost.
     fn notice_interruption(&mut self) {
-        let Some(until) = self.heartbeat.stopped_at() else { return };
-        self.heartbeat.beat();
-        self.state.interrupted(until);
+        if let Some(until) = self.heartbeat.stopped_at() {
+            self.state.interrupted(until);
+        }
     }
 
     /// When the next iteration is due although no input arrives.
@@ -146,7 +156,6 @@ impl Bridge {
 
     /// Ends an iteration: does what is due, stores what has changed, and only then publishes it.
     fn settle(&mut self) {
-        self.notice_interruption();
         let now = Instant::now();
         self.state.wake(now);
         self.gateways.wake(&mut self.state, now);
