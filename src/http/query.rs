@@ -17,8 +17,8 @@ use crate::store::history::Totals;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 /// Queries that may wait for the event loop.
 const QUERIES_MAX: usize = 64;
-/// Devices in one answer.
-pub const DEVICES_PER_QUERY: usize = 1_000;
+/// Devices in one answer: all of a gateway at its usual limit.
+pub const DEVICES_PER_QUERY: usize = 1_024;
 
 /// A query, with the channel for its answer.
 #[derive(Debug)]

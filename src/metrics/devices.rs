@@ -199,9 +199,12 @@ pub fn info_text(gateway: &GatewayEntry, devices: &[DeviceMeasures]) -> String {
 
 /// A label whose value has nothing to escape; empty if there is none.
 fn unescaped_label(text: &mut String, name: &str, value: Option<impl Display>) {
-    // Writing to a String cannot fail.
-    _ = match value {
-        Some(value) => write!(text, ",{name}=\"{value}\""),
-        None => write!(text, ",{name}=\"\""),
-    };
+    text.push(',');
+    text.push_str(name);
+    text.push_str("=\"");
+    if let Some(value) = value {
+        // Writing to a String cannot fail.
+        _ = write!(text, "{value}");
+    }
+    text.push('"');
 }
