@@ -121,10 +121,16 @@ impl AcceptedConnection {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_DEADLINE)
             .max_buf_size(HTTP_BUFFER_BYTES);
-        let service = Extension(truncated).layer(self.router);
+        let service = Extension(truncated.clone()).layer(self.router);
         let service = TowerToHyperService::new(Extension(ConnectInfo(self.peer)).layer(service));
         let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
-        if let Err(error) = self.watcher.watch(connection).await {
+        let served = tokio::select! {
+            biased;
+            // What hyper still holds for a slow client is dropped with the connection.
+            () = truncated.wait() => return,
+            served = self.watcher.watch(connection) => served,
+        };
+        if let Err(error) = served {
             log_end(&error);
         }
     }

@@ -3,8 +3,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -15,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 
@@ -26,11 +25,15 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// closed: in HTTP/1.0 a close would look like the end of the answer. Handlers get it as an
 /// extension of the request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Truncated(Arc<AtomicBool>);
+pub(crate) struct Truncated(watch::Sender<bool>);
 
 impl Truncated {
     pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.send_replace(true);
+    }
+
+    pub(crate) async fn wait(&self) {
+        _ = self.0.subscribe().wait_for(|is_set| *is_set).await;
     }
 }
 
@@ -67,7 +70,7 @@ impl WriteTimeout {
 
 impl Drop for WriteTimeout {
     fn drop(&mut self) {
-        if self.truncated.0.load(Ordering::Relaxed) {
+        if *self.truncated.0.borrow() {
             // Fails only if the socket is closed already.
             _ = self.socket.set_zero_linger();
         }
