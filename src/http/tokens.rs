@@ -11,10 +11,11 @@ use subtle::{Choice, ConstantTimeEq as _};
 pub(crate) struct Tokens(Vec<SecretString>);
 
 impl Tokens {
-    /// Reads one token a line.
+    /// Reads one token a line; a line that begins with `#` is a comment.
     pub(crate) fn parse(text: &str) -> Self {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        Self(lines.map(SecretString::from).collect())
+        let lines = text.lines().map(str::trim);
+        let tokens = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+        Self(tokens.map(SecretString::from).collect())
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -60,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_token_is_a_line_and_is_sent_as_bearer_or_as_a_password() {
-        let tokens = Tokens::parse("\n first \r\n\nsecond\n");
+        let tokens = Tokens::parse("# of Grafana\n first \r\n\n #tag\nsecond\n");
         let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
         for right in ["Bearer first", "bearer  second ", &basic(":first"), &basic("any:second")] {
             assert!(permits(&tokens, right), "{right}");
@@ -70,6 +71,8 @@ mod tests {
             "Bearer ",
             "Bearer firs",
             "Bearer first second",
+            "Bearer # of Grafana",
+            "Bearer #tag",
             "first",
             "Digest first",
             "Basic first",

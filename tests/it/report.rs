@@ -311,7 +311,7 @@ async fn a_bridge_elsewhere_is_read_with_a_token_over_https() {
     let file = |name: &str| folder.path().join(name);
     let ca = Ca::new();
     ca.write(folder.path(), "web", Certified::of(&["localhost"]));
-    std::fs::write(file("token"), "s3cret\n").unwrap();
+    std::fs::write(file("token"), "# of reports\ns3cret\n").unwrap();
     std::fs::write(file("wrong"), "wrong\n").unwrap();
     let second = free_port();
     let keys = format!(

@@ -218,7 +218,8 @@ fn proxy(url: &str, args: &SourceArgs) -> Option<Proxy> {
 async fn token(path: &Path) -> anyhow::Result<String> {
     let bytes = read(path).await?;
     let text = std::str::from_utf8(&bytes).map_err(|_| unusable(path, "is not UTF-8 text"))?;
-    let token = text.lines().map(str::trim).find(|line| !line.is_empty());
+    let mut lines = text.lines().map(str::trim);
+    let token = lines.find(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(token.ok_or_else(|| unusable(path, "has no token"))?.to_owned())
 }
 

@@ -82,7 +82,7 @@ fn health(bridge: &Bridge) -> bool {
 async fn clients_from_elsewhere_need_a_token_of_the_file() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tokens");
-    std::fs::write(&file, "first-token\nsecond-token\n").unwrap();
+    std::fs::write(&file, "# of Grafana\nfirst-token\nsecond-token\n").unwrap();
     let keys = format!("token_file = {file:?}\nanonymous_from = [\"127.0.0.1\"]");
     let (bridge, _held) = started(&keys).await;
     let port = bridge.http_port;
@@ -99,6 +99,7 @@ async fn clients_from_elsewhere_need_a_token_of_the_file() {
             bearer("first-toke"),
             bearer("first-token\tsecond-token"),
             bearer(""),
+            bearer("# of Grafana"),
             basic("first-token:"),
             "X-Forwarded-For: 127.0.0.1\r\n".to_owned(),
             "Forwarded: for=127.0.0.1\r\n".to_owned(),
