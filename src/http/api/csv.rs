@@ -1,5 +1,6 @@
 //! Rows as CSV (RFC 4180), for spreadsheets: the first line names the columns. Texts that a
-//! spreadsheet would execute as a formula get an apostrophe.
+//! spreadsheet would execute as a formula get an apostrophe. Excel expects a decimal comma where it
+//! expects semicolons between columns.
 
 use serde_json::Value;
 
@@ -23,6 +24,7 @@ pub(crate) fn row(columns: &str, row: &Value, separator: char) -> String {
 fn cell(value: &Value, separator: char) -> String {
     match value {
         Value::Null => String::new(),
+        Value::Number(number) if separator == ';' => number.to_string().replace('.', ","),
         Value::Bool(_) | Value::Number(_) => value.to_string(),
         Value::String(text) => {
             let is_formula = text.starts_with(['=', '+', '-', '@']);
@@ -49,15 +51,15 @@ mod tests {
 
     #[test]
     fn cells_are_escaped_and_formulas_are_texts() {
-        let columns = "name count up at error.code ids absent";
+        let columns = "name count up at error.code ids share absent";
         let value = json!({
             "name": "=1+2;\"x\"", "count": -3, "up": true, "at": null,
-            "error": {"code": "a,b"}, "ids": [7, 8],
+            "error": {"code": "a,b"}, "ids": [7, 8], "share": 0.5,
         });
-        assert_eq!(head(columns, ';'), "\u{feff}name;count;up;at;error.code;ids;absent\r\n");
-        let expected = "\"'=1+2;\"\"x\"\"\";-3;true;;a,b;[7,8];\r\n";
+        assert_eq!(head(columns, ';'), "\u{feff}name;count;up;at;error.code;ids;share;absent\r\n");
+        let expected = "\"'=1+2;\"\"x\"\"\";-3;true;;a,b;[7,8];0,5;\r\n";
         assert_eq!(row(columns, &value, ';'), expected);
-        let expected = "\"'=1+2;\"\"x\"\"\",-3,true,,\"a,b\",\"[7,8]\",\r\n";
+        let expected = "\"'=1+2;\"\"x\"\"\",-3,true,,\"a,b\",\"[7,8]\",0.5,\r\n";
         assert_eq!(row(columns, &value, ','), expected);
         for (text, expected) in
             [("+49", "'+49\r\n"), ("-x", "'-x\r\n"), ("@a", "'@a\r\n"), ("a=b", "a=b\r\n")]

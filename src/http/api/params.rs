@@ -142,12 +142,12 @@ impl Params {
         })
     }
 
-    /// `format` and `sep`, else what the client accepts.
+    /// `format` and `sep`, else what the client prefers.
     pub(crate) fn format(&mut self, headers: &HeaderMap) -> Result<AnswerFormat, Problem> {
         let separator = self.word("sep", &[(",", ','), (";", ';')])?;
-        let accepts_csv = accepts_csv(headers);
+        let prefers_csv = prefers_csv(headers);
         let is_csv = self.word("format", &[("json", false), ("csv", true)])?;
-        match (is_csv.unwrap_or(accepts_csv), separator) {
+        match (is_csv.unwrap_or(prefers_csv), separator) {
             (true, separator) => Ok(AnswerFormat::Csv(separator.unwrap_or(','))),
             (false, None) => Ok(AnswerFormat::Json),
             (false, Some(_)) => Err(Problem::invalid("sep", "sep is for format=csv")),
@@ -191,18 +191,20 @@ pub(crate) fn number(name: &str, text: &str, range: RangeInclusive<u64>) -> Resu
     })
 }
 
-/// Whether a client names CSV, and not with `q=0`.
-fn accepts_csv(headers: &HeaderMap) -> bool {
+/// Whether a client names CSV, and does not accept JSON as much.
+fn prefers_csv(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let is_csv = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("text/csv"));
-        let refuses = |part: &str| {
-            let quality = part.strip_prefix("q=").and_then(|quality| quality.parse::<f32>().ok());
-            quality.is_some_and(|quality| quality <= 0.0)
-        };
-        is_csv && !parts.any(refuses)
-    })
+    let ranges: Vec<&str> = accepted.flat_map(|value| value.split(',')).collect();
+    let quality = |media_type: &str| {
+        let qualities = ranges.iter().map(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(media_type));
+            let given = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+            if is_named { given.unwrap_or(1.0) } else { 0.0 }
+        });
+        qualities.fold(0.0, f32::max)
+    };
+    quality("text/csv") > quality("application/json")
 }
 
 #[cfg(test)]
@@ -254,6 +256,10 @@ mod tests {
         assert_eq!(format("", "*/*"), Ok(AnswerFormat::Json));
         assert_eq!(format("", "text/html, text/csv;q=0.5"), Ok(AnswerFormat::Csv(',')));
         assert_eq!(format("", "text/csv;q=0, */*"), Ok(AnswerFormat::Json));
+        assert_eq!(format("", "application/json, text/csv"), Ok(AnswerFormat::Json));
+        assert_eq!(format("", "application/json;q=1, text/csv;q=0.1"), Ok(AnswerFormat::Json));
+        let mostly_csv = "application/json;q=0.5, text/csv;charset=utf-8;q=0.9";
+        assert_eq!(format("", mostly_csv), Ok(AnswerFormat::Csv(',')));
         assert_eq!(format("format=csv&sep=;", "*/*"), Ok(AnswerFormat::Csv(';')));
         assert_eq!(format("format=JSON", "text/csv"), Ok(AnswerFormat::Json));
         assert!(format("sep=;", "*/*").is_err() && format("format=xml", "*/*").is_err());

@@ -234,6 +234,12 @@ async fn csv_is_for_spreadsheets() {
     );
     let answer = site.ask("devices?format=csv&sep=;&q=front", "").await;
     assert!(answer.body.contains(";\"<b>Front; door</b>\";true;"), "{answer:?}");
+    let period = "from=2020-01-01T00:00:00Z&to=2020-01-01T00:00:01.5Z";
+    for (separator, period_s) in [(",", ",1.5,"), (";", ";1,5;")] {
+        let path = format!("availability?{period}&format=csv&sep={separator}");
+        let answer = site.ask(&path, "").await;
+        assert!(answer.body.contains(period_s), "{answer:?}");
+    }
 
     let answer = site.ask("events?format=csv&limit=1", "").await;
     let link = answer.header("link").unwrap();
