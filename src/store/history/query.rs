@@ -75,7 +75,8 @@ pub struct Page {
 /// What is missing from a page's range.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventGap {
-    /// When the oldest event that is kept was recorded; given where the range begins earlier.
+    /// When the oldest event that is kept was recorded; given where earlier events of the range
+    /// were removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oldest_at: Option<Moment>,
     /// Times whose events could not be written.
