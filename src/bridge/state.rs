@@ -16,8 +16,8 @@ use crate::ids::{DeviceId, Moment, random_id};
 use crate::metrics::Metrics;
 use crate::mqtt::{InfoOf, Publisher};
 use crate::payload::{
-    BridgeEventKind, Directory, EventPayload, GatewayEventContent, LinkFacts, OutboxInfo, Subject,
-    to_bytes,
+    BridgeEventKind, COMMAND_EVENT, Directory, EventPayload, GatewayEventContent, LinkFacts,
+    OutboxInfo, Subject, to_bytes,
 };
 use crate::store::{HistoryStatus, Key, StoreError};
 
@@ -204,7 +204,7 @@ impl State {
 
     /// A change was requested of a gateway, or of the bridge itself.
     pub(crate) fn command_event(&mut self, owner: &str, audit: &Audit) {
-        self.append_event(self.clock.now(), owner, "command", audit);
+        self.append_event(self.clock.now(), owner, COMMAND_EVENT, audit);
     }
 
     pub(crate) fn bridge_event(&mut self, kind: &BridgeEventKind) {

@@ -14,7 +14,7 @@ use super::{print, say};
 use crate::availability::{duration, local_time};
 use crate::config;
 use crate::net;
-use crate::payload::RecordedEvent;
+use crate::payload::{EventTypeName, RecordedEvent};
 use crate::store::history::{EventFilter, EventGap};
 
 /// Events that are read at once.
@@ -37,7 +37,7 @@ pub(crate) struct HistoryArgs {
     selected: Selected,
     /// Only events of these types, such as disconnected
     #[arg(long = "event-type", value_name = "TYPE", value_delimiter = ',')]
-    event_types: Vec<String>,
+    event_types: Vec<EventTypeName>,
     /// Then print new events as they are recorded
     #[arg(long, conflicts_with_all = ["to", "month"])]
     follow: bool,
@@ -54,7 +54,7 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<()> {
     let filter = EventFilter {
         gateways: args.selected.gateways().into_iter().collect(),
         device_ids: args.selected.device_ids(),
-        event_types: args.event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        event_types: args.event_types,
         from: Some(period.from),
         to: period.to,
         limit: PAGE_EVENTS,

@@ -12,6 +12,7 @@ use super::request::{Fields, RefusedRequest, Request};
 use super::response::{Data, Outcome};
 use super::values::{self, List};
 use crate::ids::{CommandName, DeviceId, Moment};
+use crate::payload::EventTypeName;
 use crate::period::Period;
 use crate::store::history::{EventFilter, FILE_NAME, Reader};
 
@@ -29,7 +30,7 @@ const ID_MAX: u64 = u64::MAX >> 1;
 struct HistoryFields {
     device_id: Option<DeviceId>,
     device_ids: Option<List<DeviceId>>,
-    event_types: Option<List<String>>,
+    event_types: Option<List<EventTypeName>>,
     #[serde(default, deserialize_with = "values::whole::<_, 0, ID_MAX>")]
     after_id: Option<u64>,
     #[serde(default, deserialize_with = "values::time")]
@@ -57,10 +58,9 @@ fn filter(fields: HistoryFields, zone: &TimeZone, now: Moment) -> Result<EventFi
     let HistoryFields { device_id, device_ids, event_types, after_id, from, to, limit } = fields;
     let period = Period::parse(from.as_deref(), to.as_deref(), zone, now)
         .map_err(|error| Failure::invalid(error.to_string()))?;
-    let event_types = event_types.unwrap_or_default().0;
     Ok(EventFilter {
         device_ids: values::some_devices(device_id, device_ids)?.unwrap_or_default(),
-        event_types: event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        event_types: event_types.unwrap_or_default().0,
         after_id,
         // A client that continues after an event misses none, however long ago it was.
         from: (from.is_some() || after_id.is_none()).then_some(period.from),
@@ -111,7 +111,7 @@ mod tests {
                 "from":"2d","to":1796040000000,"transaction":1,"timeout_s":5,"requested_by":"me"}"#,
         );
         assert_eq!(all.device_ids, [id(7), id(8)].into());
-        assert_eq!((all.event_types, all.after_id), (vec!["connected".to_owned()], Some(5)));
+        assert_eq!((all.event_types, all.after_id), (vec!["connected".parse().unwrap()], Some(5)));
         assert_eq!((all.from, all.to, all.limit), (Some(NOW.plus(-2 * DAY_MS)), Some(NOW), 1_000));
         assert_eq!(filter(r#"{"device_id":7}"#).device_ids, [id(7)].into());
         assert_eq!(filter(r#"{"after_id":5}"#).from, None, "no event after it is left out");
@@ -129,6 +129,11 @@ mod tests {
             (r#"{"from":"1h","to":"2h"}"#, "ends before it begins"),
             (r#"{"event_types":"connected"}"#, "event_types: invalid type: string \"connected\""),
             (r#"{"event_types":[1]}"#, "event_types[0]: invalid type: integer `1`"),
+            (
+                r#"{"event_types":["refused","foo"]}"#,
+                "event_types[1]: \"foo\" is not an event type",
+            ),
+            (r#"{"event_types":["disconected"]}"#, "did you mean \"disconnected\"?"),
             (r#"{"device_ids":[0]}"#, "device_ids[0]: invalid value: integer `0`"),
             (r#"{"since":"1h"}"#, "unknown field `since`"),
         ] {

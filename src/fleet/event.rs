@@ -14,7 +14,7 @@ use crate::ids::{DeviceId, Moment};
 pub struct GatewayIndex(pub usize);
 
 /// The kind of a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum EventType {
     /// To a connected status from anything else.
@@ -115,7 +115,7 @@ pub struct DeviceEvent {
 }
 
 /// An event of a gateway, with the fields that are published.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr, strum::VariantNames)]
 #[serde(untagged)]
 #[strum(serialize_all = "snake_case")]
 pub enum GatewayEvent {

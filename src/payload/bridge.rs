@@ -57,7 +57,7 @@ pub struct Intent {
 }
 
 /// What happened to the bridge.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr, strum::VariantNames)]
 #[serde(untagged)]
 #[strum(serialize_all = "snake_case")]
 pub enum BridgeEventKind {

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 pub use bridge::{BridgeEventKind, BridgeInfo, Intent, OutboxInfo};
 pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
-pub use event::EventPayload;
+pub use event::{COMMAND_EVENT, EventPayload, EventTypeName};
 pub use gateway::{AcceptFilterInfo, GatewayEventContent, GatewayInfo, LastError, LinkFacts};
 pub use health::{Degraded, DegradedReason, Health};
 pub use master::{MasterFacts, MasterInfo};

@@ -145,7 +145,7 @@ impl ApiClient {
         parameters.extend(each("after_id", filter.after_id));
         parameters.extend(each("gateway", &filter.gateways));
         parameters.extend(each("device_id", &filter.device_ids));
-        parameters.extend(each("event_type", &filter.event_types));
+        parameters.extend(each("event_type", filter.event_types.iter().map(|name| name.as_str())));
         self.get("events", &parameters).await
     }
 

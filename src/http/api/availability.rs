@@ -60,6 +60,9 @@ pub(crate) async fn availability(
     let of = params.word("of", &[("devices", false), ("gateways", true)])?;
     let gateways = params.gateways()?.into_iter().collect();
     let device_ids = params.device_ids()?;
+    if of == Some(true) && !device_ids.is_empty() {
+        return Err(Problem::invalid("device_id", "device_id is for of=devices"));
+    }
     let zone = params.zone(&app.settings.zone)?;
     let now = net::wall_time();
     let period = params.period(&zone, now)?;

@@ -42,7 +42,7 @@ struct DeviceFilter {
     /// In lower case.
     text: String,
     connected: Vec<Option<bool>>,
-    expected: Option<bool>,
+    expected: Vec<bool>,
 }
 
 impl DeviceFilter {
@@ -52,7 +52,7 @@ impl DeviceFilter {
             device_ids: params.device_ids()?,
             text: params.one("q")?.unwrap_or_default().trim().to_lowercase(),
             connected: params.words("connected", &CONNECTED)?,
-            expected: params.word("expected", &[("true", true), ("false", false)])?,
+            expected: params.words("expected", &[("true", true), ("false", false)])?,
         })
     }
 
@@ -63,7 +63,7 @@ impl DeviceFilter {
     fn selects(&self, gateway: &GatewayEntry, state: &DeviceState) -> bool {
         (self.device_ids.is_empty() || self.device_ids.contains(&state.device_id))
             && (self.connected.is_empty() || self.connected.contains(&state.connected))
-            && self.expected.is_none_or(|expected| expected == state.expected)
+            && (self.expected.is_empty() || self.expected.contains(&state.expected))
             && (self.text.is_empty() || searchable(gateway, state).contains(&self.text))
     }
 }

@@ -11,8 +11,9 @@ use super::super::App;
 use super::answer::{ApiRequest, ROWS_BYTES_MAX, Rows};
 use super::params::Params;
 use super::problem::Problem;
+use crate::ids::GatewayName;
 use crate::net;
-use crate::store::history::{Error, EventFilter, EventGap, FILE_NAME, Order};
+use crate::store::history::{Error, EventFilter, EventGap, FILE_NAME, Order, Snapshot};
 
 /// The default of the most events of an answer.
 const LIMIT_DEFAULT: usize = 100;
@@ -42,17 +43,30 @@ impl From<Error> for Problem {
 
 /// Which devices' and gateways' events are requested, from the first to the last.
 pub(crate) fn filter(params: &mut Params) -> Result<EventFilter, Problem> {
-    let event_types: Vec<String> = params.list("event_type")?;
     Ok(EventFilter {
         gateways: params.gateways()?,
         device_ids: params.device_ids()?,
-        event_types: event_types.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        event_types: params.list("event_type")?,
         after_id: params.number("after_id", 0..=ID_MAX)?,
         limit: LIMIT_DEFAULT,
         max_bytes: ROWS_BYTES_MAX,
         deadline: QUERY_DEADLINE,
         ..EventFilter::default()
     })
+}
+
+/// Refuses a gateway that is neither configured nor recorded: a list without events would look as
+/// if nothing had happened there.
+pub(crate) async fn check_gateways(app: &App, filter: &EventFilter) -> Result<(), Problem> {
+    let configured = app.settings.event_loop.gateways().await?;
+    let is_configured = |name: &&GatewayName| configured.iter().any(|it| it.entry.name == **name);
+    if filter.gateways.iter().all(|name| is_configured(&name)) {
+        return Ok(());
+    }
+    let recorded = app.api.history.read(|path| Snapshot::open(path)?.gateways()).await?;
+    let is_recorded = |name: &GatewayName| recorded.iter().any(|(known, _)| known == name);
+    let unknown = filter.gateways.iter().find(|name| !is_configured(name) && !is_recorded(name));
+    unknown.map_or(Ok(()), |name| Err(Problem::no_gateway(name.as_str())))
 }
 
 pub(crate) async fn events(
@@ -74,6 +88,7 @@ pub(crate) async fn events(
     filter.limit = params.limit(LIMIT_DEFAULT)?;
     let format = params.format(&request.headers)?;
     params.finish()?;
+    check_gateways(&app, &filter).await?;
     let continued_by = match filter.order {
         Order::OldestFirst => "after_id",
         Order::NewestFirst => "before_id",
@@ -87,4 +102,19 @@ pub(crate) async fn events(
     let next = page.more.then(|| (continued_by, page.next.to_string()));
     let rest = EventsRest { more: page.more, next: page.next, gap: page.gap };
     Ok(request.list(rows, &rest, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use crate::payload::EventTypeName;
+    use crate::schema::open_api;
+
+    #[test]
+    fn the_document_has_all_event_types() {
+        let document: Value = serde_json::from_str(&open_api()).unwrap();
+        let items = &document["components"]["parameters"]["eventType"]["schema"]["items"];
+        assert_eq!(items["enum"], Value::from(EventTypeName::all()));
+    }
 }

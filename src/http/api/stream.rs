@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::{App, RECONNECT_AFTER, event_stream};
 use super::answer::ApiRequest;
-use super::events::{ID_MAX, filter};
+use super::events::{ID_MAX, check_gateways, filter};
 use super::params::number;
 use super::problem::Problem;
 use crate::store::history::{EventFilter, Reader};
@@ -79,6 +79,7 @@ pub(crate) async fn stream(
         let text = header.to_str().unwrap_or_default();
         filter.after_id = Some(number("Last-Event-ID", text, 0..=ID_MAX)?);
     }
+    check_gateways(&app, &filter).await?;
     let streams = &app.api.streams;
     let slot = Arc::clone(&streams.slots).try_acquire_owned().map_err(|_| {
         Problem::busy(format!("{STREAMS_MAX} streams are open already; close one, or read /events"))

@@ -15,6 +15,7 @@ use serde_json::value::RawValue;
 use super::error::Error;
 use super::schema::open_to_read;
 use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::payload::EventTypeName;
 
 /// Ids of a window.
 const WINDOW_IDS: u64 = 16_384;
@@ -29,7 +30,7 @@ pub struct EventFilter {
     /// Events of these devices.
     pub device_ids: BTreeSet<DeviceId>,
     /// Events of these types.
-    pub event_types: Vec<String>,
+    pub event_types: Vec<EventTypeName>,
     /// Events that follow the one with this id.
     pub after_id: Option<u64>,
     /// Events that precede the one with this id.
@@ -239,7 +240,7 @@ fn select(filter: &EventFilter) -> (String, Vec<Value>) {
     let prefix = if is_indexed { "" } else { "+" };
     let gateways = filter.gateways.iter().map(|name| Value::Text(name.as_str().to_owned()));
     let device_ids = filter.device_ids.iter().map(|id| Value::Integer(id.get().into()));
-    let event_types = filter.event_types.iter().map(|name| Value::Text(name.clone()));
+    let event_types = filter.event_types.iter().map(|name| Value::Text(name.as_str().to_owned()));
     let lists: [(&str, Vec<Value>); 3] = [
         ("gateway", gateways.collect()),
         ("device_id", device_ids.collect()),

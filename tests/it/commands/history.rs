@@ -138,6 +138,7 @@ async fn wrong_requests_are_refused_with_the_remedy() {
         (r#"{"limit":1001}"#, "from 1 to 1000"),
         (r#"{"from":"yesterday"}"#, "an age (24h, 30d)"),
         (r#"{"from":"1h","to":"2h"}"#, "ends before it begins"),
+        (r#"{"event_types":["foo"]}"#, "event_types[0]: \"foo\" is not an event type"),
         (r#"{"since":"1h"}"#, "since: unknown field `since`"),
         ("[]", "no JSON object"),
     ] {

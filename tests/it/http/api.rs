@@ -135,6 +135,7 @@ async fn bridge_gateways_and_devices_are_as_published() {
         ("connected=TRUE&connected=false", 4),
         ("expected=true&connected=false", 1),
         ("expected=false", 0),
+        ("expected=true,false", 4),
         ("q=front", 1),
         ("q=+FRONT%3B", 1),
         ("q=lobby", 4),
@@ -206,8 +207,7 @@ async fn events_are_paged_both_ways_each_once() {
     let old = site.json("events?after_id=1").await;
     assert_eq!(old["events"], all["events"]);
     assert!(old["gap"]["oldest_at"].is_string(), "an id of an earlier state directory: {old}");
-    for none in ["events?to=1", "events?gateway=annex", "events?from=2099-01", "events?before_id=1"]
-    {
+    for none in ["events?to=1", "events?device_id=8", "events?from=2099-01", "events?before_id=1"] {
         let page = site.json(none).await;
         assert_eq!((&page["events"], &page["more"]), (&json!([]), &json!(false)), "{none}");
     }
@@ -279,6 +279,10 @@ async fn a_wrong_parameter_is_a_problem_that_names_it() {
         ("events?from=soon", 400, json!("from")),
         ("events?tz=Europe/Berln", 400, json!("tz")),
         ("events?order=up", 400, json!("order")),
+        ("events?event_type=connected,foo", 400, json!("event_type")),
+        ("events?gateway=lobby,annex", 404, json!("gateway")),
+        ("availability?gateway=annex", 404, json!("gateway")),
+        ("availability?of=gateways&device_id=7", 400, json!("device_id")),
         ("events?after_id=-1", 400, json!("after_id")),
         ("events?after_id=1&after_id=2", 400, json!("after_id")),
         ("events/stream?limit=5", 400, json!("limit")),
@@ -305,8 +309,12 @@ async fn a_wrong_parameter_is_a_problem_that_names_it() {
         assert_eq!(answer.header("allow"), Some("GET,HEAD"), "{method}: {answer:?}");
         assert_eq!(answer.header("content-type"), Some("application/problem+json"), "{method}");
     }
-    let near = site.ask("events?tz=Europe/Berln", "").await.body;
-    assert!(near.contains("Europe/Berlin\\\"?"), "{near}");
+    for (query, expected) in
+        [("tz=Europe/Berln", "Europe/Berlin"), ("event_type=reachble", "reachable")]
+    {
+        let near = site.ask(&format!("events?{query}"), "").await.body;
+        assert!(near.contains(&format!("{expected}\\\"?")), "{near}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

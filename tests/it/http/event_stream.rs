@@ -92,8 +92,13 @@ async fn events_are_sent_as_they_are_recorded_and_a_client_resumes_where_it_was(
     let mut resumed = Stream::open(&bridge, "?after_id=0", &header).await;
     resumed.sees(&format!("id: {}\n", all[all.len() - 1])).await;
     assert_eq!(resumed.ids(), all[1..]);
-    let wrong = Stream::open(&bridge, "", "Last-Event-ID: x\r\n").await;
-    assert_eq!(wrong.status(), "400");
+    for (query, headers, status) in [
+        ("", "Last-Event-ID: x\r\n", "400"),
+        ("?event_type=foo", "", "400"),
+        ("?gateway=annex", "", "404"),
+    ] {
+        assert_eq!(Stream::open(&bridge, query, headers).await.status(), status, "{query}");
+    }
     assert!(other.ids().is_empty(), "{}", other.read);
     // A comment although there is no event.
     let before = other.read.len();

@@ -180,7 +180,7 @@ fn filters_select_gateways_devices_types_and_times() {
     assert_eq!(offsets(one.clone()), [1, 4]);
     assert_eq!(offsets(EventFilter { gateways: lobby, ..one }), [1, 4]);
     assert_eq!(offsets(EventFilter { device_ids: [id(2), id(3)].into(), ..all() }), [1, 2, 4, 5]);
-    let types = vec!["unreachable".to_owned(), "nothing".to_owned()];
+    let types = ["unreachable", "stranger"].map(|name| name.parse().unwrap()).into();
     assert_eq!(offsets(EventFilter { event_types: types, ..all() }), [6]);
     let (from, to) = (Some(NOW.plus(60_000)), Some(NOW.plus(180_000)));
     assert_eq!(offsets(EventFilter { from, to, ..all() }), [1, 2], "half-open");
