@@ -113,10 +113,8 @@ impl Broker {
         self.session.subscribe(filters);
         let status = self.home_assistant_topic.clone().map(|it| (it, RetainHandling::DoNotSend));
         self.session.subscribe(status.into_iter().collect());
-        for filters in self.stale_topics.gone_infos(state).chunks(FILTERS_PER_PACKET) {
-            let filters = filters.iter().cloned();
-            let filters = filters.map(|filter| (filter, RetainHandling::SendAtSubscribe));
-            self.session.subscribe(filters.collect());
+        for filters in StaleTopics::gone_infos(state).chunks(FILTERS_PER_PACKET) {
+            self.session.subscribe(filters.to_vec());
         }
     }
 

@@ -14,10 +14,11 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use super::dispatch::{BridgeRequest, Reply};
+use super::session::Filters;
 use super::state::State;
 use crate::commands::{Failure, FailureCode, Outcome};
 use crate::ids::{DeviceId, GatewayName};
-use crate::mqtt::{Message, Publisher};
+use crate::mqtt::{Message, Publisher, RetainHandling};
 use crate::payload::Subject;
 use crate::store::Key;
 
@@ -103,16 +104,18 @@ impl StaleTopics {
 
     /// The filters of the infos of gateways that are gone. They remain subscribed to: another
     /// bridge may publish the gateway before its topics are cleared.
-    pub(crate) fn gone_infos(&self, state: &State) -> Vec<String> {
+    pub(crate) fn gone_infos(state: &State) -> Filters {
         let topics = state.publisher.topics();
         let removed = state.publisher.removed_gateways();
         let removed = removed.iter().filter(|it| state.directory.find(it).is_none());
         let filters: Vec<String> = removed.map(|gateway| topics.gateway_info(gateway)).collect();
-        if filters.len() > GONE_INFOS_MAX { vec![topics.gateway_infos()] } else { filters }
+        let is_too_many = filters.len() > GONE_INFOS_MAX;
+        let filters = if is_too_many { vec![topics.gateway_infos()] } else { filters };
+        filters.into_iter().map(|filter| (filter, RetainHandling::SendAtSubscribe)).collect()
     }
 
     /// Takes note of a message, if it is a retained one of a device of this bridge, or the info of
-    /// a gateway that is gone.
+    /// a gateway that is gone: until its topics are cleared, its state is `offline`.
     pub(crate) fn received(&mut self, message: &Message, state: &mut State) {
         let Some(owner) = state.publisher.topics().owner(&message.topic) else { return };
         let is_configured = |gateway| state.directory.find(gateway).is_some();
@@ -130,10 +133,18 @@ impl StaleTopics {
                     found.insert(device_id);
                 }
             }
-            Subject::Gateway(gateway) if state.publisher.removed_gateways().contains(&gateway) => {
-                if let Some(origin) = origin().filter(|it| !is_ours(it) && !is_configured(&gateway))
-                {
-                    self.taken_over(state, &gateway, &origin.bridge);
+            Subject::Gateway(gateway)
+                if state.publisher.removed_gateways().contains(&gateway)
+                    && !is_configured(&gateway) =>
+            {
+                match origin() {
+                    Some(origin) if !is_ours(&origin) => {
+                        self.taken_over(state, &gateway, &origin.bridge);
+                    }
+                    Some(_) if message.retain => {
+                        state.publisher.content().clearing().set_offline(gateway);
+                    }
+                    Some(_) | None => {}
                 }
             }
             _ => {}

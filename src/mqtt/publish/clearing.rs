@@ -17,11 +17,13 @@ use crate::topics::Topics;
 pub(crate) struct Clearing {
     topics: Topics,
     queue: ClearQueue,
+    /// Gateways whose retained state has to become `offline`, as it is not cleared yet.
+    offline: BTreeSet<GatewayName>,
 }
 
 impl Clearing {
     pub(crate) fn new(topics: Topics) -> Self {
-        Self { topics, queue: ClearQueue::default() }
+        Self { topics, queue: ClearQueue::default(), offline: BTreeSet::new() }
     }
 
     pub(crate) fn clear(&mut self, topic: String, outbox: &mut Outbox) {
@@ -37,9 +39,25 @@ impl Clearing {
         }
     }
 
+    /// The state of this gateway is published as `offline`, if it is to be cleared later.
+    pub(crate) fn set_offline(&mut self, gateway: GatewayName) {
+        self.offline.insert(gateway);
+    }
+
+    /// The next `offline` of a gateway.
+    pub(crate) fn next_offline(&mut self) -> Option<Outgoing> {
+        loop {
+            let gateway = self.offline.pop_first()?;
+            let topic = self.topics.gateway_state(&gateway);
+            if self.queue.later.contains(&topic) {
+                return Some(Outgoing::text(MessageId::Offline(gateway), topic, "offline"));
+            }
+        }
+    }
+
     /// Nothing of this gateway is cleared any more.
     pub(crate) fn keep(&mut self, gateway: &GatewayName, outbox: &mut Outbox) {
-        let Self { topics, queue } = self;
+        let Self { topics, queue, .. } = self;
         let is_of =
             |topic: &str| topics.owner(topic).is_some_and(|owner| owner.gateway() == Some(gateway));
         for topic in queue.remove(is_of) {

@@ -210,6 +210,7 @@ impl Content {
         let Self { states, clearing, discovery, refusals, .. } = self;
         states
             .next_offline(view)
+            .or_else(|| clearing.next_offline())
             .or_else(|| states.next_bridge_state())
             .or_else(|| refusals.next_empty())
             .or_else(|| clearing.next(view, outbox))
@@ -323,6 +324,8 @@ impl Content {
                 self.refusals.not_emptied(now, *of, refusal);
                 false
             }
+            // Its topic is cleared soon.
+            MessageId::Offline(_) => false,
             id => self.refusals.add(now, id, topic.clone(), refusal),
         };
         Rejected { kind, topic, refusal, is_new, lost }
@@ -337,7 +340,7 @@ impl Content {
             MessageId::BridgeState => self.states.bridge_state_again(),
             MessageId::Clear(topic) => self.clearing.queue().retry(topic),
             MessageId::Empty(of) => self.refusals.empty_again(*of),
-            MessageId::Answer(_) => {}
+            MessageId::Answer(_) | MessageId::Offline(_) => {}
             MessageId::Discovery(subject) => self.discovery.retry(subject),
             MessageId::RemoveDiscovery(topic) => self.discovery.removals().push(topic),
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::info::InfoOf;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::homeassistant;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, GatewayName};
 use crate::mqtt::refusal::Refusal;
 use crate::mqtt::session::Publish;
 use crate::payload::{Directory, LinkFacts, Subject};
@@ -24,6 +24,8 @@ pub(crate) enum MessageId {
     GatewayState(GatewayIndex),
     Info(InfoOf),
     BridgeState,
+    /// `offline` of a gateway that is not configured any more.
+    Offline(GatewayName),
     /// An empty message for the topic of something that no longer exists.
     Clear(String),
     /// An empty message on the topic of this one, which is refused: the retained value is outdated.
@@ -42,6 +44,7 @@ impl MessageId {
             Self::DeviceState(..)
             | Self::GatewayState(_)
             | Self::BridgeState
+            | Self::Offline(_)
             | Self::Clear(_)
             | Self::Empty(_) => MessageKind::State,
             Self::Answer(_) => MessageKind::Answer,

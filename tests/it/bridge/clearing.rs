@@ -7,7 +7,7 @@ use crate::commands::rr;
 use crate::harness::bridge::{Bridge, Setup, another_client};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::proxy::{Mode, Proxy};
-use crate::harness::watcher::{publish, retained};
+use crate::harness::watcher::{Watcher, publish, retained};
 use crate::harness::{eventually, patiently, simulator};
 use gsdk2mqtt::simulator::Simulator;
 
@@ -144,9 +144,15 @@ async fn a_gateway_without_devices_is_cleared_too_but_not_in_the_first_minute() 
     let lobby = simulator(1).await;
     let annex = simulator(0).await;
     let (_proxy, mut bridge) = published(&broker, &lobby, &annex).await;
-    bridge.terminate().await;
+    // It cannot publish `offline`.
+    bridge.kill();
     bridge.forget_gateway("annex");
+    let watcher = Watcher::start(broker.port).await;
+    watcher.clear();
     bridge.restart();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let offline = watcher.place("gsdk/annex/state", "offline").expect("it holds no longer");
+    assert!(Some(offline) < watcher.place("gsdk/bridge/state", "online"));
     bridge.is_ready().await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(of(&retained(broker.port), "annex"), 2, "two bridges may share a name by mistake");
