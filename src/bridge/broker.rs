@@ -244,6 +244,9 @@ impl Broker {
     /// Publishes everything, once it is known that no other instance of this bridge is connected.
     fn end_check(&mut self, state: &mut State, now: Instant) {
         if self.duplicates.take_passed(now) {
+            if self.own_state.is_outdated() {
+                state.publisher.content().states().set_offline();
+            }
             state.publisher.start_full_publish(&state.fleet);
         }
     }

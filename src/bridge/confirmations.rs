@@ -131,16 +131,25 @@ impl RequestSubscription {
 #[derive(Debug, Default)]
 pub(crate) struct OwnState {
     is_seen: bool,
+    /// The broker retains `online` of an earlier connection.
+    is_outdated: bool,
     repeat_at: Option<Instant>,
 }
 
 impl OwnState {
     /// A message on the bridge's own state topic; `online`: whether the bridge is online.
     pub(crate) fn received(&mut self, payload: &[u8], retained: bool, is_online: bool) {
-        // A retained message may be from an earlier connection.
-        if !retained {
+        if retained {
+            self.is_outdated = !is_online && payload == b"online";
+        } else {
             self.is_seen = is_online && payload == b"online";
         }
+    }
+
+    /// Whether the broker retains `online` of an earlier connection, which does not hold for the
+    /// states that are published now.
+    pub(crate) const fn is_outdated(&self) -> bool {
+        self.is_outdated
     }
 
     /// Whether `online` was received.

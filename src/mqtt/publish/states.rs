@@ -23,7 +23,8 @@ pub(crate) struct States {
     gateways: BTreeMap<GatewayIndex, u64>,
     infos: Infos,
     bridge_state: Option<&'static str>,
-    is_shut_down: bool,
+    /// The bridge's state that was sent last.
+    sent_bridge_state: &'static str,
 }
 
 impl States {
@@ -34,7 +35,7 @@ impl States {
             gateways: BTreeMap::new(),
             infos: Infos::default(),
             bridge_state: None,
-            is_shut_down: false,
+            sent_bridge_state: "offline",
         }
     }
 
@@ -51,7 +52,7 @@ impl States {
 
     /// Nothing of the bridge itself is published yet on this connection.
     pub(crate) fn reset_bridge(&mut self) {
-        (self.bridge_state, self.is_shut_down) = (None, false);
+        self.bridge_state = None;
         self.infos.remove(&InfoOf::Bridge);
     }
 
@@ -102,9 +103,14 @@ impl States {
         self.bridge_state = Some("online");
     }
 
-    /// Publishes the bridge's state again that was published last.
-    pub(crate) const fn bridge_state_again(&mut self) {
-        self.bridge_state = Some(if self.is_shut_down { "offline" } else { "online" });
+    /// The broker retains `online` of an earlier connection.
+    pub(crate) const fn set_offline(&mut self) {
+        self.bridge_state = Some("offline");
+    }
+
+    /// Publishes the bridge's state again that was sent last, unless another one is to be sent.
+    pub(crate) fn bridge_state_again(&mut self) {
+        self.bridge_state.get_or_insert(self.sent_bridge_state);
     }
 
     pub(crate) const fn bridge_state_is_sent(&self) -> bool {
@@ -114,8 +120,7 @@ impl States {
     /// From now on `offline` is published, of these gateways and of the bridge.
     pub(crate) fn shut_down(&mut self, gateways: impl Iterator<Item = GatewayIndex>) {
         self.gateways = gateways.map(|gateway| (gateway, 0)).collect();
-        self.bridge_state = Some("offline");
-        self.is_shut_down = true;
+        self.set_offline();
     }
 
     /// A position in the order of device states: those that have changed so far are before it.
@@ -187,6 +192,7 @@ impl States {
 
     pub(crate) fn next_bridge_state(&mut self) -> Option<Outgoing> {
         let state = self.bridge_state.take()?;
+        self.sent_bridge_state = state;
         Some(Outgoing::text(MessageId::BridgeState, self.topics.bridge_state(), state))
     }
 

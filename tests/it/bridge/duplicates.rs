@@ -76,13 +76,19 @@ async fn an_answer_within_two_seconds_is_enough_and_a_retained_info_is_not() {
     let published = std::time::Instant::now();
     bridge.is_ready().await;
     assert!(published.elapsed() > Duration::from_millis(1_500), "it waited for an answer");
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let place = |state| watcher.place("gsdk/bridge/state", state);
+    assert!(place("offline").is_some() && place("offline") < place("online"), "an old online");
     assert!(!bridge.get("/readyz").await.1.contains("another"));
     // A bridge that is online answers.
     watcher.clear();
     publish(broker.port, &["-r", "-t", "gsdk/bridge/info", "-m", &of("other")]);
     watcher.see("its answer", |seen| own(seen) && !seen.payload.contains("other")).await;
     assert_eq!(bridge.metric("gsdk_mqtt_connected").await, Some(1.0));
+    watcher.clear();
     drop(bridge);
+    watcher.see_text("gsdk/bridge/state", "offline").await;
+    publish(broker.port, &["-r", "-t", "gsdk/bridge/state", "-m", "online"]);
 
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     watcher.clear();
@@ -91,6 +97,7 @@ async fn an_answer_within_two_seconds_is_enough_and_a_retained_info_is_not() {
     is_connected(&bridge, false).await;
     readyz_contains(&bridge, "another bridge (instance other)").await;
     assert!(!watcher.all().iter().any(|seen| seen.topic.starts_with("gsdk/lobby")));
+    assert!(watcher.place("gsdk/bridge/state", "offline").is_none(), "the other one is online");
 }
 
 /// One that gets no answer would also go online.

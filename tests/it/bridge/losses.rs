@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
+use crate::harness::subscriber::Subscriber;
 use crate::harness::watcher::{Watcher, publish, retained};
 use crate::harness::{eventually, patiently};
 
@@ -134,6 +135,32 @@ async fn a_killed_bridge_leaves_its_last_will_and_a_late_one_is_corrected() {
         (retained(broker.port)["gsdk/bridge/state"] == "online").then_some(())
     })
     .await;
+}
+
+/// Aim: `online` that a broker retains over its crash, of which it publishes no last will, does not
+/// hold while the states of that time are replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_crashed_retains_no_online_until_everything_is_published_again() {
+    let saves = "persistence true\nautosave_on_changes true\nautosave_interval 1";
+    let mut broker = Mosquitto::start(saves).await;
+    let simulator = crate::harness::simulator(3).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let mut witness = Subscriber::start(broker.port, "gsdk/bridge/state");
+    patiently("it is online", witness.seen.recv()).await.unwrap();
+    // Changes after which the broker saves everything.
+    ["1", "2", "3"].iter().for_each(|it| publish(broker.port, &["-r", "-t", "x", "-m", it]));
+    broker.kill();
+    while witness.seen.try_recv().is_ok() {}
+    broker.restart().await;
+    let mut states = Vec::new();
+    patiently("offline, then online", async {
+        while !states.ends_with(&[b"offline".to_vec(), b"online".to_vec()]) {
+            states.push(witness.seen.recv().await.unwrap().1);
+        }
+    })
+    .await;
+    assert!(states.len() <= 3, "{states:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
