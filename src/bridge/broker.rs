@@ -178,7 +178,7 @@ impl Broker {
         } else if message.topic == topics.bridge_state() {
             let is_online = state.publisher.is_online();
             self.own_state.received(&message.payload, message.retain, is_online);
-            if message.payload == "offline" {
+            if message.payload != "online" {
                 state.publisher.publish_online_again();
             }
         } else if message.topic == topics.bridge_info() {

@@ -160,8 +160,8 @@ impl Publisher {
         self.publish_online_again();
     }
 
-    /// Publishes `online` again if the bridge is: its topic had `offline`, as of a late last will,
-    /// or `online` was not received from the broker.
+    /// Publishes `online` again if the bridge is: its topic had something else, as `offline` of a
+    /// late last will, or `online` was not received from the broker.
     pub(crate) const fn publish_online_again(&mut self) {
         if self.is_online() {
             self.content.states().set_online();
