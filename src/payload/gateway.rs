@@ -19,7 +19,8 @@ pub struct GatewayInfo<'a> {
     state: &'static str,
     since: Moment,
     devices: usize,
-    connected: usize,
+    /// `None` while that cannot be known.
+    connected: Option<usize>,
     package: Option<&'a str>,
     last_error: Option<&'a LastError>,
     clock_skew_s: Option<i64>,
@@ -86,7 +87,7 @@ impl<'a> GatewayInfo<'a> {
             state: facts.state_name(state),
             since: state.since,
             devices: state.devices(),
-            connected: state.connected,
+            connected: state.live.then_some(state.connected),
             package: facts.package.as_deref(),
             last_error: facts.last_error.as_ref(),
             // Whole seconds, as the timestamps have, so that the info changes less often.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use gsdk2mqtt::simulator::{Fault, Simulator};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
@@ -65,6 +65,7 @@ async fn info_is_lost_with_the_reason_as_soon_as_the_gateway_is_offline() {
     assert!(cut.elapsed() < AT_ONCE, "after {:?}", cut.elapsed());
     watcher.see_text("gsdk/lobby/state", "offline").await;
     let offline = Instant::now();
-    info(&watcher, "lost").await;
+    let info = info(&watcher, "lost").await;
+    assert_eq!((&info["devices"], &info["connected"]), (&20.into(), &json!(null)), "{info}");
     assert!(offline.elapsed() < AT_ONCE, "after {:?}", offline.elapsed());
 }
