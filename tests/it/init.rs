@@ -244,6 +244,7 @@ async fn nothing_is_replaced_unasked_and_a_dry_run_writes_nothing() {
 
     std::fs::create_dir(site.path("etc")).unwrap();
     std::fs::write(site.output(), "mine").unwrap();
+        ("--mqtt-password-file", "/nope"),
     let ran = init(&site.options()).await;
     assert_eq!(ran.code, 2, "{}", ran.err);
     assert!(ran.err.contains("--overwrite"), "{}", ran.err);

@@ -127,10 +127,13 @@ fn password(
     args: &mut BrokerArgs,
     username: &str,
 ) -> Result<Option<String>, InitStop> {
-    if username.is_empty() {
-        return Ok(None);
-    }
-    let text = match args.mqtt_password_file.take() {
+    let file = args.mqtt_password_file.take().filter(|path| !path.as_os_str().is_empty());
+    let text = match file {
+        None if username.is_empty() => return Ok(None),
+        Some(_) if username.is_empty() => {
+            let text = "--mqtt-password-file needs --mqtt-username";
+            return Err(InitStop::WrongUsage(text.to_owned()));
+        }
         None => asker.password("Password at the broker:", "--mqtt-password-file")?,
         Some(file) => String::from_utf8(files::read(&file, "the password")?).map_err(|_| {
             InitStop::InvalidAnswer(format!("{} is not UTF-8 text", file.display()))
