@@ -104,8 +104,12 @@ impl Site {
 }
 
 async fn run(words: &[&str]) -> Ran {
+    run_in(Path::new("."), words).await
+}
+
+async fn run_in(dir: &Path, words: &[&str]) -> Ran {
     let mut command = Command::new(PROGRAM);
-    command.args(words).env_remove("RUST_LOG").stdin(Stdio::null());
+    command.args(words).current_dir(dir).env_remove("RUST_LOG").stdin(Stdio::null());
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let Output { status, stdout, stderr } = run.await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -132,6 +136,7 @@ async fn options_alone_write_a_configuration_that_check_accepts() {
     .await;
     assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
     assert!(ran.out.contains("check --connect --config"), "{}", ran.out);
+    assert!(!ran.out.contains("systemctl"), "the service reads another file: {}", ran.out);
     let text = site.text();
     for line in ["ca_file = \"", "lobby-ca.crt", "7 = { name = ", "enabled = true"] {
         assert!(text.contains(line), "{line} in\n{text}");
@@ -141,6 +146,18 @@ async fn options_alone_write_a_configuration_that_check_accepts() {
     let checked = site.check().await;
     assert_eq!(checked.code, 0, "{}\n{}", checked.out, checked.err);
     assert_eq!(retained(site.broker.port), before, "nothing retained remains");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_paths_of_a_configuration_are_valid_in_every_working_directory() {
+    let site = Site::new().await;
+    let options = site.changed("--output", &["--output", "etc/config.toml"]);
+    let words: Vec<&str> =
+        std::iter::once("init").chain(options.iter().map(String::as_str)).collect();
+    let ran = run_in(site.dir.path(), &words).await;
+    assert_eq!(ran.code, 0, "{}\n{}", ran.out, ran.err);
+    let checked = site.check().await;
+    assert_eq!(checked.code, 0, "{}\n{}", checked.out, checked.err);
 }
 
 /// A gateway may be called `mqtt`, and still the broker's certificate is another file.
@@ -189,7 +206,7 @@ async fn a_password_is_written_to_a_separate_file_that_only_its_owner_can_read()
     let ran = init(&site.changed("--mqtt-username", &login)).await;
     assert_eq!(ran.code, 1, "{}", ran.err);
     assert!(ran.err.contains("refused the user name or password"), "{}", ran.err);
-    assert!(!site.output().exists());
+    assert!(!site.path("etc").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,6 +244,7 @@ async fn without_a_terminal_a_missing_answer_is_named_with_its_option() {
         // Options that would be ignored.
         ("--cert-file", "tenant.crt"),
         ("--mqtt-ca-file", "/nope.crt"),
+        ("--mqtt-password-file", "/nope"),
     ] {
         let ran = init(&site.changed(option, &[option, wrong, "--dry-run"])).await;
         assert_eq!(ran.code, 2, "{option} {wrong}: {}", ran.err);
@@ -244,7 +262,6 @@ async fn nothing_is_replaced_unasked_and_a_dry_run_writes_nothing() {
 
     std::fs::create_dir(site.path("etc")).unwrap();
     std::fs::write(site.output(), "mine").unwrap();
-        ("--mqtt-password-file", "/nope"),
     let ran = init(&site.options()).await;
     assert_eq!(ran.code, 2, "{}", ran.err);
     assert!(ran.err.contains("--overwrite"), "{}", ran.err);

@@ -20,7 +20,10 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    pub(crate) fn new(document: ConfigDocument, path: PathBuf) -> Result<Self, InitStop> {
+    pub(crate) fn new(document: ConfigDocument, path: &Path) -> Result<Self, InitStop> {
+        // The paths in the configuration have to be valid in every working directory.
+        let path = std::path::absolute(path)
+            .map_err(|error| InitStop::WrongUsage(format!("--output: {error}")))?;
         let trial = tempfile::tempdir().map_err(|error| {
             InitStop::Failed(format!("no temporary folder can be made ({error})"))
         })?;
@@ -65,10 +68,7 @@ impl Draft {
 
     /// The folder of the configuration and its files.
     pub(crate) fn folder(&self) -> &Path {
-        match self.path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        }
+        self.path.parent().unwrap_or(&self.path)
     }
 
     /// The configuration, and the files beside it.

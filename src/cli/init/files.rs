@@ -75,9 +75,10 @@ pub(crate) fn read(path: &Path, what: &str) -> Result<Vec<u8>, InitStop> {
     })
 }
 
-/// Makes sure that files can be written into this folder, which is made if need be.
+/// Checks that files can be written into this folder, or that it can be created.
 pub(crate) fn prepare(folder: &Path) -> Result<(), InitStop> {
-    let tried = fs::create_dir_all(folder).and_then(|()| NamedTempFile::new_in(folder));
+    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
+    let tried = NamedTempFile::new_in(existing);
     tried.map(drop).map_err(|error| {
         InitStop::Failed(format!(
             "{} cannot be written ({error}); run it with sudo, or name another file with --output",
@@ -112,6 +113,7 @@ pub(crate) fn exists(path: &Path) -> String {
 
 fn write_one(file: &NewFile, account: Option<Account>, may_replace: bool) -> io::Result<()> {
     let folder = file.path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
     let mut temporary = NamedTempFile::new_in(folder)?;
     temporary.write_all(&file.contents)?;
     if let Some(Account { user, group }) = account {

@@ -88,7 +88,7 @@ async fn make(args: InitArgs) -> Result<Option<String>, InitStop> {
             return Err(InitStop::WrongUsage(files::exists(&output)));
         }
     }
-    let mut draft = Draft::new(document, output)?;
+    let mut draft = Draft::new(document, &output)?;
     if !dry_run {
         files::prepare(draft.folder())?;
     }
@@ -139,12 +139,10 @@ fn read(path: &Path) -> Result<ConfigDocument, InitStop> {
 }
 
 fn next_steps(path: &Path) -> String {
-    let named = match path == Path::new(config::DEFAULT_FILE) {
-        true => String::new(),
-        false => format!(" --config {}", path.display()),
+    // The service reads the default file.
+    let (named, service) = match path == Path::new(config::DEFAULT_FILE) {
+        true => (String::new(), "    (or: systemctl enable --now gsdk2mqtt)"),
+        false => (format!(" --config {}", path.display()), ""),
     };
-    format!(
-        "Next:\n  gsdk2mqtt check --connect{named}\n  gsdk2mqtt run{named}    (or: systemctl \
-         enable --now gsdk2mqtt)\n"
-    )
+    format!("Next:\n  gsdk2mqtt check --connect{named}\n  gsdk2mqtt run{named}{service}\n")
 }
