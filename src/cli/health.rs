@@ -21,7 +21,7 @@ pub(crate) struct HealthArgs {
 }
 
 pub(crate) async fn run(args: &HealthArgs) -> anyhow::Result<()> {
-    let http = config::load(&args.config, std::env::vars_os())?.config.http;
+    let http = config::load_local(&args.config, std::env::vars_os())?.http;
     // The second listener has no TLS.
     let has_tls = http.metrics_listen.is_none() && http.cert_file.is_some();
     let address = reachable(http.metrics_listen.unwrap_or(http.listen));

@@ -33,6 +33,9 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
+use jiff::tz::TimeZone;
+use serde::Deserialize;
+
 pub use addresses::BrokerAddress;
 pub(crate) use addresses::{broker, gateway_address, master_address};
 pub use commands::Allow;
@@ -93,6 +96,15 @@ impl Loaded {
     }
 }
 
+/// What reading a running bridge or its files needs of the configuration.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct LocalConfig {
+    pub(crate) state_dir: PathBuf,
+    #[serde(deserialize_with = "values::time_zone", default = "values::machine_time_zone")]
+    pub(crate) time_zone: TimeZone,
+    pub(crate) http: Http,
+}
+
 /// Loads the configuration: the defaults, over them the file, `variables`, and `args`.
 ///
 /// `variables` is the environment: `std::env::vars_os()` in the program.
@@ -104,6 +116,30 @@ pub fn load(
     args: &ConfigArgs,
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Loaded, Error> {
+    load_with(args, variables, full)
+}
+
+/// Loads what reading a running bridge needs, from the same sources. Gateways and broker are
+/// neither required nor checked.
+///
+/// # Errors
+///
+/// As [`load`], of the keys outside of tables and those of `http`.
+pub(crate) fn load_local(
+    args: &ConfigArgs,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<LocalConfig, Error> {
+    load_with(args, variables, |mut tree, _| {
+        tree.check_local_types();
+        Ok(tree.finish()?.0)
+    })
+}
+
+fn load_with<T>(
+    args: &ConfigArgs,
+    variables: impl IntoIterator<Item = (OsString, OsString)>,
+    finish: impl FnOnce(Tree<'_>, Vec<String>) -> Result<T, Vec<Mistake>>,
+) -> Result<T, Error> {
     let (schema, mut mistakes) = (Schema::new(), Vec::new());
     let environment = layers::environment(variables, &schema, &mut mistakes);
     let named = args.config.clone().or_else(|| environment.config.clone().map(PathBuf::from));
@@ -118,7 +154,7 @@ pub fn load(
             return Err(Error::new(mistakes));
         }
     };
-    assemble(file, environment, &args.set, &schema, mistakes)
+    assemble(file, environment, &args.set, &schema, mistakes, finish)
 }
 
 /// The configuration that is this TOML text over the defaults, without files and environment: for
@@ -130,17 +166,26 @@ pub fn load(
 pub fn from_toml(name: impl Into<PathBuf>, text: impl Into<String>) -> Result<Loaded, Error> {
     let (schema, mut mistakes) = (Schema::new(), Vec::new());
     let environment = layers::environment([], &schema, &mut mistakes);
-    assemble(Some((name.into(), text.into())), environment, &[], &schema, mistakes)
+    assemble(Some((name.into(), text.into())), environment, &[], &schema, mistakes, full)
 }
 
-/// Merges the layers, checks the result and types it.
-fn assemble(
+/// Checks the whole configuration and types it.
+fn full(mut tree: Tree<'_>, mut warnings: Vec<String>) -> Result<Loaded, Vec<Mistake>> {
+    tree.check_types();
+    warnings.extend(crosscheck::check(&mut tree));
+    let (config, settings) = tree.finish()?;
+    Ok(Loaded { config, warnings, settings })
+}
+
+/// Merges the layers; `finish` gets the result, with the warnings so far.
+fn assemble<T>(
     source: Option<(PathBuf, String)>,
     environment: Environment,
     sets: &[String],
     schema: &Schema,
     mut mistakes: Vec<Mistake>,
-) -> Result<Loaded, Error> {
+    finish: impl FnOnce(Tree<'_>, Vec<String>) -> Result<T, Vec<Mistake>>,
+) -> Result<T, Error> {
     let parsed = source.as_ref().map(|(path, text)| ParsedFile::parse(path, text)).transpose();
     let (file, file_layer) = match parsed {
         Ok(parsed) => parsed.unzip(),
@@ -152,12 +197,8 @@ fn assemble(
     let command_line = layers::command_line(sets, schema, &mut mistakes);
     let below = [environment.systemd, file_layer].into_iter().flatten();
     let layers = below.chain(environment.layers).chain(command_line);
-    let mut tree = Tree::new(layers, file.as_ref(), schema, mistakes);
-    tree.check_types();
-    let mut warnings = environment.warnings;
-    warnings.extend(crosscheck::check(&mut tree));
-    let (config, settings) = tree.finish().map_err(Error::new)?;
-    Ok(Loaded { config, warnings, settings })
+    let tree = Tree::new(layers, file.as_ref(), schema, mistakes);
+    finish(tree, environment.warnings).map_err(Error::new)
 }
 
 fn read_file(path: &Path) -> io::Result<String> {

@@ -169,13 +169,19 @@ impl<'a> Tree<'a> {
         self.wrong_tables.contains(table)
     }
 
+    /// Checks the types of the keys outside of tables, and of those of `http`.
+    pub(crate) fn check_local_types(&mut self) {
+        let top = KeyPath::default();
+        self.check::<Config>(&top);
+        self.check::<Http>(&top.child("http"));
+    }
+
     /// Checks the type of every value, each table on its own.
     pub(crate) fn check_types(&mut self) {
         type Named = BTreeMap<String, IgnoredAny>;
         let top = KeyPath::default();
-        self.check::<Config>(&top);
+        self.check_local_types();
         self.check::<Mqtt>(&top.child("mqtt"));
-        self.check::<Http>(&top.child("http"));
         self.check::<Commands>(&top.child("commands"));
         self.check::<HomeAssistant>(&top.child("home_assistant"));
         self.check::<OutboxConfig>(&top.child("outbox"));
@@ -257,9 +263,12 @@ impl<'a> Tree<'a> {
     }
 
     /// The typed configuration with every setting, or the mistakes.
-    pub(crate) fn finish(mut self) -> Result<(Config, Vec<Setting>), Vec<Mistake>> {
+    pub(crate) fn finish<T>(mut self) -> Result<(T, Vec<Setting>), Vec<Mistake>>
+    where
+        T: DeserializeOwned,
+    {
         if self.mistakes.is_empty() {
-            match Config::deserialize(&self.root) {
+            match T::deserialize(&self.root) {
                 Ok(config) => return Ok((config, self.settings())),
                 Err(error) => {
                     self.report(&self.key_of(&KeyPath::default(), &error.path), &error.kind);

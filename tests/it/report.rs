@@ -385,6 +385,31 @@ async fn a_bridge_on_loopback_is_read_without_the_proxy_of_the_environment() {
     let simulator = crate::harness::simulator(1).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     bridge.is_ready().await;
+/// Aim: what reads a running bridge needs its address only. Method: without a file, and with one
+/// whose gateway has a mistake.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_is_read_without_a_valid_gateway_in_the_configuration() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, "[gateways.Lobby]\n").unwrap();
+    let set = format!("http.listen=127.0.0.1:{}", bridge.http_port);
+    let run = |words: &[&str]| Command::new(PROGRAM).args(words).output().unwrap();
+    for command in ["health", "report", "history"] {
+        for source in [&[][..], &["--config", file.to_str().unwrap()]] {
+            let output = run(&[&[command, "--set", &set], source].concat());
+            assert!(output.status.success(), "{command} {source:?}: {output:?}");
+        }
+        let output = run(&[command, "--set", "http.listn=127.0.0.1:1"]);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{command}: {stderr}");
+        assert!(stderr.contains("did you mean http.listen?"), "{command}: {stderr}");
+    }
+}
+
     let run = |words: &[&str]| {
         let mut command = Command::new(PROGRAM);
         command.env("HTTP_PROXY", format!("http://127.0.0.1:{}", free_port()));

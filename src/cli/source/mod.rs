@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use super::health::reachable;
 use super::say;
 use crate::availability::{self, AvailabilityAnswer, AvailabilityRequest};
-use crate::config::{self, Config};
+use crate::config::{self, LocalConfig};
 use crate::store::StateDir;
 use crate::store::history::{EventFilter, FILE_NAME, Page, Reader};
 use api::ApiClient;
@@ -41,7 +41,7 @@ impl HistorySource {
         let (url, config) = match &args.url {
             Some(url) => (url.clone(), None),
             None => {
-                let config = config::load(config, std::env::vars_os())?.config;
+                let config = config::load_local(config, std::env::vars_os())?;
                 // With a certificate it is for another name than that of the loopback.
                 let scheme = if config.http.cert_file.is_some() { "https" } else { "http" };
                 (format!("{scheme}://{}", reachable(config.http.listen)), Some(config))
@@ -98,7 +98,7 @@ impl HistorySource {
 }
 
 /// The database of this configuration, which can be read whether the bridge runs or not.
-fn database(config: &Config) -> anyhow::Result<PathBuf> {
+fn database(config: &LocalConfig) -> anyhow::Result<PathBuf> {
     let path = config.state_dir.join(FILE_NAME);
     match std::fs::File::open(&path) {
         Ok(_) => Ok(path),
