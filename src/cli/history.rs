@@ -10,7 +10,7 @@ use super::escape::{escaped, escaped_in_json};
 use super::period::{DefaultPeriod, Selected};
 use super::signals::stop_signal;
 use super::source::{HistorySource, SourceArgs, Unavailable};
-use super::{print, say};
+use super::{print, say, stdout_closed};
 use crate::availability::{duration, local_time};
 use crate::config;
 use crate::net;
@@ -70,6 +70,7 @@ pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<()> {
     tokio::select! {
         done = print_events(pages, zone.as_ref()) => done,
         () = stop_signal() => Ok(()),
+        () = stdout_closed() => Ok(()),
     }
 }
 

@@ -21,11 +21,15 @@ mod simulate;
 mod source;
 mod stderr;
 
+use std::future::pending;
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tokio::io::Interest;
+use tokio::net::unix::pipe::Sender;
 
 use crate::config;
 use signals::stop_signal;
@@ -189,6 +193,18 @@ fn print(text: &str) -> anyhow::Result<bool> {
 }
 
 /// Reports an error without a log.
+/// Completes once the reader of stdout has closed the pipe, even while nothing is printed.
+async fn stdout_closed() {
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned();
+    // Fails for a file, which is never closed.
+    if let Ok(pipe) = stdout.and_then(Sender::from_owned_fd_unchecked)
+        && pipe.ready(Interest::ERROR).await.is_ok()
+    {
+        return;
+    }
+    pending().await
+}
+
 fn failed(message: &str) -> ExitCode {
     say(message);
     ExitCode::FAILURE

@@ -152,7 +152,7 @@ async fn the_file_of_a_stopped_bridge_is_followed_and_a_closed_pipe_ends_it() {
     change(&gateway, 3);
     prints_all(&bridge, &history, 12).await;
 
-    // As with `| head -n 1`.
+    // As with `| head -n 1`, even if no further event is recorded.
     let mut child = Command::new(PROGRAM)
         .args(["history", "--follow", "--config"])
         .arg(bridge.config_file())
@@ -162,7 +162,6 @@ async fn the_file_of_a_stopped_bridge_is_followed_and_a_closed_pipe_ends_it() {
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.contains("lobby"), "{line}");
-    change(&gateway, 1);
     let status = eventually("it ends", || child.try_wait().unwrap()).await;
     assert_eq!(status.code(), Some(0));
 }

@@ -36,11 +36,12 @@ pub(crate) async fn run(gateway: ChosenGateway, json: bool) -> anyhow::Result<Ex
     let link = gateway.target.clone().link(name, queue, stopped);
     let (terminal, types) = (Terminal::of_stdout(), BTreeMap::new());
     let mut watch = Watch { gateway, types, was_linked: false, is_listed: false, json, terminal };
-    let stop = crate::cli::stop_signal();
-    tokio::pin!(stop);
+    let (stop, closed) = (crate::cli::stop_signal(), crate::cli::stdout_closed());
+    tokio::pin!(stop, closed);
     loop {
         let event = tokio::select! {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
+            () = &mut closed => return Ok(ExitCode::SUCCESS),
             Some((_, event)) = events.recv() => event,
         };
         let is_usage_error = watch.is_usage_error(&event);

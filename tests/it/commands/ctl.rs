@@ -172,6 +172,14 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
     assert_eq!((out.status.code(), out.stderr), (Some(0), Vec::new()));
 }
 
+    // Even if no device changes.
+    let mut child = cli.command("watch").stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("linked"), "{line}");
+    let status = eventually("it ends", || child.try_wait().unwrap()).await;
+    assert_eq!(status.code(), Some(0));
+
 /// Runs a shell command, in which `$ctl` is the program.
 async fn in_a_shell(cli: &Cli, words: &str) -> (i32, String, String) {
     let mut command = Command::new("bash");
