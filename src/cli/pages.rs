@@ -1,13 +1,18 @@
 //! `gsdk2mqtt completions` and `gsdk2mqtt man`: both generated from the clap definition.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-use clap::{CommandFactory, ValueHint};
+use anyhow::Context;
+use clap::{Command, CommandFactory, ValueHint};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
+use super::WrongUsage;
+
 const NAME: &str = "gsdk2mqtt";
+/// The program in the footer of each manual page.
+const SOURCE: &str = concat!("gsdk2mqtt ", env!("CARGO_PKG_VERSION"));
 
 /// For bash, after `mkdir -p ~/.local/share/bash-completion/completions`:
 /// `gsdk2mqtt completions bash > ~/.local/share/bash-completion/completions/gsdk2mqtt`
@@ -35,24 +40,38 @@ pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) fn man(args: &ManArgs) -> anyhow::Result<()> {
-    let mut program = super::Cli::command();
+    let mut program = super::Cli::command().disable_help_subcommand(true);
+    program.build();
     if let Some(dir) = &args.dir {
         std::fs::create_dir_all(dir)
-            .and_then(|()| clap_mangen::generate_to(program, dir))
+            .and_then(|()| write_pages(&program, dir))
             .with_context(|| format!("cannot write manual pages into {}", dir.display()))?;
         return Ok(());
     }
-    program.build();
     let mut command = &program;
     for word in &args.words {
         let Some(found) = command.find_subcommand(word) else {
-            let known: Vec<_> = command.get_subcommands().map(clap::Command::get_name).collect();
-            bail!("there is no command {word:?} here; there are: {}", known.join(", "));
+            let known: Vec<_> = command.get_subcommands().map(Command::get_name).collect();
+            let known = known.join(", ");
+            let text = format!("there is no command {word:?} here; there are: {known}");
+            return Err(WrongUsage(text).into());
         };
         command = found;
     }
     let mut page = Vec::new();
-    Man::new(command.clone()).render(&mut page)?;
+    page_of(command).render(&mut page)?;
     super::print(&String::from_utf8(page)?)?;
     Ok(())
+}
+
+/// Writes the page of a command, and those of the commands below it.
+fn write_pages(command: &Command, dir: &Path) -> io::Result<()> {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
+        write_pages(below, dir)?;
+    }
+    page_of(command).generate_to(dir).map(drop)
+}
+
+fn page_of(command: &Command) -> Man {
+    Man::new(command.clone()).source(SOURCE)
 }

@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, Error};
 use clap::Args;
 
+use super::WrongUsage;
 use crate::simulator::{
     CertificateKind, DEVICES_COUNT, DialMode, Keys, MasterSettings, Packages, Scenario,
     ScenarioError, Simulator, SimulatorSettings, Strictness, kind_name, mixed_devices,
@@ -142,10 +143,12 @@ impl SimulateArgs {
 ///
 /// # Errors
 ///
-/// When certificates cannot be written or the port cannot be opened.
+/// When there is no such scenario, certificates cannot be written or the port cannot be opened.
 pub(crate) async fn run(args: SimulateArgs, shutdown: impl Future) -> anyhow::Result<()> {
+    let settings =
+        args.settings().map_err(|error| WrongUsage(format!("{:#}", Error::from(error))))?;
     let simulator =
-        Simulator::start(args.settings()?).await.context("cannot start the simulated gateway")?;
+        Simulator::start(settings).await.context("cannot start the simulated gateway")?;
     // The gateway runs even if its output cannot be written.
     _ = announce(&args, &simulator, &mut io::stdout());
     shutdown.await;

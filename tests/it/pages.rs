@@ -4,10 +4,10 @@ use std::process::{Command, Output};
 
 use crate::harness::bridge::PROGRAM;
 
-fn run(words: &[&str]) -> (bool, String, String) {
+fn run(words: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = Command::new(PROGRAM).args(words).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    (status.success(), text(stdout), text(stderr))
+    (status.code(), text(stdout), text(stderr))
 }
 
 #[test]
@@ -31,28 +31,35 @@ fn bash_completes_commands_and_values() {
         assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), expected, "{words}: {out:?}");
     }
     for (shell, mark) in [("zsh", "#compdef gsdk2mqtt"), ("fish", "complete -c gsdk2mqtt")] {
-        let (done, out, _) = run(&["completions", shell]);
-        assert!(done && out.contains(mark), "{shell}: {out}");
+        let (code, out, _) = run(&["completions", shell]);
+        assert!(code == Some(0) && out.contains(mark), "{shell}: {out}");
     }
-    let (done, _, err) = run(&["completions", "tcsh"]);
-    assert!(!done && err.contains("bash"), "{err}");
+    let (code, _, err) = run(&["completions", "tcsh"]);
+    assert!(code == Some(2) && err.contains("bash"), "{err}");
 }
 
 #[test]
 fn every_command_has_a_manual_page() {
-    let (done, out, _) = run(&["man", "ctl", "accept-filter", "add"]);
-    assert!(done && out.contains(".TH gsdk2mqtt-ctl-accept-filter-add 1"), "{out}");
-    assert!(run(&["man"]).1.contains(".TH gsdk2mqtt 1"));
-    let (done, _, err) = run(&["man", "ctl", "reboot"]);
-    assert!(!done && err.contains("\"reboot\"") && err.contains("accept-filter"), "{err}");
+    let head = |command| format!(".TH {command} 1  \"gsdk2mqtt {}\"", env!("CARGO_PKG_VERSION"));
+    let (code, out, _) = run(&["man", "ctl", "accept-filter", "add"]);
+    assert!(code == Some(0) && out.contains(&head("gsdk2mqtt-ctl-accept-filter-add")), "{out}");
+    assert!(run(&["man"]).1.contains(&head("gsdk2mqtt")));
+    let (code, _, err) = run(&["man", "ctl", "reboot"]);
+    assert!(
+        code == Some(2) && err.contains("\"reboot\"") && err.contains("accept-filter"),
+        "{err}"
+    );
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("man1");
-    let (done, _, err) = run(&["man", "--dir", folder.to_str().unwrap()]);
-    assert!(done, "{err}");
+    let (code, _, err) = run(&["man", "--dir", folder.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{err}");
     for page in ["gsdk2mqtt", "gsdk2mqtt-run", "gsdk2mqtt-ctl-ssl-enable", "gsdk2mqtt-simulate"] {
         let text = std::fs::read_to_string(folder.join(format!("{page}.1"))).unwrap();
-        assert!(text.contains(".SH SYNOPSIS"), "{page}: {text}");
+        assert!(text.contains(&head(page)) && text.contains(".SH SYNOPSIS"), "{page}: {text}");
     }
-    let (done, _, err) = run(&["man", "--dir", "/dev/null/man1"]);
-    assert!(!done && err.contains("cannot write manual pages into /dev/null/man1"), "{err}");
+    let (code, _, err) = run(&["man", "--dir", "/dev/null/man1"]);
+    assert!(
+        code == Some(1) && err.contains("cannot write manual pages into /dev/null/man1"),
+        "{err}"
+    );
 }

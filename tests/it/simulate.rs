@@ -32,3 +32,12 @@ async fn it_runs_with_and_without_a_reader_of_its_output() {
     simulate.kill().unwrap();
     simulate.wait().unwrap();
 }
+
+#[test]
+fn an_unknown_scenario_is_wrong_usage() {
+    let mut simulate = Command::new(PROGRAM);
+    let output = simulate.args(["simulate", "--scenario", "nosuch"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("shipped are office"), "{stderr}");
+}
