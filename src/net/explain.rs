@@ -124,7 +124,7 @@ fn of_client_certificate(
 }
 
 /// The TLS library's own error, where one is inside.
-fn tls_error(error: &io::Error) -> Option<&TlsError> {
+pub(crate) fn tls_error(error: &io::Error) -> Option<&TlsError> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 

@@ -11,8 +11,8 @@ use crate::harness::bridge::{Bridge, PROGRAM, Setup};
 use crate::harness::certificates::{Ca, Certified};
 use crate::harness::gateway::Gateway;
 use crate::harness::mosquitto::{Mosquitto, free_port};
-use crate::harness::patiently;
 use crate::harness::watcher::Watcher;
+use crate::harness::{eventually, patiently};
 
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 
@@ -335,16 +335,16 @@ async fn a_bridge_elsewhere_is_read_with_a_token_over_https() {
         command.args(["report", "--last", "1h", "--format", "json", "--url", &url]).args(words);
         command.output().unwrap()
     };
-    let (token, wrong, ca) = (file("token"), file("wrong"), ca.file());
-    let [token, wrong, ca] = [&token, &wrong, &ca].map(|path| path.to_str().unwrap());
-    let answered = ask(&["--token-file", token, "--ca-file", ca]);
+    let (token, wrong, ca_file) = (file("token"), file("wrong"), ca.file());
+    let [token, wrong, ca_file] = [&token, &wrong, &ca_file].map(|path| path.to_str().unwrap());
+    let answered = ask(&["--token-file", token, "--ca-file", ca_file]);
     assert!(answered.status.success(), "{answered:?}");
     let report: Value = serde_json::from_slice(&answered.stdout).unwrap();
     assert_eq!(report["availability"].as_array().unwrap().len(), 1, "{report}");
     let no_file = folder.path().join("nothing");
     for (words, part) in [
-        (&["--ca-file", ca][..], "--token-file names a file that contains a token"),
-        (&["--ca-file", ca, "--token-file", wrong], "refuses the token of --token-file"),
+        (&["--ca-file", ca_file][..], "--token-file names a file that contains a token"),
+        (&["--ca-file", ca_file, "--token-file", wrong], "refuses the token of --token-file"),
         (&["--token-file", token], "ertificate"),
         (&["--token-file", no_file.to_str().unwrap()], "nothing does not exist"),
         (&["--ca-file", token], "token"),
@@ -354,6 +354,14 @@ async fn a_bridge_elsewhere_is_read_with_a_token_over_https() {
         assert_eq!(refused.status.code(), Some(1), "{words:?}: {stderr}");
         assert!(stderr.contains(part) && !stderr.contains("s3cret"), "{words:?}: {stderr}");
     }
+    ca.write_itself(folder.path(), "web");
+    eventually("the CA's certificate is refused", || {
+        let refused = ask(&["--ca-file", ca_file, "--token-file", token]);
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert!(!stderr.contains("OtherError"), "{stderr}");
+        stderr.contains("http.cert_file").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -377,14 +385,6 @@ async fn the_page_of_a_thousand_doors_is_below_a_megabyte() {
     assert!(page.len() < 1_000_000, "{} bytes", page.len());
 }
 
-/// Aim: a proxy that the environment names is not asked for this machine's loopback, which to the
-/// proxy is its own. Method: a proxy that does not answer.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bridge_on_loopback_is_read_without_the_proxy_of_the_environment() {
-    let broker = Mosquitto::start("").await;
-    let simulator = crate::harness::simulator(1).await;
-    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
-    bridge.is_ready().await;
 /// Aim: what reads a running bridge needs its address only. Method: without a file, and with one
 /// whose gateway has a mistake.
 #[tokio::test(flavor = "multi_thread")]
@@ -410,6 +410,14 @@ async fn a_bridge_is_read_without_a_valid_gateway_in_the_configuration() {
     }
 }
 
+/// Aim: a proxy that the environment names is not asked for this machine's loopback, which to the
+/// proxy is its own. Method: a proxy that does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_on_loopback_is_read_without_the_proxy_of_the_environment() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
     let run = |words: &[&str]| {
         let mut command = Command::new(PROGRAM);
         command.env("HTTP_PROXY", format!("http://127.0.0.1:{}", free_port()));

@@ -11,6 +11,7 @@ use jiff::tz::TimeZone;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::{CertificateError, Error as TlsError};
 use ureq::http::{StatusCode, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Proxy};
@@ -168,8 +169,8 @@ impl ApiClient {
             Ok::<_, ureq::Error>((status, body))
         };
         let answer = tokio::task::spawn_blocking(call).await.context("internal error")?;
-        let (status, body) =
-            answer.map_err(|error| Unavailable(format!("no answer from {url}: {error}")))?;
+        let (status, body) = answer
+            .map_err(|error| Unavailable(format!("no answer from {url}: {}", reason(&error))))?;
         if status.is_success() {
             return serde_json::from_str(&body).with_context(|| format!("{url} is not a bridge"));
         }
@@ -185,6 +186,23 @@ impl ApiClient {
             Err(_) => format!("{url} answers {status}; is it a bridge of this version?"),
         };
         if status.is_server_error() { Err(Unavailable(text).into()) } else { bail!(text) }
+    }
+}
+
+/// Why there is no answer.
+fn reason(error: &ureq::Error) -> String {
+    let tls = match error {
+        ureq::Error::Io(error) => net::tls_error(error),
+        _ => None,
+    };
+    match tls {
+        // Its own text would be `Other(OtherError(...))`.
+        Some(TlsError::InvalidCertificate(CertificateError::Other(cause))) => format!(
+            "its certificate is not acceptable ({}); set the bridge's http.cert_file to a server \
+             certificate of X.509 version 3, not to that of a CA",
+            cause.0
+        ),
+        _ => error.to_string(),
     }
 }
 

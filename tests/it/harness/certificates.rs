@@ -120,6 +120,13 @@ impl Ca {
         Shown { chain: vec![certificate.der().clone()], key }
     }
 
+    /// The CA's own certificate and key as PEM files `NAME.crt` and `NAME.key` in a folder.
+    pub(crate) fn write_itself(&self, folder: &Path, name: &str) {
+        std::fs::write(folder.join(format!("{name}.crt")), self.issuer.pem()).unwrap();
+        let key = self.issuer.key().serialize_pem();
+        std::fs::write(folder.join(format!("{name}.key")), key).unwrap();
+    }
+
     /// The CA's own certificate, used as a server's.
     pub(crate) fn itself(&self) -> Shown {
         let key = PrivateKeyDer::try_from(self.issuer.key().serialize_der()).unwrap();
