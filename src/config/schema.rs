@@ -6,7 +6,9 @@ use std::fmt;
 use figment::value::{Dict, Value};
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform as _};
+use serde::Deserialize as _;
 use serde_json::Value as Json;
+use toml::de::ValueDeserializer;
 
 use super::model::Config;
 use crate::ids::nearest;
@@ -196,8 +198,12 @@ fn complete(node: &Json, value: &mut Value) {
                     value.to_bool_lossy().map(|truth| Value::Bool(value.tag(), truth))
                 }
                 Some("array") => {
-                    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-                    Some(Value::Array(*tag, parts.map(Value::from).collect()))
+                    let toml = ValueDeserializer::parse(text).and_then(Vec::<String>::deserialize);
+                    let parts = toml.unwrap_or_else(|_| {
+                        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+                        parts.map(str::to_owned).collect()
+                    });
+                    Some(Value::Array(*tag, parts.into_iter().map(Value::from).collect()))
                 }
                 _ => None,
             };

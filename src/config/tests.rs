@@ -148,6 +148,19 @@ fn later_layers_have_precedence_and_origins_are_known() {
 }
 
 #[test]
+fn lists_in_a_text_are_written_as_in_the_file_or_with_commas() {
+    for (text, expected) in [
+        (r#"["forget", 'mode/set']"#, &["forget", "mode/set"][..]),
+        (" forget ,mode/set,", &["forget", "mode/set"]),
+        ("[]", &[]),
+        ("", &[]),
+    ] {
+        let config = loaded(GATEWAY, &[], &[&format!("commands.allow={text}")]).unwrap().config;
+        assert_eq!(config.commands.allow.patterns().collect::<Vec<_>>(), expected, "{text}");
+    }
+}
+
+#[test]
 fn a_password_of_digits_remains_text_and_is_never_shown() {
     let environment = [("GSDK2MQTT_MQTT__USERNAME", "me"), ("GSDK2MQTT_MQTT__PASSWORD", " 0123 ")];
     let loaded = loaded(GATEWAY, &environment, &[]).unwrap();
