@@ -72,7 +72,8 @@ enum CliCommand {
     #[cfg(not(feature = "simulator"))]
     #[command(hide = true)]
     Simulate(IgnoredArgs),
-    /// Print the AsyncAPI document of topics and payloads, or the configuration's JSON Schema
+    /// Print the AsyncAPI document of topics and payloads, the OpenAPI document of the HTTP API, or
+    /// the configuration's JSON Schema
     Schema(schema::SchemaArgs),
     /// Check the health of a running bridge
     Health(health::HealthArgs),
@@ -192,7 +193,6 @@ fn print(text: &str) -> anyhow::Result<bool> {
     }
 }
 
-/// Reports an error without a log.
 /// Completes once the reader of stdout has closed the pipe, even while nothing is printed.
 async fn stdout_closed() {
     let stdout = std::io::stdout().as_fd().try_clone_to_owned();
@@ -205,6 +205,7 @@ async fn stdout_closed() {
     pending().await
 }
 
+/// Reports an error without a log.
 fn failed(message: &str) -> ExitCode {
     say(message);
     ExitCode::FAILURE

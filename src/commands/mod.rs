@@ -28,7 +28,7 @@ pub use failure::{Failure, FailureCode};
 pub use history::{history, read_history};
 pub use limits::{CommandSlots, Permit, Slot, TokenBucket};
 pub use replay::{ReplayCache, ReplayKey, ReplayState};
-pub use request::{RefusedRequest, Transaction, transaction_of};
+pub use request::{EXAMPLE_FOLLOWS, RefusedRequest, Transaction, transaction_of};
 pub use response::{
     AnswerLimit, Data, DeviceFailure, Outcome, Response, ResultKind, Warning, WarningCode,
 };

@@ -18,6 +18,9 @@ const TRANSACTION_LEN_MAX: usize = 256;
 /// The most characters of a refusal that quotes the request.
 const QUOTE_LEN_MAX: usize = 200;
 
+/// What precedes the example in the refusal of a field.
+pub const EXAMPLE_FOLLOWS: &str = "; a request that is accepted: ";
+
 /// A request that can be run; `C` is the command with its fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request<C> {
@@ -100,7 +103,7 @@ impl Fields {
             let path = error.path().to_string();
             let place = if path == "." { String::new() } else { format!("{path}: ") };
             let text = printable(&format!("{place}{}", error.inner()));
-            Failure::invalid(format!("{text}; a request that is accepted: {example}"))
+            Failure::invalid(format!("{text}{EXAMPLE_FOLLOWS}{example}"))
         })
     }
 }

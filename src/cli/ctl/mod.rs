@@ -24,8 +24,8 @@ use crate::bridge::{gateway_entry, gateway_target};
 use crate::cli::escape::escaped;
 
 use crate::commands::{
-    Calls, Command, Failure, FailureCode, Outcome, Request, Response, ResultKind, device_rows,
-    read_details, run as run_on,
+    Calls, Command, EXAMPLE_FOLLOWS, Failure, FailureCode, Outcome, Request, Response, ResultKind,
+    device_rows, read_details, run as run_on,
 };
 use crate::config::{self, Config, GatewayConfig, Reach};
 use crate::gsdk::{ErrorCode, GatewayTarget, QUEUE_SIZE_DEFAULT};
@@ -96,7 +96,7 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     if let Some(timeout) = args.timeout {
         fields["timeout_s"] = arguments::seconds(timeout);
     }
-    let outcome = match Command::read_request(name, fields.to_string().as_bytes()) {
+    let mut outcome = match Command::read_request(name, fields.to_string().as_bytes()) {
         Err(refused) => Outcome::failed(refused.failure),
         Ok(request) => match refused_by_user(&request.command, args.yes)? {
             Some(failure) => Outcome::failed(failure),
@@ -106,6 +106,9 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             },
         },
     };
+    if let Some(failure) = &mut outcome.error {
+        failure.message = name_request_options(&failure.message);
+    }
     let gateway_name = Some(gateway.entry.name.to_string());
     let answer = Response::new(name.as_str(), gateway_name, None, outcome, started.elapsed());
     let code = match (answer.result, answer.error.as_ref().map(|error| error.code)) {
@@ -115,6 +118,12 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     };
     show(&answer, &gateway.entry, args.json)?;
     Ok(code)
+}
+
+/// Replaces fields of the request by their options, and omits the example of a request.
+fn name_request_options(message: &str) -> String {
+    let (message, _) = message.split_once(EXAMPLE_FOLLOWS).unwrap_or((message, ""));
+    message.replace("timeout_s", "--timeout").replace("wait_s", "--wait")
 }
 
 /// After Ctrl-C the gateway may still complete the call.
