@@ -32,7 +32,7 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe::Sender;
 
 use crate::config;
-use signals::stop_signal;
+use signals::{handle_file_size_limit, stop_signal};
 
 /// Publishes connects and disconnects of Suprema devices, read from G-SDK gateways, to MQTT and
 /// Prometheus.
@@ -131,6 +131,7 @@ impl Cli {
             Ok(log) => log,
             Err(error) => return failed(&format!("the system gives no thread: {error}")),
         };
+        handle_file_size_limit();
         let outcome = Box::pin(self.command.run()).await;
         match outcome {
             Ok(code) => code,

@@ -1,4 +1,4 @@
-//! The signals that end the program. SIGHUP ends it when it comes from a terminal; a service
+//! The signals that would end the program. SIGHUP ends it when it comes from a terminal; a service
 //! manager sends it to request a reload, which the bridge does not support.
 
 use std::io::{self, IsTerminal};
@@ -7,6 +7,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGHUP in the mask of ignored signals.
 const HANGUP_BIT: u64 = 1;
+/// SIGXFSZ, on Linux and macOS.
+const FILE_SIZE_EXCEEDED: i32 = 25;
+
+/// Makes a write beyond a limit on file sizes (`ulimit -f`, `LimitFSIZE=`) fail, as on a full disk:
+/// unhandled, this signal ends the program.
+pub(crate) fn handle_file_size_limit() {
+    // Its handler stays.
+    drop(handled(SignalKind::from_raw(FILE_SIZE_EXCEEDED)));
+}
 
 /// Completes at the first signal that requests a stop. Signals are handled from this call on.
 pub(crate) fn stop_signal() -> impl Future<Output = ()> + Send {

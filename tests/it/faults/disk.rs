@@ -223,6 +223,33 @@ async fn a_full_disk_that_then_hangs_holds_nothing_up() {
     drop(bridge);
 }
 
+/// Sets the limit of this process to the size of its files, in bytes; it may be raised again.
+fn limit_file_size(bridge: &Bridge, limit: &str) {
+    assert!(run("prlimit", &["--pid", &bridge.pid().to_string(), &format!("--fsize={limit}:")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_on_file_sizes_is_like_a_full_disk() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(40).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "file size: the start, until ready").await;
+    limit_file_size(&bridge, "200000");
+    simulator.control().storm(Storm::of(2_000)).await.unwrap();
+    let reset = within(PATIENCE, "file size: until chain_reset is reported", async || {
+        reported(&watcher, "store_failed")?;
+        reported(&watcher, "chain_reset")
+    });
+    let (reset, _) = reset.await;
+    assert!(reset["reason"].as_str().unwrap().contains("File too large"), "{reset}");
+    happens(&watcher, &simulator, None).await;
+    limit_file_size(&bridge, "unlimited");
+    reads(&bridge, "gsdk_store_ok", 1.0, HEALED_WITHIN, "file size: raised, until healed").await;
+    goes_on(&mut bridge, &watcher, &simulator).await;
+    check_chains(&watcher);
+}
+
 /// Starts it with an unusable state directory: it exits with 1 and prints the remedy.
 async fn is_exit_1(bridge: &mut Bridge, reason: &str) {
     bridge.restart();
