@@ -221,7 +221,8 @@ impl<'a> SessionClient<'a> {
         let packet = match &command {
             ConnectionCommand::Publish { token, .. } => in_flight.publish(now, *token),
             ConnectionCommand::Subscribe(filters) => {
-                in_flight.subscribe(filters.iter().map(|(filter, _)| filter.clone()).collect())
+                let filters = filters.iter().map(|(filter, _)| filter.clone()).collect();
+                in_flight.subscribe(now, filters)
             }
             ConnectionCommand::Unsubscribe(_) => in_flight.next_packet(None),
         };
@@ -244,7 +245,7 @@ impl<'a> SessionClient<'a> {
     }
 
     /// Sends a ping where nothing was sent for long; returns when to look again. Ends the
-    /// connection to a broker that is silent, or that answers pings and acknowledges nothing.
+    /// connection to a broker that is silent, or that answers pings and not what else is sent.
     fn wake(&mut self, now: Instant, keep_alive: Duration) -> Result<Instant, SessionFault> {
         let after = self.context.settings().silence_max();
         let silent_at = self.activity.last_activity() + after;
@@ -258,8 +259,13 @@ impl<'a> SessionClient<'a> {
                 false => BrokerProblem::Unacknowledged { after },
             }));
         }
+        let unanswered_at = self.in_flight.subscribing_since().map(|since| since + after);
+        if unanswered_at.is_some_and(|at| at <= now) {
+            return Err(self.context.fault(BrokerProblem::SubscriptionUnanswered { after }));
+        }
         let ping_at = self.writer.ping(now, keep_alive);
-        Ok(overdue_at.into_iter().chain([silent_at, ping_at]).min().unwrap_or(ping_at))
+        let due = [overdue_at, unanswered_at, Some(silent_at), Some(ping_at)];
+        Ok(due.into_iter().flatten().min().unwrap_or(ping_at))
     }
 
     /// Hands what has come to the bridge, also if it ends the connection.

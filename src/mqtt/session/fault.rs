@@ -106,6 +106,8 @@ pub(crate) enum BrokerProblem {
         .after.as_secs()
     )]
     Skipped { after: Duration },
+    #[error("has not answered a subscription for {} s; see its log", .after.as_secs())]
+    SubscriptionUnanswered { after: Duration },
     #[error("does not conform to MQTT {version} ({why}); check that mqtt.url names a broker")]
     Protocol { version: &'static str, why: String },
 }

@@ -20,7 +20,15 @@ pub(crate) struct InFlight {
     /// Since when the first publish is the first.
     waiting_since: Option<Instant>,
     is_skipped: bool,
-    subscriptions: Vec<(u16, Vec<String>)>,
+    /// Subscriptions that are not answered, the oldest first.
+    subscriptions: Vec<SentSubscription>,
+}
+
+#[derive(Debug)]
+struct SentSubscription {
+    packet: u16,
+    since: Instant,
+    filters: Vec<String>,
 }
 
 impl InFlight {
@@ -31,9 +39,9 @@ impl InFlight {
     }
 
     /// Adds a subscription; returns its identifier.
-    pub(crate) fn subscribe(&mut self, filters: Vec<String>) -> Option<u16> {
+    pub(crate) fn subscribe(&mut self, now: Instant, filters: Vec<String>) -> Option<u16> {
         let packet = self.next_packet(None)?;
-        self.subscriptions.push((packet, filters));
+        self.subscriptions.push(SentSubscription { packet, since: now, filters });
         Some(packet)
     }
 
@@ -69,8 +77,8 @@ impl InFlight {
 
     /// The broker has answered a subscription with a reason code for each filter.
     pub(crate) fn subscribed(&mut self, packet: u16, codes: &[u8]) -> Option<SessionEvent> {
-        let at = self.subscriptions.iter().position(|(sent, _)| *sent == packet)?;
-        let (_, filters) = self.subscriptions.swap_remove(at);
+        let at = self.subscriptions.iter().position(|sent| sent.packet == packet)?;
+        let SentSubscription { filters, .. } = self.subscriptions.remove(at);
         let refused = filters
             .iter()
             .zip(codes)
@@ -82,6 +90,11 @@ impl InFlight {
     /// Since when the oldest publish is awaited.
     pub(crate) const fn waiting_since(&self) -> Option<Instant> {
         self.waiting_since
+    }
+
+    /// Since when the answer to the oldest subscription is awaited.
+    pub(crate) fn subscribing_since(&self) -> Option<Instant> {
+        self.subscriptions.first().map(|sent| sent.since)
     }
 
     /// Whether the broker has acknowledged a later publish than the oldest. MQTT requires them in
@@ -133,7 +146,7 @@ mod tests {
         let (mut in_flight, now) = (InFlight::default(), Instant::now());
         in_flight.publish(now, 7).unwrap();
         let filters = vec!["a".to_owned(), "b".to_owned()];
-        let packet = in_flight.subscribe(filters.clone()).unwrap();
+        let packet = in_flight.subscribe(now, filters.clone()).unwrap();
         assert_eq!(in_flight.acknowledge(now, packet), None, "it is no publish");
         let answer = in_flight.subscribed(packet, &[0x01, 0x87]);
         let Some(SessionEvent::Subscribed { filters: answered, refused }) = answer else {

@@ -107,6 +107,29 @@ async fn a_single_message_without_acknowledgement_is_detected() {
     }
 }
 
+/// Without its subscriptions the bridge is never ready.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_without_answer_is_detected() {
+    let broker = ScriptedBroker::start("").await;
+    broker.on_subscribe(|filter| match filter {
+        "t/lost" => Reply::Withhold,
+        _ => Reply::Forward,
+    });
+    for protocol in [MqttVersion::V5, MqttVersion::V311] {
+        let keep_alive = Duration::from_secs(1);
+        let mut session = spawn(SessionSettings { keep_alive, ..settings(broker.port, protocol) });
+        let mut connection = connected(&mut session).await.connection;
+        for filter in ["t/lost", "t/a"] {
+            let filter = (filter.to_owned(), RetainHandling::SendAtSubscribe);
+            connection.subscribe(vec![filter]).unwrap();
+        }
+        connection.publish(0, publish("t/a", "x")).unwrap();
+        assert_eq!(answer(&mut session, 0).await, Ok(()));
+        let (reason, ..) = disconnected(&mut session).await;
+        assert!(reason.contains("has not answered a subscription for 1 s"), "{reason}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_longer_server_keep_alive_does_not_end_an_idle_connection() {
     const SERVER_KEEP_ALIVE: u8 = 0x13;
