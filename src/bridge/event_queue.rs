@@ -141,7 +141,8 @@ impl EventQueue {
         };
         let reason = reason.to_owned();
         let count = losses.values().map(|loss| loss.count).sum();
-        let devices = losses.len() as u64;
+        let is_device = |subject: &&Subject| matches!(subject, Subject::Device(..));
+        let devices = losses.keys().filter(is_device).count() as u64;
         self.changed_losses.extend(losses.into_keys());
         Some(BridgeEventKind::EventsLost { count, devices, reason })
     }
@@ -157,4 +158,26 @@ fn render(directory: &Directory, id: u64, event: &DeviceEvent) -> Option<Event> 
         payload: to_bytes(&DeviceEventPayload::new(directory, entry, event)),
         read_at: event.read_at,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{DeviceId, GatewayName};
+
+    #[test]
+    fn a_report_counts_all_lost_events_and_only_devices_as_devices() {
+        let mut queue = EventQueue::new(OutboxLimits { max_events: 1, max_bytes: 1 << 20 }, 1);
+        let gateway: GatewayName = "lobby".parse().unwrap();
+        let device = |id| Subject::Device(gateway.clone(), DeviceId::new(id).unwrap());
+        let subjects = [Subject::Bridge, Subject::Gateway(gateway.clone()), device(1), device(1)];
+        for subject in subjects.into_iter().chain([device(2), device(3)]) {
+            queue.append(Moment::from_millis(0), subject, "x", Bytes::new());
+        }
+        let report = queue.report(Instant::now());
+        let Some(BridgeEventKind::EventsLost { count, devices, .. }) = report else {
+            panic!("{report:?}")
+        };
+        assert_eq!((count, devices), (5, 2));
+    }
 }
