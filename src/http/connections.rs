@@ -19,7 +19,7 @@ use tower::Layer;
 use super::excess::ExcessConnections;
 use super::socket::Truncated;
 use super::transport::Transport;
-use crate::net::{NO_HANDLES_REMEDY, no_handles_left};
+use crate::net::{FailureLog, NO_HANDLES_REMEDY, no_handles_left};
 use crate::task::Heartbeat;
 
 /// Connections of a listener at once: 32 pages that watch, 32 streams of events and 32 others. Few
@@ -62,6 +62,8 @@ impl Endpoint {
         let Self { listener, transport, router } = self;
         let connections = GracefulShutdown::new();
         let mut excess = ExcessConnections::new(heartbeat);
+        // Not reset: with few handles, some connections are accepted between two failures.
+        let mut failures = FailureLog::default();
         let is_stopped = |stop: &bool| *stop;
         loop {
             let accepted = tokio::select! {
@@ -81,8 +83,10 @@ impl Endpoint {
                 }
                 Ok((socket, _)) => excess.answer(socket, transport.clone()),
                 Err(error) => {
-                    let remedy = no_handles_left(&error).then_some(NO_HANDLES_REMEDY);
-                    tracing::warn!(%error, remedy, "web server cannot accept a connection");
+                    if failures.count(&error.to_string()).is_due {
+                        let remedy = no_handles_left(&error).then_some(NO_HANDLES_REMEDY);
+                        tracing::warn!(%error, remedy, "web server cannot accept a connection");
+                    }
                     tokio::select! {
                         _ = stop.wait_for(is_stopped) => break,
                         () = sleep(ACCEPT_PAUSE) => {}

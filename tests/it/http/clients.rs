@@ -69,6 +69,26 @@ async fn clients_without_requests_do_not_affect_gateways() {
     assert!(watcher.find(|seen| lost(&seen.topic)).is_none(), "{}", bridge.log());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_web_server_without_file_handles_is_logged_once() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    bridge.is_ready().await;
+    limit_handles(&bridge, 60);
+    let mut idle = Vec::new();
+    for _ in 0..80 {
+        idle.push(half_asked(&bridge).await);
+    }
+    let refused = || bridge.log().matches("cannot accept a connection").count();
+    eventually("no connection is accepted", || (refused() > 0).then_some(())).await;
+    // It tries again each second.
+    tokio::time::sleep(Duration::from_millis(3_500)).await;
+    drop(idle);
+    bridge.is_ready().await;
+    assert_eq!(refused(), 1, "{}", bridge.log());
+}
+
 /// A connection that has requested much and reads nothing.
 async fn never_reading(bridge: &Bridge) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
