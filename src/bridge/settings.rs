@@ -17,6 +17,7 @@ use crate::ids::{CommandName, GatewayName, HostPort};
 use crate::mqtt;
 use crate::net::{BackoffPolicy, Peer, TlsFiles};
 use crate::payload::{DeviceEntry, GatewayEntry, MasterRef};
+use crate::store::history::{FILE_NAME, Reader};
 use crate::store::{self, OutboxLimits};
 use crate::topics::Topics;
 
@@ -136,6 +137,7 @@ pub(crate) fn store_settings(config: &Config) -> store::StoreSettings {
             max_bytes: usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX),
         },
         history: config.history,
+        history_reader: Reader::new(config.state_dir.join(FILE_NAME)),
     }
 }
 

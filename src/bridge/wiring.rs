@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::mqtt::Publisher;
 use crate::payload::{BridgeInfo, Directory, LinkFacts, MasterFacts, OutboxInfo};
 use crate::store::StoreError;
-use crate::store::history::FILE_NAME;
+use crate::store::history::Reader;
 use crate::task::Heartbeat;
 
 const COMMIT: &str = env!("BUILD_COMMIT");
@@ -75,8 +75,9 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     let clock = Clock::start();
     let metrics = Metrics::new(VERSION, COMMIT)?;
     let write_seconds = metrics.store.write_seconds.clone();
-    let (persistence, content, recovery) =
-        Persistence::open(store_settings(config), clock.now(), write_seconds)?;
+    let store = store_settings(config);
+    let history = store.history_reader.clone();
+    let (persistence, content, recovery) = Persistence::open(store, clock.now(), write_seconds)?;
     let gateways_known = discovered::known_gateways(config, &content);
     let directory = directory(config, &gateways_known, clock.now());
 
@@ -100,7 +101,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
 
     let (event_loop, queries) = LoopClient::new();
     let heartbeat = Heartbeat::start();
-    let settings = web_settings(config, event_loop.clone(), &metrics, &heartbeat);
+    let settings = web_settings(config, event_loop.clone(), &metrics, &heartbeat, history.clone());
     let file_problems = settings.file_problems.subscribe();
     let server = web.spawn(http::serve(listeners, settings, gateways.stopped()));
     let web = Web::new(server, queries, file_problems);
@@ -122,7 +123,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     };
     state.persistence.observations.gateways(&state.directory);
     restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
-    let dispatcher = CommandDispatcher::new(config);
+    let dispatcher = CommandDispatcher::new(config, history);
     let alarm = Box::pin(sleep(Duration::ZERO));
     Ok(Bridge { heartbeat, event_loop, state, gateways, broker, dispatcher, web, alarm })
 }
@@ -183,6 +184,7 @@ fn web_settings(
     event_loop: LoopClient,
     metrics: &Metrics,
     heartbeat: &Heartbeat,
+    history: Reader,
 ) -> http::HttpSettings {
     let always = [DeviceSeries::State, DeviceSeries::Info];
     let groups = config.metrics.device.iter().copied().chain(always);
@@ -192,7 +194,7 @@ fn web_settings(
         heartbeat: heartbeat.clone(),
         metrics: metrics.clone(),
         groups: groups.collect(),
-        history: config.state_dir.join(FILE_NAME),
+        history,
         zone: config.time_zone.clone(),
         http: config.http.clone(),
         file_problems: watch::Sender::new(Vec::new()),

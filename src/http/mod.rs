@@ -23,7 +23,6 @@ pub use query::{BridgeStatus, DEVICES_PER_QUERY, DeviceIdRange, LoopClient, Loop
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +53,7 @@ use transport::Transport;
 use crate::config::{DeviceSeries, Http};
 use crate::metrics::Metrics;
 use crate::payload::Health;
+use crate::store::history::Reader;
 use crate::task::Heartbeat;
 
 /// How long an answer may take to begin. Longer than the event loop may take to answer one
@@ -91,8 +91,8 @@ pub struct HttpSettings {
     pub metrics: Metrics,
     /// The device series that are shown.
     pub groups: BTreeSet<DeviceSeries>,
-    /// The database of recorded events.
-    pub history: PathBuf,
+    /// Reads recorded events and availability.
+    pub history: Reader,
     /// The zone of local dates.
     pub zone: TimeZone,
     /// The names under which it may be reached, who needs no token, and its files.
@@ -131,10 +131,10 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     let mut files = Files::new(&settings.http, settings.file_problems.clone());
     let access = ListenerAccess::new(settings.http.anonymous_from.clone(), files.tokens());
     let transport = Transport::new(files.tls());
-    let (page, changes) = page::PageContext::new(settings.history.clone());
+    let (page, changes) = page::PageContext::new(&settings.history);
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
     let hosts = Hosts::new(&settings.http.hosts);
-    let api = api::Api::new(settings.history.clone(), stop.clone());
+    let api = api::Api::new(&settings.history, stop.clone());
     let app = Arc::new(App { settings, page, api, scrapes });
     let metrics = listeners.metrics.map(|listener| {
         let router = with_limits(metrics_routes().with_state(Arc::clone(&app)));

@@ -38,7 +38,7 @@ impl StoreMetrics {
             )?,
             history_ok: register_int_gauge_with_registry!(
                 "gsdk_history_ok",
-                "Whether the history can be written (1) or not (0).",
+                "Whether the history is written and undamaged (1) or not (0).",
                 registry
             )?,
             history_events: register_int_gauge_with_registry!(

@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::history::{BLOCK_EVENTS_MAX, Backlog, Database, Error, Totals};
+use super::history::{
+    BLOCK_EVENTS_MAX, Backlog, Database, Error, Reader, Totals, is_removed_or_empty,
+};
 use super::log::Position;
 use super::log_reader::LogReader;
 use super::span_writer::SpanWriter;
@@ -29,7 +31,7 @@ const ALL_READ: u32 = u32::MAX;
 pub(crate) struct HistoryStatus {
     /// Segments of the log before this one may be removed.
     pub(crate) read_to: u32,
-    /// Why it cannot be written, if it cannot.
+    /// Why it cannot be written, or where it is damaged.
     pub(crate) fault: Option<String>,
     /// What it holds.
     pub(crate) totals: Totals,
@@ -60,7 +62,8 @@ pub(crate) struct StoreGap {
 #[derive(Debug)]
 pub(crate) struct HistoryWriter {
     log: PathBuf,
-    path: PathBuf,
+    /// Has the path, and the damage that queries have found.
+    reader: Reader,
     retention: HistoryConfig,
     open: Option<(Database, LogReader)>,
     failing: Option<(Instant, Moment)>,
@@ -68,9 +71,14 @@ pub(crate) struct HistoryWriter {
 }
 
 impl HistoryWriter {
-    /// Reads the log in this folder, and writes to this database.
-    pub(crate) const fn new(log: PathBuf, path: PathBuf, retention: HistoryConfig) -> Self {
-        Self { log, path, retention, open: None, failing: None, span_writer: SpanWriter::new() }
+    /// Reads the log in this folder, and writes to the database of this reader.
+    pub(crate) const fn new(log: PathBuf, reader: Reader, retention: HistoryConfig) -> Self {
+        Self { log, reader, retention, open: None, failing: None, span_writer: SpanWriter::new() }
+    }
+
+    /// Whether the last attempt to write has failed.
+    pub(crate) const fn is_failing(&self) -> bool {
+        self.failing.is_some()
     }
 
     /// What was observed by `now`, to be written by [`Self::try_record`].
@@ -101,10 +109,22 @@ impl HistoryWriter {
                 if self.failing.take().is_some() {
                     tracing::info!("history: writing again");
                 }
-                status.fault = None;
+                status.fault = self.damage();
             }
             Err(error) => self.failed(&error, now, status),
         }
+    }
+
+    /// What queries have found. The writer replaces a database that it cannot write; of this one,
+    /// the rest can still be read.
+    fn damage(&self) -> Option<String> {
+        let file = self.reader.path().display();
+        self.reader.is_damaged().then(|| {
+            format!(
+                "{file} is damaged, and a part of it cannot be read; move the file away to begin \
+                 an empty one, and read the moved file with SQLite's recovery tools"
+            )
+        })
     }
 
     fn failed(&mut self, error: &Error, now: Moment, status: &mut HistoryStatus) {
@@ -178,22 +198,27 @@ impl HistoryWriter {
         *log_reader = LogReader::new(self.log.clone(), Position::default());
     }
 
-    /// Continues in an empty file where the open one was removed, or in the one that has taken its
-    /// place.
+    /// Continues in an empty file where the open one was removed or emptied, or in the one that is
+    /// there where it was replaced or has lost the files beside it.
     fn replace_if_removed(&mut self, now: Moment) -> Result<(), Error> {
-        let Some((database, _)) = &self.open else { return Ok(()) };
-        if database.is_at(&self.path) {
+        let (Some((database, _)), path) = (&self.open, self.reader.path()) else { return Ok(()) };
+        if database.is_at(path) {
             return Ok(());
         }
-        let file = self.path.display();
+        let file = path.display();
         tracing::error!(%file, "history: removed or replaced while in use; events may be missing");
+        // Closing it may write to the file.
+        let is_lost = is_removed_or_empty(path);
         self.open = None;
-        if self.path.exists() { Ok(()) } else { self.replace(now) }
+        // What was written last may be lost.
+        self.span_writer.give_up();
+        if is_lost { self.replace(now) } else { Ok(()) }
     }
 
     fn replace(&mut self, now: Moment) -> Result<(), Error> {
         self.open = None;
-        self.follow(Database::replace(&self.path, self.retention, now)?, now).map(|_| ())
+        let database = Database::replace(self.reader.path(), self.retention, now)?;
+        self.follow(database, now).map(|_| ())
     }
 
     /// The open database, opened first where necessary.
@@ -201,7 +226,7 @@ impl HistoryWriter {
         if let Some(open) = self.open.take() {
             return Ok(self.open.insert(open));
         }
-        self.follow(Database::open(&self.path, self.retention, now)?, now)
+        self.follow(Database::open(self.reader.path(), self.retention, now)?, now)
     }
 
     /// Continues to read the log where this database has stopped.
@@ -210,6 +235,7 @@ impl HistoryWriter {
         mut database: Database,
         now: Moment,
     ) -> Result<&mut (Database, LogReader), Error> {
+        self.reader.reopened();
         let mut log_reader = LogReader::new(self.log.clone(), database.position());
         if log_reader.skip_removed()? {
             let from = self.failing.map_or(now, |(_, since)| since);

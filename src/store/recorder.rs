@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::history::{Backlog, CHECKPOINT_EVERY, Observation};
+use super::history::{Backlog, CHECKPOINT_EVERY, Observation, Reader};
 use super::history_writer::{HistoryStatus, HistoryWriter, StoreGap};
 use super::log::LogContent;
 use super::span_writer::PROVEN_EVERY;
@@ -75,14 +75,14 @@ impl Recorder {
     /// When the system does not start a thread.
     pub(crate) fn start(
         log: PathBuf,
-        database: PathBuf,
+        reader: Reader,
         retention: HistoryConfig,
         now: Moment,
         content: &LogContent,
         continues: bool,
     ) -> Result<Self, StoreError> {
-        let file = database.clone();
-        let mut writer = HistoryWriter::new(log, database, retention);
+        let file = reader.path().to_owned();
+        let mut writer = HistoryWriter::new(log, reader, retention);
         let mut status = HistoryStatus::default();
         writer.try_open(now, &mut status);
         if !continues || status.position > content.end {
@@ -232,7 +232,7 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
             writer.end();
         }
         writer.try_record(current, now, &mut status);
-        let retry = status.fault.is_some();
+        let retry = writer.is_failing();
         let is_behind = status.read_to < status.position.segment;
         shared.lock().status = Arc::new(status);
         if flush {

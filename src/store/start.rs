@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::error::StoreError;
-use super::history::FILE_NAME;
+use super::history::Reader;
 use super::log::{Log, LogContent, Recovery};
 use super::outbox::OutboxLimits;
 use super::recorder::Recorder;
@@ -23,6 +23,8 @@ pub(crate) struct StoreSettings {
     pub(crate) limits: OutboxLimits,
     /// How long the history keeps events.
     pub(crate) history: HistoryConfig,
+    /// Reads the history, and has its path.
+    pub(crate) history_reader: Reader,
 }
 
 /// A store that has started.
@@ -55,9 +57,8 @@ pub(crate) fn start(settings: &StoreSettings, now: Moment) -> Result<StartedStor
         end_chain(&mut recovery, None, reason);
     }
     let continues = matches!(recovery, Recovery::Continue(_));
-    let database = settings.state_dir.join(FILE_NAME);
-    let recorder =
-        Recorder::start(dir.log(), database, settings.history, now, &content, continues)?;
+    let reader = settings.history_reader.clone();
+    let recorder = Recorder::start(dir.log(), reader, settings.history, now, &content, continues)?;
     let history = recorder.status();
     if let Recovery::Continue(log) = &recovery
         && history.position > content.end

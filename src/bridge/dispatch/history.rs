@@ -1,6 +1,5 @@
 //! Answers `history` from the store in a separate task, also while the gateway is offline.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -15,7 +14,7 @@ use crate::commands::{
 use crate::ids::{GatewayName, Moment};
 use crate::mqtt::{self, Requester};
 use crate::payload::to_bytes;
-use crate::store::history::{EventFilter, FILE_NAME, Reader};
+use crate::store::history::{EventFilter, Reader};
 
 /// Requests that run or wait. More are refused.
 const REQUESTS_MAX: usize = 32;
@@ -44,8 +43,8 @@ pub(crate) struct StartedQuery {
 }
 
 impl HistoryQueries {
-    pub(crate) fn new(state_dir: &Path, zone: TimeZone) -> Self {
-        let reader = Reader::new(state_dir.join(FILE_NAME));
+    pub(crate) fn new(history: &Reader, zone: TimeZone) -> Self {
+        let reader = history.with_own_limit();
         Self { reader, zone, slots: Arc::new(Semaphore::new(REQUESTS_MAX)) }
     }
 

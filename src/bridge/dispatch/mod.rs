@@ -19,6 +19,7 @@ use crate::fleet::GatewayIndex;
 use crate::ids::{CommandName, Moment};
 use crate::mqtt;
 use crate::payload::LinkFacts;
+use crate::store::history::Reader;
 use admission::{Admission, command_name};
 use history::HistoryQueries;
 use replies::Replies;
@@ -63,12 +64,12 @@ pub(crate) struct CommandDispatcher {
 }
 
 impl CommandDispatcher {
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Config, history: Reader) -> Self {
         let (sender, messages) = mpsc::channel(MESSAGES_MAX);
         Self {
             bridge: config.bridge_name.clone(),
             admission: Admission::new(config),
-            history: HistoryQueries::new(&config.state_dir, config.time_zone.clone()),
+            history: HistoryQueries::new(&history, config.time_zone.clone()),
             tasks: TaskContext { messages: sender, stop: watch::Sender::new(false) },
             messages,
             running: 0,
@@ -265,7 +266,8 @@ mod tests {
                 ..config::ConfigArgs::default()
             };
             let config = config::load(&args, []).unwrap().config;
-            let dispatcher = CommandDispatcher::new(&config);
+            let history = Reader::new("/nonexistent".into());
+            let dispatcher = CommandDispatcher::new(&config, history);
             Self { dispatcher, now: Instant::now() }
         }
 

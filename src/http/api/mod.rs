@@ -11,7 +11,6 @@ mod params;
 mod problem;
 mod stream;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,9 +48,9 @@ pub(crate) struct Api {
 
 impl Api {
     /// Streams end when `stop` is true.
-    pub(crate) fn new(history: PathBuf, stop: watch::Receiver<bool>) -> Self {
-        let streams = EventStreams::new(Reader::new(history.clone()), stop);
-        Self { history: Reader::new(history), scans: Semaphore::new(SCANS_MAX), streams }
+    pub(crate) fn new(history: &Reader, stop: watch::Receiver<bool>) -> Self {
+        let streams = EventStreams::new(history.with_own_limit(), stop);
+        Self { history: history.with_own_limit(), scans: Semaphore::new(SCANS_MAX), streams }
     }
 }
 

@@ -13,7 +13,6 @@ mod parts;
 mod updates;
 mod view;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
@@ -53,9 +52,9 @@ pub(crate) struct PageContext {
 }
 
 impl PageContext {
-    pub(crate) fn new(history: PathBuf) -> (Self, broadcast::Sender<()>) {
+    pub(crate) fn new(history: &Reader) -> (Self, broadcast::Sender<()>) {
         let (changes, _) = broadcast::channel(1);
-        let (history, scanning) = (Reader::new(history), Semaphore::new(1));
+        let (history, scanning) = (history.with_own_limit(), Semaphore::new(1));
         let (watched, weak) = (watch::Sender::new(()), changes.downgrade());
         (Self { changes: weak, watched, history, scanning }, changes)
     }

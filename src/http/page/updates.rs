@@ -40,7 +40,7 @@ impl Shown {
 /// program while no browser watches.
 pub(crate) async fn report_changes(app: &App, changes: broadcast::Sender<()>) {
     // Its own, which the bars of pages do not hold up.
-    let history = Reader::new(app.settings.history.clone());
+    let history = app.settings.history.with_own_limit();
     let (mut watched, mut ticks) = (app.page.watched.subscribe(), interval(INTERVAL));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut shown = None;

@@ -32,8 +32,8 @@ pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Database {
     connection: Connection,
-    /// Device and inode of the open file.
-    file: (u64, u64),
+    /// Device and inode of the open files: database, write-ahead log, and the index of that log.
+    files: [(u64, u64); 3],
     retention: HistoryConfig,
     state: DatabaseState,
     /// The segment of the log that the last checkpoint has reached, and when it was.
@@ -78,13 +78,13 @@ impl Database {
     ) -> Result<Self, Error> {
         let connection = schema::open(path, replaced_at)?;
         let state = DatabaseState::read(&connection)?;
-        let file = file_id(path).map_err(StoreError::io("opening", path))?;
-        Ok(Self { connection, file, retention, state, checkpoint: None, blocked_since: None })
+        let files = file_ids(path).map_err(StoreError::io("opening", path))?;
+        Ok(Self { connection, files, retention, state, checkpoint: None, blocked_since: None })
     }
 
-    /// Device and inode of the open file.
+    /// Device and inode of the database.
     pub(crate) const fn file(&self) -> (u64, u64) {
-        self.file
+        self.files[0]
     }
 
     /// Its tables of spans.
@@ -92,9 +92,10 @@ impl Database {
         SpanTables::new(&mut self.connection, self.retention.keep_availability)
     }
 
-    /// Whether the file at this path is still the open one. SQLite would write on to a removed one.
+    /// Whether the files at this path are still the open ones, and not emptied. SQLite would
+    /// continue to write, and readers would not find it.
     pub fn is_at(&self, path: &Path) -> bool {
-        file_id(path).is_ok_and(|found| found == self.file)
+        file_ids(path).is_ok_and(|found| found == self.files) && !is_removed_or_empty(path)
     }
 
     /// Where reading of the log continues.
@@ -274,10 +275,19 @@ impl HistoryBatch<'_> {
     }
 }
 
-/// Device and inode. The file is not opened for it: closing it would end the locks of SQLite.
-fn file_id(path: &Path) -> io::Result<(u64, u64)> {
-    let metadata = fs::metadata(path)?;
-    Ok((metadata.dev(), metadata.ino()))
+/// Whether nothing of the database is left at this path.
+pub(crate) fn is_removed_or_empty(path: &Path) -> bool {
+    fs::metadata(path).map_or(true, |metadata| metadata.len() == 0)
+}
+
+/// Device and inode of the database and the files beside it. They are not opened for it: closing
+/// them would end the locks of SQLite.
+fn file_ids(path: &Path) -> io::Result<[(u64, u64); 3]> {
+    let id = |suffix| {
+        let metadata = fs::metadata(schema::with_suffix(path, suffix))?;
+        Ok::<_, io::Error>((metadata.dev(), metadata.ino()))
+    };
+    Ok([id("")?, id("-wal")?, id("-shm")?])
 }
 
 /// What became of events, by ID.

@@ -17,6 +17,7 @@ mod tests;
 pub(crate) use block::BLOCK_EVENTS_MAX;
 pub(crate) use database::CHECKPOINT_EVERY;
 pub use database::Database;
+pub(crate) use database::is_removed_or_empty;
 pub use database_state::Totals;
 pub use error::Error;
 pub use query::{EventFilter, EventGap, Missing, Order, Page};

@@ -2,26 +2,49 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Semaphore;
 
-use super::error::Error;
+use super::error::{Error, is_damage};
 use super::query::{EventFilter, Page, newest_id, page};
 
 /// Queries that run at the same time; more wait.
 const QUERIES_MAX: usize = 2;
 
-/// Reads the history. Cheap to clone: all clones share the limit.
+/// Reads the history. Cheap to clone: all clones share the limit, and the damage that they find.
 #[derive(Clone, Debug)]
 pub struct Reader {
     path: Arc<Path>,
     permits: Arc<Semaphore>,
+    is_damaged: Arc<AtomicBool>,
 }
 
 impl Reader {
     /// A reader of the database at this path, which need not exist yet.
     pub fn new(path: PathBuf) -> Self {
-        Self { path: path.into(), permits: Arc::new(Semaphore::new(QUERIES_MAX)) }
+        let permits = Arc::new(Semaphore::new(QUERIES_MAX));
+        Self { path: path.into(), permits, is_damaged: Arc::default() }
+    }
+
+    /// A reader of the same database with a limit of its own.
+    pub(crate) fn with_own_limit(&self) -> Self {
+        Self { permits: Arc::new(Semaphore::new(QUERIES_MAX)), ..self.clone() }
+    }
+
+    /// Where the database is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether a query has found damage.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
+    /// The database was opened again, and may be another.
+    pub(crate) fn reopened(&self) {
+        self.is_damaged.store(false, Ordering::Relaxed);
     }
 
     /// The events that a filter selects, as far as its limits and its deadline allow.
@@ -44,10 +67,22 @@ impl Reader {
     ///
     /// # Errors
     /// Those of `read`.
-    pub(crate) async fn read<T: Send + 'static, E: From<Error> + Send + 'static>(
+    pub(crate) async fn read<T, E>(
         &self,
         read: impl FnOnce(&Path) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E> {
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + std::error::Error + Send + 'static,
+    {
+        let is_damaged = self.is_damaged.clone();
+        let read = move |path: &Path| {
+            read(path).inspect_err(|error| {
+                if is_damage(error) {
+                    is_damaged.store(true, Ordering::Relaxed);
+                }
+            })
+        };
         // The semaphore is never closed.
         let permit = self.permits.clone().acquire_owned().await.ok();
         let path = self.path.clone();

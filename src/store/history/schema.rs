@@ -174,7 +174,7 @@ pub(crate) fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
     rename().map_err(StoreError::io("renaming", path))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()

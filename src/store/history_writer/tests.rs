@@ -51,12 +51,13 @@ fn a_reader_of_an_old_state_does_not_stop_the_history() {
     fs::create_dir(&log_dir).unwrap();
     let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
     let mut status = HistoryStatus::default();
-    HistoryWriter::new(log_dir.clone(), database.clone(), KEEP).try_open(now, &mut status);
+    HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP)
+        .try_open(now, &mut status);
     let reader = Connection::open(&database).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM events").unwrap();
     write_delivered(&mut log, 1);
     // It begins with a checkpoint.
-    let mut writer = HistoryWriter::new(log_dir, database, KEEP);
+    let mut writer = HistoryWriter::new(log_dir, Reader::new(database), KEEP);
     writer.try_record(Some(log.current()), now, &mut status);
     assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));
     assert_eq!(status.read_to, log.current());
@@ -69,7 +70,7 @@ fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
     let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
     fs::create_dir(&log_dir).unwrap();
     let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
-    let mut writer = HistoryWriter::new(log_dir.clone(), database.clone(), KEEP);
+    let mut writer = HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP);
     let mut status = HistoryStatus::default();
     for first in (1..=events).step_by(usize::try_from(EVENTS_A_SECOND).unwrap()) {
         for batch in 0..EVENTS_A_SECOND / EVENTS_A_BATCH {

@@ -11,6 +11,7 @@ use super::{reads, ready, within};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
+use gsdk2mqtt::simulator::Storm;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -163,6 +164,84 @@ async fn a_history_that_is_removed_or_damaged_is_replaced() {
     .await;
     has_all_after(&bridge, &watcher, earlier).await;
     assert_eq!(bridge.metric("gsdk_history_ok").await, Some(1.0));
+}
+
+/// Aim: a database that other programs have emptied, or whose write-ahead log they have removed, is
+/// not written on without anyone being able to read it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_that_is_emptied_or_loses_its_write_ahead_log_is_opened_again() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(10).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "emptied history: the start, until ready").await;
+    let state_dir = bridge.state_dir();
+    let spoiled: [(&str, bool, &dyn Fn()); 2] = [
+        ("its write-ahead log is removed", true, &|| {
+            std::fs::remove_file(state_dir.join("history.db-wal")).unwrap();
+        }),
+        ("it is emptied", false, &|| {
+            std::fs::File::create(state_dir.join("history.db")).unwrap();
+        }),
+    ];
+    for (times, (what, keeps_all, spoil)) in (1..).zip(spoiled) {
+        happens(&watcher, &simulator, None).await;
+        has_all_after(&bridge, &watcher, 0).await;
+        let seen = watcher.all().iter().filter(|seen| seen.topic.contains("/event/")).count();
+        spoil();
+        // Queries create the removed file again.
+        bridge.get("/api/v1/events").await;
+        happens(&watcher, &simulator, None).await;
+        within(PATIENCE, what, async || {
+            let reported = bridge.log().matches("history: removed or replaced").count() == times;
+            let answers = bridge.get("/api/v1/events").await.0 == 200;
+            (reported && answers && is_database(&state_dir.join("history.db"))).then_some(())
+        })
+        .await;
+        has_all_after(&bridge, &watcher, if keeps_all { 0 } else { seen }).await;
+        assert_eq!(bridge.metric("gsdk_history_ok").await, Some(1.0), "{what}");
+    }
+}
+
+/// Aim: damage that only queries read is reported, and the rest stays. Method: the page of an old
+/// event is overwritten, which the bridge never writes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_a_query_finds_is_reported_until_the_file_is_moved_away() {
+    /// The first byte of a page with rows.
+    const LEAF: u8 = 0x0d;
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(10).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "old damage: the start, until ready").await;
+    let oldest = happens(&watcher, &simulator, None).await;
+    simulator.control().storm(Storm::of(1_000)).await.unwrap();
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "old damage: until all is sent").await;
+    assert!(bridge.end().await.success());
+    let path = bridge.state_dir().join("history.db");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let id = oldest["event_id"].to_string().into_bytes();
+    let is_page =
+        |page: &&mut [u8]| page[0] == LEAF && page.windows(id.len()).any(|window| window == id);
+    bytes.chunks_mut(4_096).find(is_page).unwrap().fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    bridge.restart();
+    ready(&bridge, PATIENCE, "old damage: until ready").await;
+    let known = bridge.metric("gsdk_history_events").await.unwrap();
+    assert_eq!(bridge.get("/api/v1/events?order=asc&after_id=0").await.0, 503);
+    reads(&bridge, "gsdk_history_ok", 0.0, PATIENCE, "old damage: until it is reported").await;
+    let (_, body) = bridge.get("/readyz").await;
+    assert!(body.contains("history_not_written") && body.contains("is damaged"), "{body}");
+    happens(&watcher, &simulator, None).await;
+    within(PATIENCE, "old damage: new events are recorded", async || {
+        (bridge.metric("gsdk_history_events").await.unwrap() > known).then_some(())
+    })
+    .await;
+    assert_eq!(bridge.get("/api/v1/events?order=desc&limit=1").await.0, 200);
+    std::fs::rename(&path, path.with_extension("old")).unwrap();
+    happens(&watcher, &simulator, None).await;
+    reads(&bridge, "gsdk_history_ok", 1.0, PATIENCE, "old damage: moved away, until ok").await;
+    assert_eq!(bridge.get("/api/v1/events?order=asc&after_id=0").await.0, 200);
 }
 
 /// Whether its tables exist.
