@@ -31,7 +31,7 @@ const ALL_READ: u32 = u32::MAX;
 pub(crate) struct HistoryStatus {
     /// Segments of the log before this one may be removed.
     pub(crate) read_to: u32,
-    /// Why it cannot be written, or where it is damaged.
+    /// Why it cannot be written, is damaged, or gets no availability.
     pub(crate) fault: Option<String>,
     /// What it holds.
     pub(crate) totals: Totals,
@@ -109,7 +109,7 @@ impl HistoryWriter {
                 if self.failing.take().is_some() {
                     tracing::info!("history: writing again");
                 }
-                status.fault = self.damage();
+                status.fault = self.damage().or_else(|| self.span_writer.clock_fault());
             }
             Err(error) => self.failed(&error, now, status),
         }

@@ -21,13 +21,12 @@ pub(crate) struct SpanWriter {
     attached: Option<(u64, u64)>,
     proven: Option<Instant>,
     trimmed: Option<Instant>,
-    reports_clock: bool,
 }
 
 impl SpanWriter {
     pub(crate) const fn new() -> Self {
         let tracker = Tracker::new();
-        Self { tracker, attached: None, proven: None, trimmed: None, reports_clock: true }
+        Self { tracker, attached: None, proven: None, trimmed: None }
     }
 
     /// What was observed by `now`.
@@ -38,16 +37,21 @@ impl SpanWriter {
         }
         observations.into_iter().for_each(|it| self.tracker.apply(it));
         self.tracker.advance(now);
-        let is_implausible = self.tracker.is_clock_implausible();
-        if is_implausible && self.reports_clock {
-            let (until, state) =
-                (self.tracker.newest().timestamp(), "availability is not recorded");
-            tracing::warn!(%until, "the wall clock is earlier than the recorded times; {state}");
-        }
-        self.reports_clock = !is_implausible;
         if self.tracker.rows().len() > ROWS_MAX {
             self.give_up();
         }
+    }
+
+    /// Why availability is not recorded, if the wall clock is earlier than the recorded times.
+    pub(crate) fn clock_fault(&self) -> Option<String> {
+        self.tracker.is_clock_implausible().then(|| {
+            let until = self.tracker.newest().timestamp();
+            format!(
+                "availability is not recorded until the wall clock is later than {until}; set it \
+                 if it is wrong, or, if it was far ahead before, stop the bridge and move \
+                 history.db away"
+            )
+        })
     }
 
     /// The process ends: all is proven up to now with the next [`Self::write`].

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{ready, within};
+use super::{reads, ready, within};
 use crate::harness::bridge::{Bridge, Setup, another_client};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher};
@@ -134,6 +134,13 @@ async fn a_clock_that_jumps_an_hour_is_followed() {
             ((ahead - jump_s).abs() < 10.0).then_some(())
         })
         .await;
+        if jump_s < 0.0 {
+            let degraded = "gsdk_degraded{reason=\"history_not_written\"}";
+            reads(&bridge, degraded, 1.0, PATIENCE, "until availability is reported as missing")
+                .await;
+            let (_, body) = bridge.get("/readyz").await;
+            assert!(body.contains("availability is not recorded"), "{body}");
+        }
         assert!(bridge.log().contains("wall clock set or machine suspended"), "not in the log");
     }
     let observed = observed_s(&bridge).await - before;
