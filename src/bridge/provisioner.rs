@@ -17,7 +17,7 @@ use super::state::State;
 use crate::commands::{Command, Failure, FailureCode, Warning};
 use crate::desired::{BatchPlanner, DesiredItem, DesiredState, Reconciler, by_kind};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed};
-use crate::ids::{DeviceId, GatewayName};
+use crate::ids::GatewayName;
 
 /// The first delay before a retry; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -95,18 +95,11 @@ impl Provisioner {
         &self.name
     }
 
-    /// Refuses a command that would undo what the configuration declares.
+    /// Refuses a command that contradicts what the configuration declares.
     pub(crate) fn check(&self, command: &Command) -> Result<(), Failure> {
         let DesiredState { registered, accepted, .. } = self.desired.declared();
-        let is_undone = |id: &DeviceId| match command {
-            Command::AsyncRemove(_) => registered.contains_key(id),
-            Command::ModeSet { .. } | Command::Ssl { .. } => {
-                registered.contains_key(id) || accepted.contains(id)
-            }
-            _ => false,
-        };
-        let undone = command.device_ids().into_iter().find(is_undone);
-        undone.map_or(Ok(()), |id| Err(Failure::declared_by_configuration(&self.name, id)))
+        let contradicted = command.contradicts(registered, accepted);
+        contradicted.map_or(Ok(()), |id| Err(Failure::declared_by_configuration(&self.name, id)))
     }
 
     /// A command that changes something has started.

@@ -1,6 +1,6 @@
 //! The commands of a gateway, and the fields of their requests.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -229,6 +229,28 @@ impl Command {
             Self::FilterSet(filter) => filter.device_ids.clone(),
             Self::AsyncAdd(devices) => devices.iter().map(|(id, _)| *id).collect(),
             Self::SlavesSet(slaves) => slaves.iter().map(|slaves| slaves.device_id).collect(),
+        }
+    }
+
+    /// A device whose declaration in the configuration, as registered or as accepted, it
+    /// contradicts.
+    pub fn contradicts(
+        &self,
+        registered: &BTreeMap<DeviceId, Target>,
+        accepted: &BTreeSet<DeviceId>,
+    ) -> Option<DeviceId> {
+        match self {
+            Self::AsyncAdd(devices) => {
+                let is_other = |(id, target): &&(DeviceId, Target)| {
+                    accepted.contains(id) || registered.get(id).is_some_and(|it| it != target)
+                };
+                devices.iter().find(is_other).map(|(id, _)| *id)
+            }
+            Self::AsyncRemove(ids) => ids.iter().copied().find(|id| registered.contains_key(id)),
+            Self::ModeSet { device_ids: ids, .. } | Self::Ssl { device_ids: ids, .. } => {
+                ids.iter().copied().find(|id| registered.contains_key(id) || accepted.contains(id))
+            }
+            _ => None,
         }
     }
 

@@ -86,7 +86,7 @@ impl Failure {
         Self::new(FailureCode::InvalidRequest, message)
     }
 
-    /// A command would undo what the configuration declares of a device.
+    /// A command contradicts what the configuration declares of a device.
     pub fn declared_by_configuration(gateway: &GatewayName, id: DeviceId) -> Self {
         Self::invalid(format!(
             "the configuration declares how device {id} is connected; change \

@@ -385,19 +385,35 @@ async fn a_device_with_the_requested_value_is_not_changed() {
 async fn commands_cannot_contradict_the_configuration() {
     let broker = crate::harness::mosquitto::Mosquitto::start("").await;
     let simulator = crate::harness::simulator(3).await;
-    let device = simulator.control().devices()[0].clone();
+    let [device, accepted] = [0, 1].map(|at| simulator.control().devices()[at].clone());
     let declared = format!(
-        "devices = {{ {} = {{ connect = \"async\", ip = \"{}\" }} }}",
-        device.id, device.ip
+        "devices = {{ {} = {{ connect = \"async\", ip = \"{}\" }}, \
+         {} = {{ connect = \"accept\" }} }}",
+        device.id, device.ip, accepted.id
     );
     let stack = Stack::with(broker, simulator, ALL, &declared).await;
-    let line = format!("gateways.lobby.devices.{}.connect", device.id);
+    let line = |id: u32| format!("gateways.lobby.devices.{id}.connect");
     let id = json!({"device_id": device.id});
     let mode = json!({"device_id": device.id, "mode": "device_to_server"});
-    for (command, request) in [("async/remove", &id), ("ssl/enable", &id), ("mode/set", &mode)] {
+    let register = |id, ip, port, ssl| {
+        let device = json!({"device_id": id, "ip": ip, "port": port, "ssl": ssl});
+        json!({ "devices": [device] })
+    };
+    for (command, request, contradicted) in [
+        ("async/remove", &id, device.id),
+        ("ssl/enable", &id, device.id),
+        ("mode/set", &mode, device.id),
+        ("async/add", &register(device.id, "10.9.9.9".parse().unwrap(), 51_211, false), device.id),
+        ("async/add", &register(device.id, device.ip, 51_212, false), device.id),
+        ("async/add", &register(device.id, device.ip, 51_211, true), device.id),
+        ("async/add", &register(accepted.id, accepted.ip, 51_211, false), accepted.id),
+    ] {
         let answer = stack.ask(command, &request.to_string()).await;
         let (code, message) = super::refusal(&answer);
         assert_eq!(code, "invalid_request");
-        assert!(message.contains(&line), "{message}");
+        assert!(message.contains(&line(contradicted)), "{message}");
     }
+    let same = json!({"devices": [{"device_id": device.id, "ip": device.ip}]});
+    let answer = stack.ask("async/add", &same.to_string()).await;
+    assert_eq!(answer["result"], "ok", "{answer}");
 }
