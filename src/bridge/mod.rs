@@ -57,6 +57,7 @@ use health::{health, show_degraded};
 use state::State;
 use web::Web;
 
+pub(crate) use settings::desired;
 pub use settings::{broker_settings, gateway_entry, gateway_target, master_options};
 pub use wiring::{StartError, start};
 

@@ -20,14 +20,15 @@ use tonic::Code;
 use arguments::CtlCommand;
 use terminal::Terminal;
 
-use crate::bridge::{gateway_entry, gateway_target};
+use crate::bridge::{desired, gateway_entry, gateway_target};
 use crate::cli::escape::escaped;
 
 use crate::commands::{
     Calls, Command, EXAMPLE_FOLLOWS, Failure, FailureCode, Outcome, Request, Response, ResultKind,
-    device_rows, read_details, run as run_on,
+    Warning, device_rows, read_details, run as run_on,
 };
 use crate::config::{self, Config, GatewayConfig, Reach};
+use crate::desired::{DesiredItem, DesiredState, Reconciler};
 use crate::gsdk::{ErrorCode, GatewayTarget, QUEUE_SIZE_DEFAULT};
 use crate::ids::{DeviceId, GatewayName, HostPort};
 use crate::net::DialCode;
@@ -71,6 +72,8 @@ struct ChosenGateway {
     target: GatewayTarget,
     /// The names of its devices.
     entry: GatewayEntry,
+    /// The items that the configuration declares.
+    declared: DesiredState,
     /// Whether it was given by its address.
     is_unnamed: bool,
 }
@@ -98,13 +101,21 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     }
     let mut outcome = match Command::read_request(name, fields.to_string().as_bytes()) {
         Err(refused) => Outcome::failed(refused.failure),
-        Ok(request) => match refused_by_user(&request.command, args.yes)? {
-            Some(failure) => Outcome::failed(failure),
-            None => tokio::select! {
-                outcome = progress::show(&request.command, execute(&gateway, &request)) => outcome,
-                () = super::stop_signal() => interrupted(&request.command),
-            },
-        },
+        Ok(request) => {
+            let refused = match gateway.check(&request.command) {
+                Ok(()) => refused_by_user(&request.command, args.yes)?,
+                Err(failure) => Some(failure),
+            };
+            match refused {
+                Some(failure) => Outcome::failed(failure),
+                None => tokio::select! {
+                    outcome = progress::show(&request.command, execute(&gateway, &request)) => {
+                        outcome
+                    }
+                    () = super::stop_signal() => interrupted(&request.command),
+                },
+            }
+        }
     };
     if let Some(failure) = &mut outcome.error {
         failure.message = name_request_options(&failure.message);
@@ -157,6 +168,7 @@ async fn execute(gateway: &ChosenGateway, request: &Request) -> Outcome {
             let details = read_details(&client, rows, deadline).await;
             outcome.render_devices(|rows| device_rows(&gateway.entry, rows, &details));
             outcome.warn_not_remembered("`ctl` does not restore it");
+            gateway.warn_kept(&mut outcome);
             outcome
         }
         Err(error) => {
@@ -179,6 +191,23 @@ fn is_usage_error(code: ErrorCode) -> bool {
 }
 
 impl ChosenGateway {
+    /// Refuses a command that contradicts what the configuration declares.
+    fn check(&self, command: &Command) -> Result<(), Failure> {
+        let DesiredState { registered, accepted, .. } = &self.declared;
+        let contradicted = command.contradicts(registered, accepted);
+        let refuse = |id| Err(Failure::declared_by_configuration(&self.entry.name, id));
+        contradicted.map_or(Ok(()), refuse)
+    }
+
+    /// Warns about declared items that a command removed.
+    fn warn_kept(&self, outcome: &mut Outcome) {
+        let effects = std::mem::take(&mut outcome.effects);
+        let kept = Reconciler::new(self.declared.clone()).command_finished(effects);
+        let name = &self.entry.name;
+        let warning = |item: DesiredItem| Warning::kept_by_configuration(name, item.device_id());
+        outcome.warnings.extend(kept.into_iter().map(warning));
+    }
+
     /// Replaces configuration keys by options where the gateway was given by its address.
     fn name_options(&self, message: &str) -> String {
         if !self.is_unnamed {
@@ -227,7 +256,7 @@ fn by_address(
     let entry = gateway_entry(&BTreeMap::new(), &name, &gateway);
     let target = gateway_target(&BTreeMap::new(), &name, &gateway);
     let target = target.context("a gateway at an address has no master")?;
-    Ok(ChosenGateway { target, entry, is_unnamed: true })
+    Ok(ChosenGateway { target, entry, declared: DesiredState::default(), is_unnamed: true })
 }
 
 fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<ChosenGateway> {
@@ -249,7 +278,7 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<C
         bail!("gateways.{name}.master names no master of the configuration; add its table");
     };
     let entry = gateway_entry(&config.masters, name, gateway);
-    Ok(ChosenGateway { target, entry, is_unnamed: false })
+    Ok(ChosenGateway { target, entry, declared: desired(gateway), is_unnamed: false })
 }
 
 /// Asks for confirmation of a command that affects every device. Returns why it is not run.

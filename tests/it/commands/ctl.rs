@@ -164,6 +164,36 @@ async fn exit_codes_are_0_done_1_failed_2_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn declared_devices_are_checked_as_over_mqtt() {
+    let cli = Cli::new(10).await;
+    let [dialled, dialling] = [0, 3].map(|at| cli.simulator.control().devices()[at].clone());
+    let file = cli.dir.path().join("config.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let devices = format!(
+        "connect = \"async\", ip = \"{}\", name = \"Front door\" }}\n{} = {{ connect = \"accept\"",
+        dialled.ip, dialling.id
+    );
+    std::fs::write(&file, text.replace("name = \"Front door\"", &devices)).unwrap();
+    let (dialled, dialling) = (dialled.id, dialling.id);
+    for (words, declared) in [
+        (format!("async add {dialled}=10.9.9.9"), dialled),
+        (format!("async add {dialling}=10.9.9.9"), dialling),
+        (format!("async remove {dialled}"), dialled),
+        (format!("ssl enable {dialling}"), dialling),
+    ] {
+        let (code, _, err) = cli.run(&words).await;
+        let line = format!("change gateways.lobby.devices.{declared}.connect");
+        assert!(code == 2 && err.contains(&line), "{words}: {code} {err}");
+    }
+    let (code, _, err) = cli.run(&format!("accept-filter add {dialling}")).await;
+    assert_eq!(code, 0, "{err}");
+    let (code, out, _) = cli.run(&format!("accept-filter remove {dialling} --json")).await;
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &answer["warnings"][0]["code"]), (0, &"kept_by_configuration".into()));
+    assert_eq!(answer["warnings"][0]["device_id"], dialling, "{answer}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_has_seen_enough_is_no_failure() {
     let cli = Cli::new(3).await;
     let mut command = cli.command("search --wait 0.5");
