@@ -59,6 +59,8 @@ fn forget_devices(state: &mut State, gateway: GatewayIndex, ids: &BTreeSet<Devic
                    a command; remove it there first";
     let failure = Failure::new(Code::FailedPrecondition, message);
     let device_errors = expected.iter().map(|&id| DeviceFailure::new(id, failure.clone()));
-    let device_errors = device_errors.collect();
-    Outcome { device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }
+    let device_errors: Vec<DeviceFailure> = device_errors.collect();
+    let first = device_errors.first().filter(|_| forgotten.is_empty());
+    let error = first.map(DeviceFailure::as_whole);
+    Outcome { error, device_errors, ..Outcome::done(json!({ "device_ids": forgotten })) }
 }

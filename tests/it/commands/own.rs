@@ -31,7 +31,10 @@ async fn devices_are_forgotten_after_their_removal() {
     let (gone, stays) = (managed[0].device_id, managed[1].device_id);
     let request = json!({"gateway": "lobby", "device_ids": [gone, stays]}).to_string();
     let answer = stack.ask_of("bridge", "forget", &request).await;
-    assert_eq!((&answer["result"], &answer["data"]["device_ids"]), (&json!("partial"), &json!([])));
+    let (code, message) = refusal(&answer);
+    assert_eq!((code, &answer["data"]["device_ids"]), ("failed_precondition", &json!([])));
+    assert!(message.starts_with("device ") && message.contains("remove it there"), "{message}");
+    assert_eq!(answer["device_errors"].as_array().unwrap().len(), 2, "{answer}");
     stack.ask("async/remove", &json!({"device_id": gone}).to_string()).await;
     let answer = crate::harness::patiently("it has left the list", async {
         loop {
@@ -42,6 +45,7 @@ async fn devices_are_forgotten_after_their_removal() {
         }
     })
     .await;
+    assert_eq!(answer["result"], "partial", "{answer}");
     assert_eq!(answer["device_errors"][0]["device_id"], stays);
     let topic = format!("gsdk/lobby/{gone}/state");
     assert!(!retained(stack.broker.port).contains_key(&topic));
