@@ -211,6 +211,9 @@ impl fmt::Display for AnswerLimit {
 pub struct Response {
     /// As requested.
     pub command: String,
+    /// The bridge whose own command it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -238,6 +241,7 @@ impl Response {
     ) -> Self {
         Self {
             command: command.into(),
+            bridge: None,
             gateway,
             transaction,
             result: outcome.result(),
@@ -261,7 +265,7 @@ impl Response {
         let outcome = Outcome::failed(Failure::new(FailureCode::AnswerTooLarge, message));
         let (gateway, transaction) = (self.gateway.clone(), self.transaction.clone());
         let short = Self::new(self.command.as_str(), gateway, transaction, outcome, self.duration);
-        Self { replayed: self.replayed, ..short }
+        Self { bridge: self.bridge.clone(), replayed: self.replayed, ..short }
     }
 
     /// The result in metrics and the audit log: `ok`, `partial`, or the error's code.

@@ -110,9 +110,9 @@ impl Replies {
         requester: Requester,
         payload: &[u8],
     ) {
-        let response = refusal(command, refused, &requester);
-        let is_change = command.parse().is_ok_and(CommandName::changes);
         let owner = gateway.map(|_| requester.owner.clone());
+        let response = refusal(command, owner.clone(), refused, &requester);
+        let is_change = command.parse().is_ok_and(CommandName::changes);
         let audit = (is_change && self.take_refusal_event(gateway))
             .then(|| Audit::refused(owner, &response, payload));
         self.push(Reply { response, requester, audit: audit.flatten() });

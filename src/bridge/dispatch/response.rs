@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::audit::{Audit, AuditTarget};
 use crate::commands::{
     AnswerLimit, BridgeCommand, FailureCode, Outcome, RefusedRequest, Request, Response,
+    Transaction,
 };
 use crate::ids::{CommandName, DeviceId};
 use crate::mqtt::{Answer, Requester};
@@ -74,19 +75,37 @@ pub(crate) fn respond<C>(
     gateway: Option<String>,
     outcome: Outcome,
 ) -> Response {
-    let (name, transaction) = (request.name.as_str(), request.transaction.clone());
-    Response::new(name, gateway, transaction, outcome, requester.received.elapsed())
+    response(request.name.as_str(), gateway, request.transaction.clone(), outcome, requester)
 }
 
-/// The response to a request that is not run, which is logged.
-pub(crate) fn refusal(command: &str, refused: RefusedRequest, requester: &Requester) -> Response {
+/// The response to a request that is not run, which is logged; `gateway` is `None` for one to the
+/// bridge itself.
+pub(crate) fn refusal(
+    command: &str,
+    gateway: Option<String>,
+    refused: RefusedRequest,
+    requester: &Requester,
+) -> Response {
     let RefusedRequest { transaction, failure } = refused;
-    let (gateway, code, reason) = (requester.owner.as_str(), failure.code, &failure.message);
+    let (owner, code, reason) = (requester.owner.as_str(), failure.code, &failure.message);
     if failure.code == FailureCode::RateLimited {
-        tracing::debug!(gateway, command, %code, "request refused");
+        tracing::debug!(gateway = owner, command, %code, "request refused");
     } else {
-        tracing::info!(gateway, command, %code, reason, "request refused");
+        tracing::info!(gateway = owner, command, %code, reason, "request refused");
     }
-    let (gateway, outcome) = (Some(requester.owner.clone()), Outcome::failed(failure));
-    Response::new(command, gateway, transaction, outcome, requester.received.elapsed())
+    response(command, gateway, transaction, Outcome::failed(failure), requester)
+}
+
+/// Names the bridge if the request was to the bridge itself.
+fn response(
+    command: &str,
+    gateway: Option<String>,
+    transaction: Option<Transaction>,
+    outcome: Outcome,
+    requester: &Requester,
+) -> Response {
+    let (owner, duration) = (&requester.owner, requester.received.elapsed());
+    let bridge = (gateway.as_ref() != Some(owner)).then(|| owner.clone());
+    let response = Response::new(command, gateway, transaction, outcome, duration);
+    Response { bridge, ..response }
 }

@@ -20,6 +20,7 @@ async fn republish_gives_all_retained_topics_again() {
     let request = r#"{"transaction":1,"timeout_s":3,"requested_by":"Ann"}"#;
     let answer = stack.ask_of("bridge", "republish", request).await;
     assert_eq!((&answer["result"], &answer["transaction"]), (&json!("ok"), &json!(1)));
+    assert_eq!((&answer["bridge"], answer.get("gateway")), (&json!("bridge"), None), "{answer}");
     let watcher = Watcher::start(stack.broker.port).await;
     watcher.see_text(&topic, &before).await;
 }
@@ -45,7 +46,7 @@ async fn devices_are_forgotten_after_their_removal() {
         }
     })
     .await;
-    assert_eq!(answer["result"], "partial", "{answer}");
+    assert_eq!((&answer["result"], &answer["bridge"]), (&json!("partial"), &json!("bridge")));
     assert_eq!(answer["device_errors"][0]["device_id"], stays);
     let topic = format!("gsdk/lobby/{gone}/state");
     assert!(!retained(stack.broker.port).contains_key(&topic));
@@ -65,6 +66,7 @@ async fn bridge_commands_are_permitted_by_name_and_forget_is_logged() {
     let answer = stack.ask_of("bridge", "forget", forget).await;
     let (code, message) = refusal(&answer);
     assert_eq!(code, "not_permitted", "nothing that takes something away is there by default");
+    assert_eq!((&answer["bridge"], answer.get("gateway")), (&json!("bridge"), None), "{answer}");
     assert!(message.contains("\"forget\""), "{message}");
 
     let broker = crate::harness::mosquitto::Mosquitto::start("").await;
@@ -79,6 +81,7 @@ async fn bridge_commands_are_permitted_by_name_and_forget_is_logged() {
     assert_eq!((refusal(&answer).0, &answer["transaction"]), ("not_permitted", &json!(3)));
     let answer = stack.ask_of("bridge", "forget", forget).await;
     assert_eq!(answer["data"]["device_ids"], json!([7, 8]), "{answer}");
+    assert_eq!((&answer["bridge"], &answer["gateway"]), (&json!("bridge"), &json!("lobby")));
     let series = "gsdk_commands_total{command=\"forget\",gateway=\"bridge\",result=\"ok\"}";
     assert_eq!(stack.bridge.metric(series).await, Some(1.0));
     let (_, log) = stack.bridge.stop().await;

@@ -14,6 +14,7 @@ async fn a_forbidden_request_is_answered_counted_and_not_run() {
     assert_eq!(code, "not_permitted");
     assert!(message.contains("commands.allow"), "{message}");
     assert_eq!(answer["transaction"], json!(9));
+    assert_eq!((&answer["gateway"], answer.get("bridge")), (&json!("lobby"), None), "{answer}");
     assert_eq!(refusal(&stack.ask("reboot", "{}").await).0, "unknown_command");
     assert_eq!(refusal(&stack.ask("devices", "?").await).0, "invalid_request");
     let (code, message) = {
