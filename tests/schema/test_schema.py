@@ -75,7 +75,7 @@ def payloads_fit(document):
     wanted = {"bridgeState", "bridgeInfo", "gatewayState", "gatewayInfo", "gatewayEvent",
               "deviceState", "deviceEvent", "response", "bridgeResponse", "request",
               "bridgeEvent", "gatewayEvent unreachable", "gatewayEvent reachable",
-              "gatewayEvent command"}
+              "gatewayEvent command", "bridgeResponse forget"}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         folder = Path(folder)
 
@@ -108,6 +108,8 @@ def payloads_fit(document):
             publish(port, f"gsdk/lobby/request/{command}", json.dumps(request))
         publish(port, "gsdk/bridge/request/republish", "{}")
         publish(port, "gsdk/bridge/request/xx", "[]")
+        publish(port, "gsdk/site3/state", "online", "-r")
+        publish(port, "gsdk/bridge/request/forget", '{"gateway":"site3"}')
 
         def spied():
             return all_kinds(channels, (folder / "spied.log").read_text())
@@ -205,7 +207,7 @@ def all_kinds(channels, text):
     seen, answers = collections.Counter(), set()
     for line in text.split("\n")[:-1]:
         topic, _, payload = line.partition(" ")
-        if topic == "probe":
+        if topic == "probe" or not payload:  # an empty one clears a topic
             continue
         name = fits(channels, topic, payload)
         seen[name] += 1
@@ -213,6 +215,10 @@ def all_kinds(channels, text):
             event = json.loads(payload)
             seen[f"{name} {event['event_type']}"] += 1
             seen[f"{name} lost"] += "lost" in event
+        if name == "bridgeResponse":
+            answer = json.loads(payload)
+            assert answer["bridge"] == "bridge", payload
+            seen[f"{name} {answer['command']}"] += answer["result"] == "ok"
         if name == "response":
             answers.add(topic.split("/response/")[1])
             answer = json.loads(payload)
@@ -220,9 +226,9 @@ def all_kinds(channels, text):
     return {"seen": +seen, "answers": answers}
 
 
-def publish(port, topic, payload):
+def publish(port, topic, payload, *options):
     subprocess.check_call(["mosquitto_pub", "-V", "5", "-q", "1", "-p", port, "-t", topic, "-m",
-                           payload])
+                           payload, *options])
 
 
 def fits(channels, topic, payload):
