@@ -99,12 +99,20 @@ impl Fields {
     /// The fields as `T`.
     pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, Failure> {
         let example = self.name.example();
-        serde_path_to_error::deserialize(Value::Object(self.map)).map_err(|error| {
-            let path = error.path().to_string();
-            let place = if path == "." { String::new() } else { format!("{path}: ") };
-            let text = printable(&format!("{place}{}", error.inner()));
+        let refuse = |place: &str, wrong: &str| {
+            let place = if place == "." { String::new() } else { format!("{place}: ") };
+            let text = printable(&format!("{place}{wrong}"));
             Failure::invalid(format!("{text}{EXAMPLE_FOLLOWS}{example}"))
-        })
+        };
+        // An array in a list was read as the fields of an object in their order.
+        let unnamed = self.map.iter().find_map(|(key, value)| {
+            let at = value.as_array()?.iter().position(Value::is_array)?;
+            Some(format!("{key}[{at}]"))
+        });
+        let fields = serde_path_to_error::deserialize(Value::Object(self.map))
+            .map_err(|error| refuse(&error.path().to_string(), &error.inner().to_string()))?;
+        let wrong = "invalid type: sequence, expected an object in braces";
+        unnamed.map_or(Ok(fields), |place| Err(refuse(&place, wrong)))
     }
 }
 

@@ -105,6 +105,27 @@ fn every_refusal_names_the_field_and_the_remedy() {
 }
 
 #[test]
+fn an_array_is_no_object() {
+    for (name, payload, words) in [
+        (
+            Name::AsyncAdd,
+            r#"{"devices":[{"device_id":7,"ip":"10.0.0.1"},[8,"10.0.0.1",51211,false]]}"#,
+            "devices[1]: invalid type: sequence, expected an object in braces",
+        ),
+        (Name::SlavesSet, r#"{"slaves":[[7,[8],[]]]}"#, "slaves[0]: invalid type: sequence"),
+        (
+            Name::Disconnect,
+            r#"{"device_ids":[[7]]}"#,
+            "device_ids[0]: invalid type: sequence, expected a device ID",
+        ),
+    ] {
+        let message = refusal(name, payload);
+        assert!(message.starts_with(words), "{payload}: {message}");
+        assert!(message.ends_with(name.example()), "{message}");
+    }
+}
+
+#[test]
 fn every_example_is_accepted_and_every_refusal_ends_with_one() {
     for &name in Name::ALL {
         let (example, scope) = (name.example().as_bytes(), name.scope());
