@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::failure::{Failure, FailureCode};
 use super::request::Transaction;
 use crate::fleet::{Effect, Listed};
-use crate::ids::{DeviceId, GatewayName};
+use crate::ids::{CommandName, DeviceId, GatewayName};
 
 /// `result` of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -258,9 +258,21 @@ impl Response {
     #[must_use]
     pub fn too_large(&self, size: usize, limit: AnswerLimit) -> Self {
         let (label, remedy) = (self.label(), limit.remedy());
+        let other = match self.command.parse() {
+            Ok(
+                CommandName::Disconnect
+                | CommandName::AsyncAdd
+                | CommandName::AsyncRemove
+                | CommandName::ModeSet
+                | CommandName::SslEnable
+                | CommandName::SslDisable
+                | CommandName::Forget,
+            ) => ", or name fewer devices in one request",
+            Ok(CommandName::Republish | CommandName::History) | Err(_) => "",
+            Ok(_) => ", or use `gsdk2mqtt ctl`, which has no limit",
+        };
         let message = format!(
-            "it ended with {label}, but its answer has {size} bytes and {limit}; {remedy}, or name \
-             fewer devices in one request"
+            "it ended with {label}, but its answer has {size} bytes and {limit}; {remedy}{other}"
         );
         let outcome = Outcome::failed(Failure::new(FailureCode::AnswerTooLarge, message));
         let (gateway, transaction) = (self.gateway.clone(), self.transaction.clone());

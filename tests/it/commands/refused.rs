@@ -142,6 +142,14 @@ async fn an_answer_that_the_broker_does_not_take_is_a_small_one() {
     let (code, message) = refusal(&answer);
     assert_eq!((code, &answer["transaction"]), ("answer_too_large", &json!("t")));
     assert!(message.contains("ended with ok") && message.contains("max_packet_size"), "{message}");
+    assert!(message.contains("gsdk2mqtt ctl") && !message.contains("fewer"), "{message}");
+    let managed = stack.simulator.control().managed();
+    let ids: Vec<u32> = managed.iter().map(|device| device.device_id).collect();
+    let request = json!({"gateway": "lobby", "device_ids": ids}).to_string();
+    let answer = stack.ask_of("bridge", "forget", &request).await;
+    let (code, message) = refusal(&answer);
+    assert!(code == "answer_too_large" && message.contains("name fewer devices"), "{message}");
+    assert_eq!(answer["bridge"], "bridge", "{answer}");
     let series =
         "gsdk_commands_total{command=\"search\",gateway=\"lobby\",result=\"answer_too_large\"}";
     assert_eq!(stack.bridge.metric(series).await, Some(1.0));
