@@ -124,15 +124,21 @@ mod tests {
     #[test]
     fn an_answer_refused_as_too_large_is_replaced_by_its_short_one() {
         let mut queue = AnswerQueue::default();
-        queue.push(answer(5_000).or_short(Bytes::from_static(b"short"))).unwrap();
+        let correlation_data = Some(Bytes::from_static(b"7"));
+        let long = Answer { correlation_data, ..answer(5_000) };
+        queue.push(long.or_short(Bytes::from_static(b"short"))).unwrap();
         let long = sent(&mut queue);
         queue.answered(long, Err(Refusal::PACKET_TOO_LARGE));
         let short = sent(&mut queue);
         assert_eq!((&short.payload[..], short.topic.as_str()), (&b"short"[..], "gsdk-reply/1"));
         queue.answered(short, Err(Refusal::PACKET_TOO_LARGE));
-        let own = sent(&mut queue);
-        assert_eq!(own.topic, "gsdk/lobby/response/devices");
+        let (own, own_topic) = (sent(&mut queue), "gsdk/lobby/response/devices");
+        assert_eq!(own.topic, own_topic);
+        assert!(own.correlation_data.is_some());
         queue.answered(own, Err(Refusal::PACKET_TOO_LARGE));
+        let bare = sent(&mut queue);
+        assert_eq!((bare.topic.as_str(), &bare.correlation_data), (own_topic, &None));
+        queue.answered(bare, Err(Refusal::PACKET_TOO_LARGE));
         assert!(queue.is_empty());
         assert_eq!(queue.memory, 0);
     }

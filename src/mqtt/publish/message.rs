@@ -142,12 +142,15 @@ impl Answer {
     }
 
     /// The answer to send after a refusal: the short one, then the one on the bridge's own response
-    /// topic, each once.
+    /// topic, and there without the correlation data of its request, each once.
     pub(crate) fn fallback(mut self, refusal: Refusal) -> Option<Self> {
-        if refusal == Refusal::PACKET_TOO_LARGE && self.short.is_some() {
+        let is_too_large = refusal == Refusal::PACKET_TOO_LARGE;
+        if is_too_large && self.short.is_some() {
             self.payload = self.short.take()?;
-        } else {
+        } else if self.fallback_topic.is_some() || !is_too_large {
             self.topic = self.fallback_topic.take()?;
+        } else {
+            self.correlation_data.take()?;
         }
         Some(self)
     }

@@ -157,6 +157,22 @@ async fn an_answer_that_the_broker_does_not_take_is_a_small_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_does_not_fit_beside_its_correlation_data_is_sent_without() {
+    let broker = Mosquitto::start("max_packet_size 2500").await;
+    let stack = Stack::with(broker, crate::harness::simulator(1).await, "", "").await;
+    let watcher = Watcher::start(stack.broker.port).await;
+    let (data, answered) = ("c".repeat(2_300), "gsdk/lobby/response/pending");
+    let request = ["-V", "5", "-t", "gsdk/lobby/request/pending", "-m", r#"{"transaction":"t"}"#];
+    let correlation = ["-D", "publish", "correlation-data", &data];
+    for response_topic in [&["-D", "publish", "response-topic", "gsdk-reply/me"][..], &[]] {
+        watcher.clear();
+        publish(stack.broker.port, &[&request[..], &correlation, response_topic].concat());
+        let answer = watcher.see("an answer", |seen| seen.topic == answered).await.json();
+        assert_eq!((refusal(&answer).0, &answer["transaction"]), ("answer_too_large", &json!("t")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_repeat_is_answered_from_memory_while_the_gateway_is_offline() {
     let stack = Stack::new(3, ALL).await;
     let request = r#"{"transaction":"42"}"#;
