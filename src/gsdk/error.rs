@@ -24,15 +24,13 @@ pub enum Error {
     #[error("{peer} answered {method} with {}: {}", code_name(status.code()), text(status))]
     Status { peer: Peer, method: &'static str, status: Status },
     /// No answer in time. The gateway may have executed the call.
-    #[error(
-        "{peer} did not answer {method} within {} s; whether it was done is not known",
-        deadline.as_secs_f32()
-    )]
+    #[error("{peer} did not answer {method} within {} s{}", rounded(*deadline), doubt(method))]
     Deadline { peer: Peer, method: &'static str, deadline: Duration },
     /// The connection broke. The gateway may have executed the call.
     #[error(
-        "the connection to {peer} broke during {method} ({}); whether it was done is not known",
-        root_cause(status)
+        "the connection to {peer} broke during {method} ({}){}",
+        root_cause(status),
+        doubt(method)
     )]
     Broken { peer: Peer, method: &'static str, status: Status },
     /// The service is unknown at this address in both API versions.
@@ -61,6 +59,17 @@ pub enum Error {
         peer.key("key_file")
     )]
     LoginRefused { peer: Peer, status: Status },
+}
+
+/// Seconds with milliseconds.
+fn rounded(deadline: Duration) -> f64 {
+    (deadline.as_secs_f64() * 1000.0).round() / 1000.0
+}
+
+/// What is said of a call without an answer, unless it changes nothing.
+fn doubt(method: &str) -> &'static str {
+    let is_read = ["Get", "Search", "Login", "HTTP/2"].iter().any(|word| method.starts_with(word));
+    if is_read { "" } else { "; whether it was done is not known" }
 }
 
 impl Error {

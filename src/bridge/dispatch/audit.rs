@@ -68,13 +68,13 @@ impl Audit {
         let first: Vec<String> =
             target.device_ids.iter().take(LOGGED_MAX).map(ToString::to_string).collect();
         let devices = target.ip.map_or_else(|| first.join(" "), |ip| ip.to_string());
-        let claimed = request.requested_by.as_deref().unwrap_or("not given");
+        let claimed = request.requested_by.as_ref();
         tracing::info!(
             gateway = response.gateway.as_deref().map(tracing::field::display),
             command = %response.command,
             devices,
             count = target.device_ids.len(),
-            requested_by = format!("{claimed:?} (a claim)"),
+            requested_by = claimed.map_or("not given".into(), |by| format!("{by:?} (a claim)")),
             outcome = response.label(),
             "change requested"
         );

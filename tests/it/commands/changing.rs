@@ -273,7 +273,7 @@ async fn a_change_requested_twice_is_made_once() {
     };
     let claim = "\\\"Ann\\\" (a claim)";
     says(&["gateway=lobby", "command=disconnect_all", claim, "outcome=\"ok\""]);
-    says(&["command=disconnect_all", "not given", "outcome=\"ok\""]);
+    says(&["command=disconnect_all", "requested_by=\"not given\"", "outcome=\"ok\""]);
     let devices: Vec<_> = (100..120).map(|id| id.to_string()).collect();
     let devices = &format!("devices=\"{}\"", devices.join(" "));
     says(&["command=disconnect", devices, "count=25", "Bob", "outcome=\"not_found\""]);
