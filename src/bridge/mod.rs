@@ -117,6 +117,7 @@ impl Bridge {
 
     /// Waits for one input, handles it, and publishes what follows. Cancel safe.
     async fn iterate(&mut self) {
+        self.notice_interruption();
         self.heartbeat.beat();
         let due = self.due();
         // It is not postponed with each input: setting a timer can cost a system call.
@@ -141,8 +142,8 @@ impl Bridge {
         self.settle();
     }
 
-    /// Notices that the bridge did not run while it waited, as in a paused container. What comes
-    /// from the gateways then is late, and some may be lost.
+    /// Notices that the loop did not run, as in a paused container. What comes from the gateways
+    /// then is late, and some may be lost.
     fn notice_interruption(&mut self) {
         if let Some(until) = self.heartbeat.stopped_at() {
             self.state.interrupted(until);
@@ -174,6 +175,7 @@ impl Bridge {
 
     async fn stop(&mut self) {
         tracing::info!("stopping");
+        self.notice_interruption();
         self.dispatcher.stop();
         self.gateways.stop();
         self.iterate_until(DRAIN_DEADLINE, |bridge| {

@@ -167,7 +167,7 @@ impl StaleTopics {
     }
 
     /// Clears devices that were found under the name of a gateway that does not have them, once its
-    /// devices are known. Has the store forget gateways that are gone, once all is cleared.
+    /// devices are known. Gateways that are gone are forgotten once all is cleared.
     pub(crate) fn clear(&mut self, state: &mut State) {
         if !self.is_wanted && !self.found.is_empty() {
             for gateway in state.fleet.gateways().collect::<Vec<_>>() {
@@ -185,7 +185,8 @@ impl StaleTopics {
             }
         }
         state.persistence.set(Key::StaleScan, self.is_open().then_some(&[]));
-        if !self.gone.is_empty() && state.publisher.content().is_cleared() {
+        if state.publisher.content().is_cleared() {
+            state.publisher.content().discovery_mut().all_removed();
             while let Some(gateway) = self.gone.pop_first() {
                 state.persistence.set(Key::Gateway(gateway), None);
             }

@@ -104,15 +104,15 @@ impl Fields {
             let text = printable(&format!("{place}{wrong}"));
             Failure::invalid(format!("{text}{EXAMPLE_FOLLOWS}{example}"))
         };
-        // An array in a list was read as the fields of an object in their order.
-        let unnamed = self.map.iter().find_map(|(key, value)| {
+        // serde reads an array as the fields of an object in their order.
+        let array_at = self.map.iter().find_map(|(key, value)| {
             let at = value.as_array()?.iter().position(Value::is_array)?;
             Some(format!("{key}[{at}]"))
         });
         let fields = serde_path_to_error::deserialize(Value::Object(self.map))
             .map_err(|error| refuse(&error.path().to_string(), &error.inner().to_string()))?;
         let wrong = "invalid type: sequence, expected an object in braces";
-        unnamed.map_or(Ok(fields), |place| Err(refuse(&place, wrong)))
+        array_at.map_or(Ok(fields), |place| Err(refuse(&place, wrong)))
     }
 }
 

@@ -136,9 +136,10 @@ impl ConnectionState {
                 Self::Known { known, observed_since: None, retries: retries.with(status) }
             }
             Self::Unseen | Self::Known { .. } | Self::Undetermined { .. } => {
-                // A failed attempt ends no connection: the device was not connected before.
-                let begins = connected || status == Status::Disconnected || self.known().is_some();
-                let exact = is_seen && begins;
+                // A failed attempt does not show when the device lost its connection.
+                let shows_start =
+                    connected || status == Status::Disconnected || self.known().is_some();
+                let exact = is_seen && shows_start;
                 let known = Known { connected, since: wall_time, exact, status };
                 let observed_since = exact.then_some(at);
                 Self::Known { known, observed_since, retries: RetrySet::default().with(status) }

@@ -68,7 +68,9 @@ fn rounded(deadline: Duration) -> f64 {
 
 /// What is said of a call without an answer, unless it changes nothing.
 fn doubt(method: &str) -> &'static str {
-    let is_read = ["Get", "Search", "Login", "HTTP/2"].iter().any(|word| method.starts_with(word));
+    let is_read = ["Get", "Search", "Subscribe", "Login", "HTTP/2"]
+        .iter()
+        .any(|word| method.starts_with(word));
     if is_read { "" } else { "; whether it was done is not known" }
 }
 

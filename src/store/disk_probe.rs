@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
 use super::StoreError;
@@ -24,11 +24,13 @@ impl DiskProbe {
     /// # Errors
     /// When no thread can be started.
     pub(crate) fn answers(&mut self, dir: &Path) -> Result<bool, StoreError> {
-        let (running, within) = match self.running.take() {
-            Some(running) => (running, Duration::ZERO),
-            None => (Self::start(dir)?, ANSWERS_WITHIN),
-        };
-        let hangs = running.recv_timeout(within) == Err(RecvTimeoutError::Timeout);
+        if let Some(running) = &self.running
+            && running.try_recv() == Err(TryRecvError::Empty)
+        {
+            return Ok(false);
+        }
+        let running = Self::start(dir)?;
+        let hangs = running.recv_timeout(ANSWERS_WITHIN) == Err(RecvTimeoutError::Timeout);
         self.running = hangs.then_some(running);
         Ok(!hangs)
     }

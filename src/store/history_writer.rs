@@ -119,7 +119,9 @@ impl HistoryWriter {
     /// the rest can still be read.
     fn damage(&self) -> Option<String> {
         let file = self.reader.path().display();
-        self.reader.is_damaged().then(|| {
+        let (database, _) = self.open.as_ref()?;
+        let (_, inode) = database.file();
+        self.reader.found_damage_in(inode).then(|| {
             format!(
                 "{file} is damaged, and a part of it cannot be read; move the file away to begin \
                  an empty one, and read the moved file with SQLite's recovery tools"
@@ -235,7 +237,6 @@ impl HistoryWriter {
         mut database: Database,
         now: Moment,
     ) -> Result<&mut (Database, LogReader), Error> {
-        self.reader.reopened();
         let mut log_reader = LogReader::new(self.log.clone(), database.position());
         if log_reader.skip_removed()? {
             let from = self.failing.map_or(now, |(_, since)| since);

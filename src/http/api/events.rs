@@ -58,14 +58,18 @@ pub(crate) fn filter(params: &mut Params) -> Result<EventFilter, Problem> {
 /// Refuses a gateway that is neither configured nor recorded: a list without events would look as
 /// if nothing had happened there.
 pub(crate) async fn check_gateways(app: &App, filter: &EventFilter) -> Result<(), Problem> {
-    let configured = app.settings.event_loop.gateways().await?;
-    let is_configured = |name: &&GatewayName| configured.iter().any(|it| it.entry.name == **name);
-    if filter.gateways.iter().all(|name| is_configured(&name)) {
+    let mut unknown = Vec::new();
+    for name in &filter.gateways {
+        if app.settings.event_loop.gateway(name.as_str()).await?.is_none() {
+            unknown.push(name);
+        }
+    }
+    if unknown.is_empty() {
         return Ok(());
     }
     let recorded = app.api.history.read(|path| Snapshot::open(path)?.gateways()).await?;
     let is_recorded = |name: &GatewayName| recorded.iter().any(|(known, _)| known == name);
-    let unknown = filter.gateways.iter().find(|name| !is_configured(name) && !is_recorded(name));
+    let unknown = unknown.into_iter().find(|name| !is_recorded(name));
     unknown.map_or(Ok(()), |name| Err(Problem::no_gateway(name.as_str())))
 }
 

@@ -158,6 +158,11 @@ impl DiscoveryPublisher {
         &self.removed_gateways
     }
 
+    /// Nothing is left of removed gateways.
+    pub(crate) fn all_removed(&mut self) {
+        self.removed_gateways.clear();
+    }
+
     /// Discovery of this gateway is not removed any more.
     pub(crate) fn keep(&mut self, gateway: &GatewayName) {
         self.removed_gateways.remove(gateway);

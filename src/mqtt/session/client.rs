@@ -298,6 +298,7 @@ impl<'a> SessionClient<'a> {
                     if packet != 0 {
                         codec::puback(packet, self.writer.buffer());
                     }
+                    self.in_flight.message_received(now);
                     others.push(SessionEvent::Message(message));
                 }
                 Packet::Puback { packet, code } => {

@@ -92,6 +92,11 @@ impl InFlight {
         self.waiting_since
     }
 
+    /// A message has come: a broker may send what it retains before it answers a subscription.
+    pub(crate) fn message_received(&mut self, now: Instant) {
+        self.subscriptions.first_mut().into_iter().for_each(|sent| sent.since = now);
+    }
+
     /// Since when the answer to the oldest subscription is awaited.
     pub(crate) fn subscribing_since(&self) -> Option<Instant> {
         self.subscriptions.first().map(|sent| sent.since)

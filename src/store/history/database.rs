@@ -283,8 +283,10 @@ pub(crate) fn is_removed_or_empty(path: &Path) -> bool {
 /// Device and inode of the database and the files beside it. They are not opened for it: closing
 /// them would end the locks of SQLite.
 fn file_ids(path: &Path) -> io::Result<[(u64, u64); 3]> {
+    // SQLite puts them beside the file that a link leads to.
+    let path = fs::canonicalize(path)?;
     let id = |suffix| {
-        let metadata = fs::metadata(schema::with_suffix(path, suffix))?;
+        let metadata = fs::metadata(schema::with_suffix(&path, suffix))?;
         Ok::<_, io::Error>((metadata.dev(), metadata.ino()))
     };
     Ok([id("")?, id("-wal")?, id("-shm")?])

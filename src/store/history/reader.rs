@@ -1,8 +1,10 @@
 //! Reads the history in parallel with its writer: a few queries at a time, each with a deadline.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
@@ -17,14 +19,15 @@ const QUERIES_MAX: usize = 2;
 pub struct Reader {
     path: Arc<Path>,
     permits: Arc<Semaphore>,
-    is_damaged: Arc<AtomicBool>,
+    /// The inode of the database in which a query has found damage; 0 if none has.
+    damaged: Arc<AtomicU64>,
 }
 
 impl Reader {
     /// A reader of the database at this path, which need not exist yet.
     pub fn new(path: PathBuf) -> Self {
         let permits = Arc::new(Semaphore::new(QUERIES_MAX));
-        Self { path: path.into(), permits, is_damaged: Arc::default() }
+        Self { path: path.into(), permits, damaged: Arc::default() }
     }
 
     /// A reader of the same database with a limit of its own.
@@ -37,14 +40,9 @@ impl Reader {
         &self.path
     }
 
-    /// Whether a query has found damage.
-    pub(crate) fn is_damaged(&self) -> bool {
-        self.is_damaged.load(Ordering::Relaxed)
-    }
-
-    /// The database was opened again, and may be another.
-    pub(crate) fn reopened(&self) {
-        self.is_damaged.store(false, Ordering::Relaxed);
+    /// Whether a query has found damage in the database with this inode.
+    pub(crate) fn found_damage_in(&self, inode: u64) -> bool {
+        self.damaged.load(Ordering::Relaxed) == inode
     }
 
     /// The events that a filter selects, as far as its limits and its deadline allow.
@@ -75,11 +73,13 @@ impl Reader {
         T: Send + 'static,
         E: From<Error> + std::error::Error + Send + 'static,
     {
-        let is_damaged = self.is_damaged.clone();
+        let damaged = self.damaged.clone();
         let read = move |path: &Path| {
+            // It may be replaced while it is read.
+            let inode = fs::metadata(path).map_or(0, |metadata| metadata.ino());
             read(path).inspect_err(|error| {
                 if is_damage(error) {
-                    is_damaged.store(true, Ordering::Relaxed);
+                    damaged.store(inode, Ordering::Relaxed);
                 }
             })
         };
