@@ -198,6 +198,9 @@ impl Requests<'_> {
             let SiteDevice { id, ip, ssl, .. } = device;
             json!({ "device_id": id, "ip": ip, "ssl": ssl })
         };
+        let site = &self.sites[gateway];
+        let is_declared_as =
+            |mode| devices.iter().any(|device| device.mode == mode && site.is_declared(device.id));
         let mut request = match rng.u32(..10) {
             0 => {
                 let SiteDevice { ip, ssl, .. } = &devices[0];
@@ -205,15 +208,13 @@ impl Requests<'_> {
             }
             1 | 2 => self.make(rng, owner, "disconnect", &json!({ "device_ids": ids })),
             3 | 4 => {
+                let is_accepted = is_declared_as(DialMode::DeviceToServer);
                 let devices: Vec<Value> = devices.iter().map(target).collect();
-                self.make(rng, owner, "async/add", &json!({ "devices": devices }))
+                let request = self.make(rng, owner, "async/add", &json!({ "devices": devices }));
+                if is_accepted { refused(request, "invalid_request") } else { request }
             }
             5 => {
-                let declared = |device: &SiteDevice| {
-                    self.sites[gateway].is_declared(device.id)
-                        && device.mode == DialMode::ServerToDevice
-                };
-                let is_declared = devices.iter().any(declared);
+                let is_declared = is_declared_as(DialMode::ServerToDevice);
                 let request = self.make(rng, owner, "async/remove", &json!({ "device_ids": ids }));
                 if is_declared { refused(request, "invalid_request") } else { request }
             }
