@@ -10,7 +10,7 @@ use super::discovered::GatewayChange;
 use super::dispatch::BridgeRequest;
 use super::duplicates::{DuplicateDetector, InfoAction};
 use super::retained::{ForgetScan, Scan, StaleTopics};
-use super::session::{BrokerSession, Filters, many};
+use super::session::{BrokerSession, Filters, wide_filters};
 use super::state::State;
 use crate::config::Config;
 use crate::ids::GatewayName;
@@ -103,10 +103,10 @@ impl Broker {
         let mut filters: Filters =
             own.map(|topic| (topic, RetainHandling::SendAtSubscribe)).collect();
         if self.stale_topics.is_wanted() {
-            filters.extend(many(topics.retained_filters()));
+            filters.extend(wide_filters(topics.retained_filters()));
         }
         if state.publisher.content().discovery().wants_scan() {
-            filters.extend(many([state.publisher.discovery().filter()]));
+            filters.extend(wide_filters([state.publisher.discovery().filter()]));
         }
         let names = filters.iter().map(|(filter, _)| filter.clone()).collect();
         self.scan = Scan::Subscribing(names);
@@ -264,7 +264,7 @@ impl Broker {
             return;
         };
         self.scan = Scan::Subscribing(filters.clone());
-        self.session.subscribe(many(filters).collect());
+        self.session.subscribe(wide_filters(filters).collect());
     }
 
     /// Forgets a gateway that is not configured: what the broker retains of it is read first.

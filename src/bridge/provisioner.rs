@@ -98,8 +98,7 @@ impl Provisioner {
     /// Refuses a command that contradicts what the configuration declares.
     pub(crate) fn check(&self, command: &Command) -> Result<(), Failure> {
         let DesiredState { registered, accepted, .. } = self.desired.declared();
-        let contradicted = command.contradicts(registered, accepted);
-        contradicted.map_or(Ok(()), |id| Err(Failure::declared_by_configuration(&self.name, id)))
+        command.check_declared(&self.name, registered, accepted)
     }
 
     /// A command that changes something has started.

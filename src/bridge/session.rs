@@ -22,8 +22,8 @@ const EVENTS_TAKEN_MAX: usize = 16;
 /// Filters to subscribe, and how.
 pub(crate) type Filters = Vec<(String, RetainHandling)>;
 
-/// Filters that match much.
-pub(crate) fn many(
+/// Filters that match many retained messages.
+pub(crate) fn wide_filters(
     filters: impl IntoIterator<Item = String>,
 ) -> impl Iterator<Item = (String, RetainHandling)> {
     filters.into_iter().map(|filter| (filter, RetainHandling::SendManyAtSubscribe))

@@ -11,7 +11,7 @@ use super::request::{Fields, RefusedRequest, Request};
 use super::values::{self, List};
 use crate::fleet::{AcceptFilter, Mode, Slaves, Target};
 use crate::gsdk::DEVICE_PORT_DEFAULT;
-use crate::ids::{CommandName, DeviceId};
+use crate::ids::{CommandName, DeviceId, GatewayName};
 
 /// The default duration of a search.
 const SEARCH_WAIT_DEFAULT: Duration = Duration::from_secs(5);
@@ -232,14 +232,15 @@ impl Command {
         }
     }
 
-    /// A device whose declaration in the configuration, as registered or as accepted, it
-    /// contradicts.
-    pub fn contradicts(
+    /// Refuses it if it contradicts how the gateway's table in the configuration declares a device:
+    /// as registered, or as accepted.
+    pub fn check_declared(
         &self,
+        gateway: &GatewayName,
         registered: &BTreeMap<DeviceId, Target>,
         accepted: &BTreeSet<DeviceId>,
-    ) -> Option<DeviceId> {
-        match self {
+    ) -> Result<(), Failure> {
+        let contradicted = match self {
             Self::AsyncAdd(devices) => {
                 let is_other = |(id, target): &&(DeviceId, Target)| {
                     accepted.contains(id) || registered.get(id).is_some_and(|it| it != target)
@@ -251,7 +252,8 @@ impl Command {
                 ids.iter().copied().find(|id| registered.contains_key(id) || accepted.contains(id))
             }
             _ => None,
-        }
+        };
+        contradicted.map_or(Ok(()), |id| Err(Failure::declared_by_configuration(gateway, id)))
     }
 
     /// Whether it changes something at the gateway or a device.

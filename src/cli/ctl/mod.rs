@@ -194,9 +194,7 @@ impl ChosenGateway {
     /// Refuses a command that contradicts what the configuration declares.
     fn check(&self, command: &Command) -> Result<(), Failure> {
         let DesiredState { registered, accepted, .. } = &self.declared;
-        let contradicted = command.contradicts(registered, accepted);
-        let refuse = |id| Err(Failure::declared_by_configuration(&self.entry.name, id));
-        contradicted.map_or(Ok(()), refuse)
+        command.check_declared(&self.entry.name, registered, accepted)
     }
 
     /// Warns about declared items that a command removed.
