@@ -86,8 +86,9 @@ impl EventQueue {
     /// Adds the event of the next ID, and counts those that are dropped for it.
     fn add(&mut self, event: Event) {
         self.next_id += 1;
-        for subject in self.outbox.append(event) {
-            self.add_loss(subject, UnreportedLoss { count: 1, refused: false });
+        for dropped in self.outbox.append(event) {
+            let count = 1 + losses_reported_by(&dropped);
+            self.add_loss(dropped.subject, UnreportedLoss { count, refused: false });
         }
     }
 
@@ -148,6 +149,18 @@ impl EventQueue {
     }
 }
 
+/// How many lost events this event reports; if it is dropped, they are not reported.
+fn losses_reported_by(event: &Event) -> u64 {
+    #[derive(Deserialize)]
+    struct Report {
+        count: u64,
+    }
+    if event.event_type != "events_lost" {
+        return 0;
+    }
+    serde_json::from_slice(&event.payload).map_or(0, |report: Report| report.count)
+}
+
 fn render(directory: &Directory, id: u64, event: &DeviceEvent) -> Option<Event> {
     let entry = directory.gateway(event.gateway)?;
     Some(Event {
@@ -175,9 +188,17 @@ mod tests {
             queue.append(Moment::from_millis(0), subject, "x", Bytes::new());
         }
         let report = queue.report(Instant::now());
-        let Some(BridgeEventKind::EventsLost { count, devices, .. }) = report else {
+        let Some(BridgeEventKind::EventsLost { count, devices, .. }) = &report else {
             panic!("{report:?}")
         };
-        assert_eq!((count, devices), (5, 2));
+        assert_eq!((*count, *devices), (5, 2));
+
+        // A report that is dropped itself is replaced by the next.
+        let payload = to_bytes(&report);
+        queue.append(Moment::from_millis(0), Subject::Bridge, "events_lost", payload);
+        queue.append(Moment::from_millis(0), device(1), "x", Bytes::new());
+        let report = queue.report(Instant::now() + REPORT_INTERVAL);
+        let Some(BridgeEventKind::EventsLost { count, .. }) = report else { panic!("{report:?}") };
+        assert_eq!(count, 5 + 2);
     }
 }

@@ -65,7 +65,7 @@ pub enum BridgeEventKind {
     EventsLost {
         /// How many events.
         count: u64,
-        /// Of how many devices.
+        /// Of how many devices, without those of an earlier report that was dropped.
         devices: u64,
         /// Why.
         reason: String,

@@ -83,8 +83,8 @@ impl Outbox {
     }
 
     /// Adds an event with an ID above all others. Where that makes too many, the oldest are
-    /// dropped; their subjects are returned, one for each.
-    pub(crate) fn append(&mut self, event: Event) -> Vec<Subject> {
+    /// dropped and returned.
+    pub(crate) fn append(&mut self, event: Event) -> Vec<Event> {
         self.changes.add(&Record::Event(Cow::Borrowed(&event)));
         let (id, subject) = (event.id, event.subject.clone());
         let lost = self.insert(event);
@@ -95,7 +95,7 @@ impl Outbox {
         let mut dropped = Vec::new();
         while self.len > self.limits.max_events || self.bytes > self.limits.max_bytes {
             match self.drop_oldest() {
-                Some(subject) => dropped.push(subject),
+                Some(event) => dropped.push(event),
                 None => break,
             }
         }
@@ -257,8 +257,8 @@ impl Outbox {
         }
     }
 
-    /// Drops the oldest event that is not in flight, and returns its subject.
-    fn drop_oldest(&mut self) -> Option<Subject> {
+    /// Drops the oldest event that is not in flight.
+    fn drop_oldest(&mut self) -> Option<Event> {
         let not_ready = self.held.iter().map(|subject| (subject, 0));
         let not_ready = not_ready.chain(self.in_flight.iter().map(|subject| (subject, 1)));
         let not_ready = not_ready.filter_map(|(subject, at)| {
@@ -266,13 +266,11 @@ impl Outbox {
             Some((event.id, subject))
         });
         let (_, subject) = not_ready.chain(self.ready.oldest()).min()?;
-        let subject = subject.clone();
-        self.drop_first_of(&subject)?;
-        Some(subject)
+        self.drop_first_of(&subject.clone())
     }
 
     /// Drops the subject's oldest event that is not in flight; the next one carries the loss.
-    fn drop_first_of(&mut self, subject: &Subject) -> Option<()> {
+    fn drop_first_of(&mut self, subject: &Subject) -> Option<Event> {
         let queue = self.queues.get_mut(subject)?;
         let in_flight = self.in_flight.contains(subject);
         let at = usize::from(in_flight);
@@ -292,7 +290,7 @@ impl Outbox {
         *carried += lost + 1;
         self.changes.put(key, &encode(carried));
         self.dropped += 1;
-        Some(())
+        Some(dropped.event().into_owned())
     }
 
     /// An event was delivered, or will never be.

@@ -5,7 +5,7 @@ mod remedies;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use gsdk2mqtt::simulator::{CertificateKind, Fault, Packages, Simulator, SimulatorSettings};
 use tempfile::TempDir;
@@ -15,7 +15,7 @@ use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::certificates::{Ca, Certified};
 use crate::harness::mosquitto::{Mosquitto, free_port};
 use crate::harness::watcher::{Watcher, retained};
-use crate::harness::{patiently, simulator};
+use crate::harness::{bounded, patiently, simulator};
 
 /// A configuration for the check.
 struct Site {
@@ -67,7 +67,7 @@ impl Site {
 
 async fn check(file: PathBuf) -> Checked {
     let run = tokio::task::spawn_blocking(move || {
-        let mut command = Command::new(PROGRAM);
+        let mut command = bounded(PROGRAM);
         command.args(["check", "--connect", "--config"]).arg(file).env_remove("RUST_LOG");
         command.output().unwrap()
     });

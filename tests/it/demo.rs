@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use crate::harness::bridge::{PROGRAM, get};
 use crate::harness::mosquitto::free_port;
 use crate::harness::watcher::{Watcher, retained};
-use crate::harness::{eventually, patiently};
+use crate::harness::{PATIENCE, bounded, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn its_events_are_seen_from_outside_and_nothing_is_left_behind() {
@@ -35,7 +35,7 @@ async fn its_events_are_seen_from_outside_and_nothing_is_left_behind() {
     assert_eq!(kept["gsdk/demo/state"], "online");
     let device_states: Vec<_> = kept.keys().filter(|topic| is_device_state(topic)).collect();
     assert_eq!(device_states.len(), 8, "{device_states:?}");
-    let old = Command::new("mosquitto_sub")
+    let old = bounded("mosquitto_sub")
         .args(["-V", "311", "-t", "gsdk/bridge/state", "-C", "1", "-p", &mqtt.to_string()])
         .output()
         .unwrap();
@@ -63,7 +63,7 @@ fn is_device_state(topic: &str) -> bool {
 /// A demo on free ports, and what it has printed before the first event.
 fn start_demo(folder: &Path) -> (Child, String) {
     let mut demo = Command::new(PROGRAM)
-        .args(["demo", "--for", "60s"])
+        .args(["demo", "--for", "5m"])
         .env("TMPDIR", folder)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -101,11 +101,12 @@ async fn prints(line: &str, expected: &str) {
         }
         Err(all)
     });
-    let found = patiently(&format!("{expected} from {line}"), reading).await.unwrap();
+    let found = tokio::time::timeout(PATIENCE, reading).await;
+    // Before anything can fail: the runtime of the test waits for `reading`.
     let group = format!("-{}", shell.id());
-    _ = Command::new("kill").args(["-TERM", "--", &group]).stderr(Stdio::null()).status();
+    _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
     shell.wait().unwrap();
-    assert_eq!(found, Ok(()), "{expected} from {line}");
+    assert_eq!(found.unwrap().unwrap(), Ok(()), "{expected} from {line}");
 }
 
 /// The status page is first, and each printed command works unchanged, from any folder.
@@ -141,7 +142,7 @@ async fn its_output_is_in_order_and_printed_commands_work() {
     // The page shows product names; the filter finds them and the names on the wire.
     for query in ["", "?q=BioStation+3", "?q=biostation_3"] {
         let url = format!("http://{page}{query}");
-        let page = Command::new("curl").args(["-fsS", &url]).output().unwrap();
+        let page = bounded("curl").args(["-fsS", &url]).output().unwrap();
         let page = String::from_utf8(page.stdout).unwrap();
         assert!(page.contains("Front door") && page.contains("BioStation 3"), "{query}: {page}");
     }

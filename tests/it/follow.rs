@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::harness::bridge::{Bridge, PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::{eventually, simulator};
+use crate::harness::{bounded, eventually, simulator};
 
 /// A running `gsdk2mqtt history`.
 struct RunningHistory {
@@ -153,7 +153,7 @@ async fn the_file_of_a_stopped_bridge_is_followed_and_a_closed_pipe_ends_it() {
     prints_all(&bridge, &history, 12).await;
 
     // As with `| head -n 1`, even if no further event is recorded.
-    let mut child = Command::new(PROGRAM)
+    let mut child = bounded(PROGRAM)
         .args(["history", "--follow", "--config"])
         .arg(bridge.config_file())
         .stdout(Stdio::piped())

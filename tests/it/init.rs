@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 
 use gsdk2mqtt::simulator::{CertificateKind, Simulator, SimulatorSettings};
 use tempfile::TempDir;
@@ -11,9 +11,9 @@ use crate::harness::bridge::PROGRAM;
 use crate::harness::certificates::{Ca, Certified};
 use crate::harness::master::Master;
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::simulator;
 use crate::harness::terminal::Terminal;
 use crate::harness::watcher::retained;
+use crate::harness::{bounded, simulator};
 
 /// A folder for a configuration, with the gateway's `ca.crt` beside it.
 struct Site {
@@ -38,7 +38,7 @@ impl Site {
         let (dir, passwords) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(dir.path().join("ca.crt"), gateway.ca_pem()).unwrap();
         let file = passwords.path().join("passwords");
-        let made = Command::new("mosquitto_passwd")
+        let made = bounded("mosquitto_passwd")
             .args(["-b", "-c"])
             .arg(&file)
             .args(["ann", "hunter2 ü"])
@@ -108,7 +108,7 @@ async fn run(words: &[&str]) -> Ran {
 }
 
 async fn run_in(dir: &Path, words: &[&str]) -> Ran {
-    let mut command = Command::new(PROGRAM);
+    let mut command = bounded(PROGRAM);
     command.args(words).current_dir(dir).env_remove("RUST_LOG").stdin(Stdio::null());
     let run = tokio::task::spawn_blocking(move || command.output().unwrap());
     let Output { status, stdout, stderr } = run.await.unwrap();

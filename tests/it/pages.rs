@@ -1,11 +1,12 @@
 //! Output for packagers: completions and manual pages.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
+use crate::harness::bounded;
 use crate::harness::bridge::PROGRAM;
 
 fn run(words: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = Command::new(PROGRAM).args(words).output().unwrap();
+    let Output { status, stdout, stderr } = bounded(PROGRAM).args(words).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (status.code(), text(stdout), text(stderr))
 }
@@ -27,7 +28,7 @@ fn bash_completes_commands_and_values() {
              echo \"${{COMPREPLY[@]}}\"",
             script.display()
         );
-        let out = Command::new("bash").args(["-c", &line]).output().unwrap();
+        let out = bounded("bash").args(["-c", &line]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&out.stdout).trim(), expected, "{words}: {out:?}");
     }
     for (shell, mark) in [("zsh", "#compdef gsdk2mqtt"), ("fish", "complete -c gsdk2mqtt")] {

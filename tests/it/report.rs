@@ -2,7 +2,7 @@
 //! kill, and a lost gateway.
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use gsdk2mqtt::simulator::Fault;
 use serde_json::Value;
@@ -12,12 +12,12 @@ use crate::harness::certificates::{Ca, Certified};
 use crate::harness::gateway::Gateway;
 use crate::harness::mosquitto::{Mosquitto, free_port};
 use crate::harness::watcher::Watcher;
-use crate::harness::{eventually, patiently};
+use crate::harness::{bounded, eventually, patiently};
 
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(100);
 
 fn report(config: &Path, words: &[&str]) -> Output {
-    let mut command = Command::new(PROGRAM);
+    let mut command = bounded(PROGRAM);
     command.env("GSDK2MQTT_TIME_ZONE", "UTC").args(["report", "--config"]).arg(config).args(words);
     command.output().unwrap()
 }
@@ -237,7 +237,7 @@ fn forms(config: &Path, door: u32) {
         assert!(stderr.contains(part), "{words:?}: {stderr}");
     }
     let history = |words: &[&str]| {
-        let mut command = Command::new(PROGRAM);
+        let mut command = bounded(PROGRAM);
         command.args(["history", "--last", "1h", "--device", &door, "--config"]).arg(config);
         let output = command.args(words).output().unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -331,7 +331,7 @@ async fn a_bridge_elsewhere_is_read_with_a_token_over_https() {
     .await;
     let url = format!("https://localhost:{}", bridge.http_port);
     let ask = |words: &[&str]| {
-        let mut command = Command::new(PROGRAM);
+        let mut command = bounded(PROGRAM);
         command.args(["report", "--last", "1h", "--format", "json", "--url", &url]).args(words);
         command.output().unwrap()
     };
@@ -397,7 +397,7 @@ async fn a_bridge_is_read_without_a_valid_gateway_in_the_configuration() {
     let file = folder.path().join("config.toml");
     std::fs::write(&file, "[gateways.Lobby]\n").unwrap();
     let set = format!("http.listen=127.0.0.1:{}", bridge.http_port);
-    let run = |words: &[&str]| Command::new(PROGRAM).args(words).output().unwrap();
+    let run = |words: &[&str]| bounded(PROGRAM).args(words).output().unwrap();
     for command in ["health", "report", "history"] {
         for source in [&[][..], &["--config", file.to_str().unwrap()]] {
             let output = run(&[&[command, "--set", &set], source].concat());
@@ -419,7 +419,7 @@ async fn a_bridge_on_loopback_is_read_without_the_proxy_of_the_environment() {
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
     bridge.is_ready().await;
     let run = |words: &[&str]| {
-        let mut command = Command::new(PROGRAM);
+        let mut command = bounded(PROGRAM);
         command.env("HTTP_PROXY", format!("http://127.0.0.1:{}", free_port()));
         let output = command.args(words).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();

@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 
 use crate::harness::bridge::PROGRAM;
-use crate::harness::eventually;
 use crate::harness::mosquitto::free_port;
+use crate::harness::{bounded, eventually};
 
 /// Aim: its first output need not be read. Method: its stdout is a pipe that is closed
 /// already, and a call succeeds nevertheless.
@@ -20,7 +20,7 @@ async fn it_runs_with_and_without_a_reader_of_its_output() {
         .stdout(stdout)
         .spawn()
         .unwrap();
-    let mut ctl = Command::new(PROGRAM);
+    let mut ctl = bounded(PROGRAM);
     ctl.args(["ctl", "--address", &address, "--ca-file"]).arg(dir.path().join("ca.crt"));
     ctl.arg("search").stdout(Stdio::null()).stderr(Stdio::null());
     let answered = || {
@@ -35,7 +35,7 @@ async fn it_runs_with_and_without_a_reader_of_its_output() {
 
 #[test]
 fn an_unknown_scenario_is_wrong_usage() {
-    let mut simulate = Command::new(PROGRAM);
+    let mut simulate = bounded(PROGRAM);
     let output = simulate.args(["simulate", "--scenario", "nosuch"]).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{stderr}");

@@ -123,11 +123,12 @@ fn an_event_that_may_not_be_sent_is_checked_once_and_again_after_its_release() {
 #[test]
 fn a_full_outbox_drops_the_oldest_and_the_next_reports_it() {
     let mut outbox = outbox(3);
-    for number in 1..=3 {
-        outbox.append(event(1, number));
+    let [first, second, third] = [1, 2, 3].map(|number| event(1, number));
+    for event in [&first, &second, &third] {
+        outbox.append(event.clone());
     }
-    assert_eq!(outbox.append(event(2, 1)), [subject(1)]);
-    assert_eq!(outbox.append(event(2, 2)), [subject(1)]);
+    assert_eq!(outbox.append(event(2, 1)), [first]);
+    assert_eq!(outbox.append(event(2, 2)), [second]);
     assert_eq!(sent(&mut outbox), Some((subject(1), 3, 2)));
     assert_eq!(outbox.dropped(), 2);
 }

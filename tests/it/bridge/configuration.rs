@@ -1,11 +1,10 @@
 //! Mistakes in an installation: each is reported in one clear line, and everything else works.
 
-use std::process::Command;
-
 use gsdk2mqtt::simulator::{
     CertificateKind, Fault, Packages, Simulator, SimulatorSettings, StatusCode,
 };
 
+use crate::harness::bounded;
 use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::Watcher;
@@ -70,7 +69,7 @@ async fn a_gateway_of_either_age_is_found_out() {
 async fn a_refused_password_is_reported_without_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("passwords");
-    let made = Command::new("mosquitto_passwd")
+    let made = bounded("mosquitto_passwd")
         .args(["-b", "-c", file.to_str().unwrap(), "bridge", "right"])
         .status();
     assert!(made.unwrap().success());
@@ -123,7 +122,7 @@ fn a_wrong_configuration_ends_with_2_and_every_mistake_at_once() {
                 [gateways.Lobby]\naddress = \"192.168.0.2:4000\"\nca_file = \"ca.crt\"\n";
     std::fs::write(&path, text).unwrap();
     for command in ["run", "check"] {
-        let out = Command::new(PROGRAM).arg(command).arg("--config").arg(&path).output().unwrap();
+        let out = bounded(PROGRAM).arg(command).arg("--config").arg(&path).output().unwrap();
         let reported = String::from_utf8(out.stderr).unwrap();
         assert_eq!(out.status.code(), Some(2), "{reported}");
         for words in ["config.toml:3", "mqtt.base_topic", "config.toml:4", "username", "Lobby"] {

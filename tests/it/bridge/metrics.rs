@@ -1,8 +1,9 @@
 //! `/metrics` as Prometheus reads it.
 
 use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
+use crate::harness::bounded;
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Seen, Watcher};
@@ -85,7 +86,7 @@ async fn promtool_finds_nothing_wrong_and_every_name_is_there() {
     }
     assert!(text.contains(r#"name="the \"new\" \\ door""#), "{text}");
 
-    let mut promtool = Command::new("promtool")
+    let mut promtool = bounded("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -171,7 +172,7 @@ fn the_included_rules_fire_and_resolve() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus");
     for args in [["check", "rules", "gsdk2mqtt.rules.yml"], ["test", "rules", "gsdk2mqtt.test.yml"]]
     {
-        let out = Command::new("promtool").args(args).current_dir(folder).output().unwrap();
+        let out = bounded("promtool").args(args).current_dir(folder).output().unwrap();
         assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stdout));
     }
 }

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
+use crate::harness::bounded;
 use crate::harness::bridge::PROGRAM;
 
 /// Devices of the large configurations.
@@ -23,7 +24,7 @@ fn check(text: &str, environment: &[(&str, &str)], args: &[&str]) -> Output {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("config.toml");
     std::fs::write(&file, text).unwrap();
-    let mut command = Command::new(PROGRAM);
+    let mut command = bounded(PROGRAM);
     command.arg("check").arg("--config").arg(file).args(args);
     command.envs(environment.iter().copied()).output().unwrap()
 }
@@ -85,7 +86,7 @@ fn a_check_whose_result_cannot_be_written_fails_with_a_message() {
     let file = dir.path().join("config.toml");
     std::fs::write(&file, gateway("lobby", 1)).unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let mut command = Command::new(PROGRAM);
+    let mut command = bounded(PROGRAM);
     let checked = command.arg("check").arg("--config").arg(file).stdout(full).output().unwrap();
     assert_eq!(checked.status.code(), Some(1), "{checked:?}");
     let err = lines(&checked.stderr);

@@ -8,7 +8,7 @@ use super::{ALL, rr};
 use crate::harness::bridge::Setup;
 use crate::harness::master::Master;
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::{eventually, patiently};
+use crate::harness::{bounded, eventually, patiently};
 use gsdk2mqtt::simulator::Fault;
 
 const ACL: &str = include_str!("../../../deploy/mosquitto/acl");
@@ -52,7 +52,7 @@ impl Drop for Spy {
 }
 
 fn client(program: &str, port: u16, user: &str) -> Command {
-    let mut command = Command::new(program);
+    let mut command = bounded(program);
     command.args(["-V", "5", "-q", "1", "-p", &port.to_string()]);
     if !user.is_empty() {
         command.args(["-u", user]);

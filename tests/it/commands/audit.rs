@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use gsdk2mqtt::simulator::Fault;
 
 use super::{ALL, Stack, refusal};
-use crate::harness::patiently;
 use crate::harness::watcher::{Seen, Watcher, publish};
+use crate::harness::{bounded, patiently};
 
 /// Waits for the event of a command with this transaction.
 async fn event(watcher: &Watcher, owner: &str, transaction: &Value) -> Value {
@@ -85,7 +85,7 @@ async fn refused_changes_are_reported_at_most_once_a_second() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), lines).unwrap();
     let input = std::fs::File::open(file.path()).unwrap();
-    let sent = std::process::Command::new("mosquitto_pub")
+    let sent = bounded("mosquitto_pub")
         .args(["-q", "1", "-p", &stack.broker.port.to_string(), "-l"])
         .args(["-t", "gsdk/lobby/request/disconnect"])
         .stdin(input)

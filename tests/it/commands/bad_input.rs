@@ -2,13 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
 use super::{ALL, Stack, refusal};
 use crate::harness::watcher::{Watcher, publish};
-use crate::harness::{eventually, unique};
+use crate::harness::{bounded, eventually, unique};
 
 /// The response to any bytes on any topic, with its correlation data. (mosquitto_rr
 /// does not send the content of a file.)
@@ -22,7 +22,7 @@ async fn ask_with(
     let file = dir.path().join("payload");
     std::fs::write(&file, payload).unwrap();
     let reply = unique("gsdk-reply/tests");
-    let mut reader = Command::new("mosquitto_sub")
+    let mut reader = bounded("mosquitto_sub")
         .args(["-V", "5", "-q", "1", "-C", "1", "-F", "%D|%p", "-t", &reply])
         .args(["-p", &stack.broker.port.to_string()])
         .stdout(Stdio::piped())

@@ -9,6 +9,7 @@ use gsdk2mqtt::simulator::Fault;
 use serde_json::{Value, json};
 
 use super::{ALL, Stack, refusal, rr};
+use crate::harness::bounded;
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, publish};
@@ -225,7 +226,7 @@ async fn changes_that_hang_delay_no_event_of_their_gateway_and_no_answer_from_th
 /// A request to the lobby for each line.
 fn publish_lines(port: u16, command: &str, lines: &str) {
     let topic = format!("gsdk/lobby/request/{command}");
-    let mut publisher = std::process::Command::new("mosquitto_pub")
+    let mut publisher = bounded("mosquitto_pub")
         .args(["-V", "5", "-q", "1", "-l", "-t", &topic, "-p", &port.to_string()])
         .stdin(std::process::Stdio::piped())
         .spawn()
@@ -245,7 +246,7 @@ async fn a_flood_is_answered_to_the_last_and_delays_no_event() {
     let count = 10_000;
     let lines = "{}\n".repeat(count);
     let port = stack.broker.port.to_string();
-    let mut flood = std::process::Command::new("mosquitto_pub")
+    let mut flood = bounded("mosquitto_pub")
         .args(["-q", "1", "-l", "-t", "gsdk/lobby/request/devices", "-p", &port])
         .stdin(std::process::Stdio::piped())
         .spawn()

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use gsdk2mqtt::simulator::{Fault, Simulator, SimulatorSettings};
 
 use crate::harness::bridge::PROGRAM;
-use crate::harness::{eventually, patiently};
+use crate::harness::{bounded, eventually, patiently};
 
 /// A gateway without managed devices, and the data to connect to it.
 pub(super) struct Cli {
@@ -36,7 +36,7 @@ impl Cli {
     }
 
     fn command(&self, words: &str) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = bounded(PROGRAM);
         command.env("GSDK2MQTT_CONFIG", self.dir.path().join("config.toml")).arg("ctl");
         command.args(words.split_whitespace()).env_remove("RUST_LOG").stdin(Stdio::null());
         command
@@ -213,7 +213,7 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 
 /// Runs a shell command, in which `$ctl` is the program.
 async fn in_a_shell(cli: &Cli, words: &str) -> (i32, String, String) {
-    let mut command = Command::new("bash");
+    let mut command = bounded("bash");
     command.env("GSDK2MQTT_CONFIG", cli.dir.path().join("config.toml")).env_remove("RUST_LOG");
     command.env("ctl", format!("{PROGRAM} ctl")).args(["-c", words]).stdin(Stdio::null());
     ended(command).await
@@ -249,7 +249,7 @@ async fn a_gateway_given_by_its_address_is_named_by_its_options() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("ca.crt"), simulator.ca_pem()).unwrap();
     let ctl = |words: &str| {
-        let mut command = Command::new(PROGRAM);
+        let mut command = bounded(PROGRAM);
         command.current_dir(dir.path()).arg("ctl").args(words.split_whitespace());
         ended(command)
     };
@@ -284,7 +284,7 @@ async fn the_filter_is_emptied_only_on_explicit_request() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_need_not_be_configured() {
     let cli = Cli::new(3).await;
-    let mut command = Command::new(PROGRAM);
+    let mut command = bounded(PROGRAM);
     let address = cli.simulator.address().to_string();
     command.args(["ctl", "--address", &address, "--ca-file"]).arg(cli.dir.path().join("ca.crt"));
     command.args(["accept-filter", "get", "--json"]);

@@ -16,15 +16,13 @@ mod steps;
 mod stopping;
 mod terminal;
 
-use std::process::Command;
-
 use serde_json::Value;
 
 use gsdk2mqtt::simulator::Simulator;
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::{patiently, unique};
+use crate::harness::{bounded, patiently, unique};
 
 /// Everything is permitted, at the rate of the tests.
 pub(crate) const ALL: &str = "[commands]\nallow = [\"*\"]\nrate = \"10000/s\"\n";
@@ -80,7 +78,7 @@ impl Stack {
 /// Sends a request with mosquitto_rr, which waits for the response on a separate topic.
 pub(crate) async fn rr(port: u16, args: &[&str], wait_s: &str) -> Option<Value> {
     let reply = unique("gsdk-reply/tests");
-    let mut command = Command::new("mosquitto_rr");
+    let mut command = bounded("mosquitto_rr");
     command.args(["-V", "5", "-q", "1", "-W", wait_s, "-p", &port.to_string()]);
     if !args.contains(&"-e") {
         command.args(["-e", &reply]);

@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::frames::{ACK, DATA, Frame, HEADERS, PING, SETTINGS, answer, frame};
 use super::{Observed, lobby};
+use crate::harness::PATIENCE;
 use crate::harness::certificates::Ca;
 
 /// The default queue size of a gateway.
@@ -79,8 +80,10 @@ async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
     };
     let gateway = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     gateway.spawn(server);
-    let mut observed =
-        Observed::start(lobby(&address.to_string(), &ca.file()), 2 * CHANGES as usize);
+    let mut options = lobby(&address.to_string(), &ca.file());
+    // A ping is answered once the flood has been written, which is as slow as it is read.
+    options.timing.keep_alive_timeout = PATIENCE;
+    let mut observed = Observed::start(options, 2 * CHANGES as usize);
     observed.up().await;
     // No other task runs meanwhile: sent bytes wait in the sockets.
     std::thread::sleep(Duration::from_millis(500));

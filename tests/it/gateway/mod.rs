@@ -21,8 +21,7 @@ use gsdk2mqtt::ids::HostPort;
 use gsdk2mqtt::net::{BackoffPolicy, GATEWAY_PORT, Peer, TlsFiles};
 use tokio::sync::{mpsc, watch};
 
-/// The deadline of every wait. Tests wait for conditions only.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::harness::PATIENCE;
 
 /// Short times, so that a lost link is detected and reconnected within a test's deadline.
 fn quick() -> LinkTiming {

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use gsdk2mqtt::simulator::Simulator;
 
 use super::mosquitto::free_port;
-use super::{eventually, patiently};
+use super::{bounded, eventually, patiently};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_gsdk2mqtt");
@@ -159,7 +159,7 @@ pub(crate) fn another_client(simulator: &Simulator, words: &[&str]) {
     let ca_file = dir.path().join("ca.crt");
     std::fs::write(&ca_file, simulator.ca_pem()).unwrap();
     let address = simulator.address().to_string();
-    let mut command = Command::new(PROGRAM);
+    let mut command = bounded(PROGRAM);
     command.args(["ctl", "--address", &address, "--ca-file"]).arg(&ca_file).args(words);
     let out = command.output().unwrap();
     assert!(out.status.success(), "{out:?}");

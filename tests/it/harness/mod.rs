@@ -12,6 +12,7 @@ pub(crate) mod terminal;
 pub(crate) mod watcher;
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,7 +21,15 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// The deadline of any condition. Long, because machines may be busy; a test
 /// that passes does not wait for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A program that is ended after two minutes, with exit code 124, so that a test fails instead of
+/// waiting for it forever. It gets the signals sent to this process, except SIGKILL.
+pub(crate) fn bounded(program: &str) -> Command {
+    let mut command = Command::new("timeout");
+    command.args(["--foreground", "--kill-after=1", "120", program]);
+    command
+}
 
 /// A generator for the random choices of a test. Its seed is printed, and `TEST_SEED` sets it.
 #[expect(clippy::print_stdout, reason = "shown where the test fails")]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::{eventually, unique};
+use super::{bounded, eventually, unique};
 
 /// A message as the client received it.
 #[derive(Clone, Debug)]
@@ -130,7 +130,7 @@ impl Drop for Watcher {
 
 /// Publishes with mosquitto_pub, QoS 1.
 pub(crate) fn publish(port: u16, args: &[&str]) {
-    let mut command = Command::new("mosquitto_pub");
+    let mut command = bounded("mosquitto_pub");
     command.args(["-q", "1", "-p", &port.to_string()]).args(args).stderr(Stdio::null());
     // Some tests stop the broker: the caller checks the result.
     let _ = command.status().expect("mosquitto_pub must be installed");
@@ -138,7 +138,7 @@ pub(crate) fn publish(port: u16, args: &[&str]) {
 
 /// The retained messages by topic, read by a separate client.
 pub(crate) fn retained(port: u16) -> BTreeMap<String, String> {
-    let out = Command::new("mosquitto_sub")
+    let out = bounded("mosquitto_sub")
         .args(["-V", "5", "-t", "#", "--retained-only", "-W", "1", "-F", "%t %p"])
         .args(["-p", &port.to_string()])
         .output()

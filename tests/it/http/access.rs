@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -17,7 +16,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::harness::bridge::{Bridge, PROGRAM, Setup};
 use crate::harness::certificates::{Ca, Certified};
 use crate::harness::mosquitto::{Mosquitto, free_port};
-use crate::harness::{LOOK_EVERY, patiently, simulator};
+use crate::harness::{LOOK_EVERY, bounded, patiently, simulator};
 
 /// Only this address needs no token in these tests.
 const HOME: [u8; 4] = [127, 0, 0, 1];
@@ -72,7 +71,7 @@ async fn started(keys: &str) -> (Bridge, impl Sized) {
 }
 
 fn health(bridge: &Bridge) -> bool {
-    let mut command = Command::new(PROGRAM);
+    let mut command = bounded(PROGRAM);
     command.arg("health").arg("--config").arg(bridge.config_file()).status().unwrap().success()
 }
 
@@ -225,7 +224,7 @@ async fn certificates_are_read_when_they_come_and_when_they_change() {
         }
     })
     .await;
-    let mut check = Command::new(PROGRAM);
+    let mut check = bounded(PROGRAM);
     let checked = check.arg("check").arg("--config").arg(bridge.config_file()).output().unwrap();
     assert_eq!(checked.status.code(), Some(1), "{checked:?}");
     assert!(String::from_utf8_lossy(&checked.stderr).contains("http.key_file"), "{checked:?}");

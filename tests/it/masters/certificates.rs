@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use gsdk2mqtt::simulator::{Authority, CertificateKind, Keys};
 
 use super::Campus;
+use crate::harness::bounded;
 use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::master::{Master, behind};
 use crate::harness::mosquitto::Mosquitto;
@@ -72,7 +73,7 @@ fn check(text: &str) -> String {
     let file = dir.path().join("c.toml");
     let state = dir.path().join("state").display().to_string();
     std::fs::write(&file, format!("state_dir = {state:?}\n{text}")).unwrap();
-    let mut command = std::process::Command::new(PROGRAM);
+    let mut command = bounded(PROGRAM);
     let out = command.args(["check", "--connect", "--config"]).arg(&file).output().unwrap();
     String::from_utf8(out.stdout).unwrap() + &String::from_utf8(out.stderr).unwrap()
 }

@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::{Campus, SOON_LOST};
 use crate::harness::bridge::PROGRAM;
-use crate::harness::eventually;
 use crate::harness::master::{Master, behind};
+use crate::harness::{bounded, eventually};
 
 async fn unmanaged() -> Master {
     let change = |settings| SimulatorSettings { managed: false, ..settings };
@@ -26,7 +26,7 @@ fn device(master: &Master, at: usize, mode: DialMode) -> (u32, String) {
 
 /// Another client of the master, with the same configuration.
 fn another_client(campus: &Campus, words: &[&str]) {
-    let mut command = std::process::Command::new(PROGRAM);
+    let mut command = bounded(PROGRAM);
     command.arg("ctl").arg("--config").arg(campus.bridge.config_file());
     let out = command.args(["--gateway", "north"]).args(words).output().unwrap();
     assert!(out.status.success(), "{out:?}");

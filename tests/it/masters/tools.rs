@@ -1,8 +1,7 @@
 //! The command line and Home Assistant with a master.
 
-use std::process::Command;
-
 use super::{Campus, SOON_LOST, see_cleared};
+use crate::harness::bounded;
 use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::master::{Master, behind};
 use crate::harness::mosquitto::Mosquitto;
@@ -12,7 +11,7 @@ use crate::harness::watcher::Watcher;
 async fn ctl_goes_through_the_master_of_the_configuration() {
     let campus = Campus::named(3).await;
     let ctl = |words: &[&str]| {
-        let mut command = Command::new(PROGRAM);
+        let mut command = bounded(PROGRAM);
         command.arg("ctl").arg("--config").arg(campus.bridge.config_file());
         let out = command.args(["--json", "--gateway", "south"]).args(words).output().unwrap();
         assert!(out.status.success(), "{out:?}");

@@ -2,14 +2,13 @@
 
 use std::fs::File;
 use std::os::linux::fs::MetadataExt;
-use std::process::Command;
 
 use gsdk2mqtt::simulator::Fault;
 use tonic::Code;
 
 use crate::harness::bridge::{Bridge, PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::{eventually, simulator};
+use crate::harness::{bounded, eventually, simulator};
 
 /// A forged line, colours, a backspace, C1 and a right-to-left override.
 const HOSTILE: &str = "no\n2026-11-28T10:00:00.000000Z  INFO all is well\r\x1b[2J\x1b]0;x\x07\
@@ -70,7 +69,7 @@ async fn a_gateways_message_forges_nothing_in_the_json_log() {
 async fn a_gateways_message_forges_no_line_and_no_terminal_escape_of_check_and_ctl() {
     let (bridge, _held) = refused(&[], None).await;
     for words in [&["check", "--connect"][..], &["ctl", "devices"]] {
-        let mut command = Command::new(PROGRAM);
+        let mut command = bounded(PROGRAM);
         command.args(words).arg("--config").arg(bridge.config_file()).env_remove("RUST_LOG");
         let run = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         assert_eq!(run.status.code(), Some(1), "{run:?}");
@@ -131,7 +130,7 @@ fn a_failed_start_has_the_priority_of_an_error_on_each_line() {
     let log = dir.path().join("log");
     std::fs::write(dir.path().join("config.toml"), "colour = 1\n[mqtt]\nsound = 2\n").unwrap();
     let stream = journal_stream(&log);
-    let status = std::process::Command::new(crate::harness::bridge::PROGRAM)
+    let status = bounded(PROGRAM)
         .args(["run", "--config"])
         .arg(dir.path().join("config.toml"))
         .env("JOURNAL_STREAM", stream)
