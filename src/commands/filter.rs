@@ -8,6 +8,7 @@ use super::calls::Calls;
 use super::failure::Failure;
 use super::response::Outcome;
 use crate::fleet::{AcceptFilter, Effect};
+use crate::gsdk::Error;
 
 /// How often a change is made that another client undoes.
 const ATTEMPTS_MAX: usize = 3;
@@ -57,7 +58,7 @@ pub(crate) async fn edit(calls: &Calls, effect: &Effect) -> Result<AcceptFilter,
 async fn read(calls: &Calls, place: FilterPlace) -> Result<AcceptFilter, Failure> {
     let client = calls.client()?;
     match client.stored().filter(|_| matches!(place, FilterPlace::Master)) {
-        Some(stored) => Ok(stored.accept_filter().await?),
+        Some(stored) => Ok(stored.accept_filter().await.map_err(Error::not_stored)?),
         None => Ok(client.accept_filter().await?),
     }
 }
@@ -65,7 +66,7 @@ async fn read(calls: &Calls, place: FilterPlace) -> Result<AcceptFilter, Failure
 async fn write(calls: &Calls, place: FilterPlace, filter: &AcceptFilter) -> Result<(), Failure> {
     let client = calls.client()?;
     match client.stored().filter(|_| matches!(place, FilterPlace::Master)) {
-        Some(stored) => Ok(stored.set_accept_filter(filter).await?),
+        Some(stored) => Ok(stored.set_accept_filter(filter).await.map_err(Error::not_stored)?),
         None => Ok(client.set_accept_filter(filter).await?),
     }
 }

@@ -113,7 +113,7 @@ impl GatewayClient {
         let connect_infos = devices.iter().map(convert::async_connect_info).collect();
         self.call(wire::AddAsyncConnectionRequest { connect_infos }).await?;
         match self.stored() {
-            Some(stored) => stored.register(devices).await,
+            Some(stored) => stored.register(devices).await.map_err(Error::not_stored),
             None => Ok(()),
         }
     }
@@ -124,7 +124,7 @@ impl GatewayClient {
         let device_i_ds = convert::numbers(device_ids);
         self.call(wire::DeleteAsyncConnectionRequest { device_i_ds }).await?;
         match self.stored() {
-            Some(stored) => stored.unregister(device_ids).await,
+            Some(stored) => stored.unregister(device_ids).await.map_err(Error::not_stored),
             None => Ok(()),
         }
     }
@@ -146,7 +146,10 @@ impl GatewayClient {
         let deadline = self.deadline.unwrap_or(deadline);
         let request = wire::SearchDeviceRequest { timeout };
         let response = self.call_within(request, deadline).await?;
-        Ok(self.rows(wire::SearchDeviceRequest::METHOD, response.device_infos, convert::found))
+        let method = wire::SearchDeviceRequest::METHOD;
+        let mut found = self.rows(method, response.device_infos, convert::found);
+        found.sort_by_key(|device| device.device_id);
+        Ok(found)
     }
 
     /// The devices that dialed the gateway and were not accepted.
@@ -181,7 +184,7 @@ impl GatewayClient {
         let slave_device_infos = slaves.iter().map(convert::slave_info).collect();
         self.call(wire::SetSlaveDeviceRequest { slave_device_infos }).await?;
         match self.stored() {
-            Some(stored) => stored.set_slaves(slaves).await,
+            Some(stored) => stored.set_slaves(slaves).await.map_err(Error::not_stored),
             None => Ok(()),
         }
     }

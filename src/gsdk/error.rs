@@ -59,6 +59,12 @@ pub enum Error {
         peer.key("key_file")
     )]
     LoginRefused { peer: Peer, status: Status },
+    /// A gateway has made a change that its master could not store.
+    #[error(
+        "{0}; the gateway has the change, but its master has not stored it and undoes it at the \
+         gateway's next connection: send the command again"
+    )]
+    NotStored(Box<Self>),
 }
 
 /// Seconds with milliseconds.
@@ -84,6 +90,7 @@ impl Error {
             Self::NotADeviceGateway { .. } => ErrorCode::NotADeviceGateway,
             Self::NotAMasterGateway { .. } => ErrorCode::NotAMasterGateway,
             Self::LoginRefused { .. } => ErrorCode::LoginRefused,
+            Self::NotStored(error) => error.code(),
         }
     }
 
@@ -91,13 +98,22 @@ impl Error {
     pub fn grpc_code(&self) -> Option<Code> {
         match self {
             Self::Status { status, .. } => Some(status.code()),
+            Self::NotStored(error) => error.grpc_code(),
             _ => None,
         }
     }
 
     /// Whether the gateway may have executed the call.
     pub const fn outcome_unknown(&self) -> bool {
-        matches!(self, Self::Deadline { .. } | Self::Broken { .. })
+        match self {
+            Self::NotStored(error) => error.outcome_unknown(),
+            error => matches!(error, Self::Deadline { .. } | Self::Broken { .. }),
+        }
+    }
+
+    /// That of a call to store a change which the gateway has made.
+    pub(crate) fn not_stored(self) -> Self {
+        Self::NotStored(Box::new(self))
     }
 
     /// Whether nothing answers at the address now, as while a gateway restarts or hangs.

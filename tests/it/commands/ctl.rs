@@ -64,7 +64,7 @@ async fn the_tutorials_session() {
     let (code, out, err) = cli.run("search --wait 0.2").await;
     assert_eq!(code, 0, "{err}");
     assert_eq!(out.lines().count(), 11, "{out}");
-    assert!(out.starts_with("ID "), "{out}");
+    assert!(out.starts_with("ID ") && out.lines().skip(1).is_sorted(), "{out}");
 
     let (code, out, _) = cli.run(&format!("connect {}", building[0].ip)).await;
     assert_eq!((code, out), (0, format!("device_id: {} (Front door)\n", building[0].id)));

@@ -1,8 +1,9 @@
 //! What commands and the configuration want kept is stored by the master, which gives it to a
 //! gateway again.
 
-use gsdk2mqtt::simulator::{DialMode, SimulatorSettings};
+use gsdk2mqtt::simulator::{DialMode, Fault, SimulatorSettings};
 use serde_json::Value;
+use tonic::Code;
 
 use super::{Campus, SOON_LOST};
 use crate::harness::bridge::PROGRAM;
@@ -65,6 +66,23 @@ async fn what_a_command_registers_comes_back_with_its_gateway() {
     assert_eq!(added, 1, "the master gave it again, not the bridge");
     let restored = "gsdk/north/event/restored";
     assert!(campus.watcher.find(|seen| seen.topic == restored).is_none());
+    // A change that only the gateway has is reported as such.
+    for (method, command, payload) in [
+        (
+            "AddAsyncConnectionDB",
+            "async/add",
+            format!(r#"{{"devices":[{{"device_id":{id},"ip":"{ip}"}}]}}"#),
+        ),
+        ("SetAcceptFilterDB", "accept_filter/allow_all", r#"{"enabled":true}"#.to_owned()),
+    ] {
+        campus.master.fault(&Fault::fail(method, Code::Internal, "no space"));
+        let answer = campus.ask("north", command, &payload).await;
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.contains("its master has not stored it"), "{command}: {answer}");
+        campus.master.fault(&Fault::Heal);
+        let answer = campus.ask("north", command, &payload).await;
+        assert_eq!(answer["result"], "ok", "{command}: {answer}");
+    }
     // Removed is removed in both places.
     let payload = format!(r#"{{"device_ids":[{id}]}}"#);
     let answer = campus.ask("north", "async/remove", &payload).await;
