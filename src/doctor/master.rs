@@ -101,8 +101,8 @@ fn discovered(behind: &Behind, gateways: &[ListedGateway]) -> Option<Finding> {
              that this bridge has stored"
         ))),
         (false, false) => Some(Finding::note(format!(
-            "master {master}: {number} are not used: {names}{more}; add a table [gateways.NAME], \
-             or set masters.{master}.discover = true"
+            "master {master}: {number} without a table, not used: {names}{more}; add a table \
+             [gateways.NAME], or set masters.{master}.discover = true"
         ))),
     }
 }

@@ -167,7 +167,9 @@ async fn execute(gateway: &ChosenGateway, request: &Request) -> Outcome {
             let rows = outcome.listed.as_deref().unwrap_or_default();
             let details = read_details(&client, rows, deadline).await;
             outcome.render_devices(|rows| device_rows(&gateway.entry, rows, &details));
-            outcome.warn_not_remembered("`ctl` does not restore it");
+            if client.stored().is_none() {
+                outcome.warn_not_remembered("`ctl` does not restore it");
+            }
             gateway.warn_kept(&mut outcome);
             outcome
         }
@@ -258,19 +260,22 @@ fn by_address(
 }
 
 fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<ChosenGateway> {
-    let names: Vec<&str> = config.gateways.keys().map(GatewayName::as_str).collect();
-    let names = names.join(", ");
+    let names = config.gateways.keys().map(GatewayName::as_str).collect::<Vec<_>>().join(", ");
+    let remedy = match config.masters.is_empty() {
+        true => "",
+        false => "; one behind a master needs a table [gateways.NAME] with master and gateway_id",
+    };
     let name = match (wanted, config.gateways.keys().next()) {
         (Some(name), _) => name,
         (None, Some(only)) if config.gateways.len() == 1 => only,
-        (None, _) => bail!("several gateways are configured; choose with --gateway one of {names}"),
+        (None, Some(_)) => {
+            bail!("several gateways are configured; choose with --gateway one of {names}")
+        }
+        (None, None) => bail!("no gateway is configured{remedy}"),
     };
     let Some(gateway) = config.gateways.get(name) else {
-        let discovered = match config.masters.values().any(|master| master.discover) {
-            true => ". A gateway that is discovered needs a table [gateways.NAME] for this",
-            false => "",
-        };
-        bail!("no gateway {name} is configured; there are {names}{discovered}");
+        let others = if names.is_empty() { "" } else { "; there are " };
+        bail!("no gateway {name} is configured{others}{names}{remedy}");
     };
     let Some(target) = gateway_target(&config.masters, name, gateway) else {
         bail!("gateways.{name}.master names no master of the configuration; add its table");

@@ -115,7 +115,7 @@ async fn check_connect_reports_each_gateway_of_a_master() {
     for part in [
         "ok    master campus: accepts the login",
         "it has 3 gateways of this tenant, 2 of them connected",
-        "1 gateway are not used: \"c\"",
+        "1 gateway without a table, not used: \"c\"",
         "gateway g_a: answers through master campus; its list holds 2 devices",
         "warn  gateway g_b: master campus has no connection",
         "fail  gateway g_nowhere: master campus lists no gateway \"nowhere\"",

@@ -20,6 +20,20 @@ async fn ctl_goes_through_the_master_of_the_configuration() {
     let answer = ctl(&["devices"]);
     assert_eq!(answer["data"]["devices"].as_array().unwrap().len(), 3, "{answer}");
     assert_eq!(ctl(&["pending"])["result"], "ok");
+
+    campus.bridge.configure(|text| {
+        let gateways = text.find("[gateways").unwrap();
+        let masters = text.find("[masters").unwrap();
+        assert!(masters < gateways, "{text}");
+        text[..gateways].to_owned()
+    });
+    for words in [&[][..], &["--gateway", "annex"]] {
+        let mut command = bounded(PROGRAM);
+        command.args(["ctl", "devices", "--config"]).arg(campus.bridge.config_file()).args(words);
+        let out = command.output().unwrap();
+        let stderr = String::from_utf8(out.stderr).unwrap();
+        assert!(stderr.contains("one behind a master needs a table"), "{words:?}: {stderr}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
