@@ -66,7 +66,7 @@ pub(crate) fn start(format: LogFormat, default: &str) -> io::Result<ProcessLog> 
         let name = thread.name().unwrap_or("without a name");
         panic_log.say(&format!("thread '{name}' {panic}\n{}", Backtrace::capture()));
     }));
-    let (filter, invalid) = filter(default);
+    let (filter, invalid) = filter(std::env::var("RUST_LOG").unwrap_or_default(), default);
     // The filter is a layer above; alone, the builder would omit what is below `info`.
     let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE);
     let builder = builder.with_writer(entries.clone());
@@ -86,17 +86,24 @@ pub(crate) fn start(format: LogFormat, default: &str) -> io::Result<ProcessLog> 
     Ok(ProcessLog(entries))
 }
 
-/// The filter of RUST_LOG, or the default and the value of RUST_LOG that is no filter. An empty
+/// The filter of this value of RUST_LOG, or the default and the value if it is no filter. An empty
 /// value, as compose files pass it on, counts as not set.
-fn filter(default: &str) -> (Targets, Option<String>) {
-    let value = std::env::var("RUST_LOG").unwrap_or_default();
-    match value.parse() {
-        Ok(filter) if !value.is_empty() => (filter, None),
-        result => {
+fn filter(value: String, default: &str) -> (Targets, Option<String>) {
+    match value.parse::<Targets>() {
+        Ok(filter) if !value.is_empty() && is_meant(&filter, &value) => (filter, None),
+        _ => {
             let default = default.parse().unwrap_or_else(|_| Targets::new());
-            (default, result.is_err().then_some(value))
+            (default, (!value.is_empty()).then_some(value))
         }
     }
+}
+
+/// Whether a filter is not just a word that is neither a level nor a module of this program: alone,
+/// it would be taken for the name of a module, and everything else would be silent.
+fn is_meant(filter: &Targets, value: &str) -> bool {
+    filter.would_enable("gsdk2mqtt", &Level::ERROR)
+        || value.contains('=')
+        || value.eq_ignore_ascii_case("off")
 }
 
 /// Whether stderr is the journal: `JOURNAL_STREAM` names its device and inode. Child processes
@@ -161,5 +168,25 @@ impl Write for EntryWriter<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_no_filter() {
+        let invalid = |value: &str| filter(value.to_owned(), DEFAULT).1;
+        let shown = |value: &str| filter(value.to_owned(), DEFAULT).0;
+        for value in ["", "debgu"] {
+            assert!(shown(value).would_enable("gsdk2mqtt::bridge", &Level::INFO), "{value:?}");
+        }
+        for value in ["", "debug", "OFF", "gsdk2mqtt", "warn,h2=debug", "h2=trace"] {
+            assert_eq!(invalid(value), None, "{value}");
+        }
+        for value in ["debgu", "verbose", "!!", "a=b=c"] {
+            assert_eq!(invalid(value).as_deref(), Some(value));
+        }
     }
 }
