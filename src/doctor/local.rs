@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -100,11 +100,13 @@ fn unwritable(path: &Path, error: &io::Error) -> Finding {
     .about("state_dir")
 }
 
-/// Creates a file and removes it.
+/// Writes a small file and removes it.
 fn try_to_write(dir: &Path) -> io::Result<()> {
     let probe = dir.join(format!(".check-{}", std::process::id()));
-    OpenOptions::new().write(true).create_new(true).open(&probe)?;
-    fs::remove_file(&probe)
+    let mut file = OpenOptions::new().write(true).create_new(true).open(&probe)?;
+    let written = file.write_all(&[0; 4096]).and_then(|()| file.sync_all());
+    fs::remove_file(&probe)?;
+    written
 }
 
 async fn listen(key: &str, address: SocketAddr, is_running: bool) -> Finding {

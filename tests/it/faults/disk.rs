@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use super::{reads, ready, within};
 use crate::commands::{ALL, rr};
-use crate::harness::bridge::{Bridge, Setup};
+use crate::harness::bounded;
+use crate::harness::bridge::{Bridge, PROGRAM, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, check_chain};
 use gsdk2mqtt::simulator::{Fault, Simulator, Storm};
@@ -278,6 +279,10 @@ async fn a_disk_that_is_read_only_or_full_at_the_start_is_exit_1_and_nothing_is_
     assert!(disk.remount("rw"));
     disk.fill();
     is_exit_1(&mut bridge, "No space left").await;
+    let mut check = bounded(PROGRAM);
+    check.args(["check", "--connect", "--config"]).arg(bridge.config_file());
+    let checked = String::from_utf8(check.output().unwrap().stdout).unwrap();
+    assert!(checked.contains("cannot be written (No space left"), "{checked}");
     disk.make_room();
     bridge.restart();
     ready(&bridge, PATIENCE, "read-only: writable, until ready").await;
