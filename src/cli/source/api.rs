@@ -75,12 +75,13 @@ impl ApiClient {
     /// When a file of the arguments cannot be used.
     pub(crate) async fn new(url: &str, args: &SourceArgs) -> anyhow::Result<Self> {
         let authorization = match &args.token_file {
-            Some(path) => Some(format!("Bearer {}", token(path).await?)),
+            Some(path) => Some(format!("Bearer {}", token(path).await.context("--token-file")?)),
             None => None,
         };
         let roots = match &args.ca_file {
             Some(path) => {
-                net::certificates(&read(path).await?).map_err(|error| unusable(path, &error))?
+                let pem = read(path).await.context("--ca-file")?;
+                net::certificates(&pem).map_err(|error| unusable(path, &error))?
             }
             None if url.starts_with("https:") => rustls_native_certs::load_native_certs().certs,
             None => Vec::new(),
@@ -196,12 +197,24 @@ fn reason(error: &ureq::Error) -> String {
         _ => None,
     };
     match tls {
+        Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "its certificate is signed by an authority that is not trusted; name that authority's \
+             file by --ca-file"
+                .to_owned()
+        }
+        Some(TlsError::InvalidMessage(_)) => {
+            "it does not answer in TLS; write http:// if the bridge has no http.cert_file"
+                .to_owned()
+        }
         // Its own text would be `Other(OtherError(...))`.
         Some(TlsError::InvalidCertificate(CertificateError::Other(cause))) => format!(
             "its certificate is not acceptable ({}); set the bridge's http.cert_file to a server \
              certificate of X.509 version 3, not to that of a CA",
             cause.0
         ),
+        _ if matches!(error, ureq::Error::Protocol(_)) => {
+            format!("{error}; write https:// if the bridge has http.cert_file")
+        }
         _ => error.to_string(),
     }
 }
