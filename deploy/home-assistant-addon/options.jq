@@ -13,7 +13,7 @@ def twice: group_by(.)[] | select(length > 1) | first;
 | (
     if $names == [] then error("no gateway is configured: name one in the option gateways") else empty end,
     ($names | twice | error("two gateways are called \(.)")),
-    (.devices | map("\(.device_id) of gateway \(.gateway)") | twice | error("device \(.) stands there twice")),
+    (.devices | map("\(.device_id) of gateway \(.gateway)") | twice | error("device \(.) is listed twice")),
     (.devices[] | select(.gateway as $of | $names | index([$of]) | not)
       | error("device \(.device_id) is of gateway \(.gateway), which is not among the gateways"))
   ),

@@ -172,8 +172,13 @@
     ofGateway(
       'GsdkCertificateEnds',
       'warning',
-      '%s - time() < %d * 86400\n'
-      % [metric('gsdk_gateway_certificate_expiry_timestamp_seconds'), c.certificateDays],
+      // A master is shown as a gateway, by its name.
+      '(%s or label_replace(%s, "gateway", "$1", "master", "(.+)")) - time() < %d * 86400\n'
+      % [
+        metric('gsdk_gateway_certificate_expiry_timestamp_seconds'),
+        metric('gsdk_master_certificate_expiry_timestamp_seconds'),
+        c.certificateDays,
+      ],
       'The certificate of gateway {{ $labels.gateway }} expires soon.',
       'The certificate of gateway {{ $labels.gateway }} expires within %d days, or has expired; create a new one on the gateway.'
       % c.certificateDays,
@@ -203,7 +208,7 @@
       'critical',
       'increase(%s[10m]) > 0\n' % metric('gsdk_outbox_dropped_total'),
       'The bridge {{ $labels.instance }} dropped events.',
-      'The outbox of {{ $labels.instance }} was full and dropped its oldest events; the next event of each device has the number of its own (lost).',
+      'Events of {{ $labels.instance }} were lost: its outbox was full, or the broker refused them; the next event of each device has the number of its own (lost).',
     ),
     ofBridge(
       'GsdkStoreFailed',

@@ -266,7 +266,7 @@ def options_become_a_configuration():
         for options, words in (
                 (CONFIG["options"], "no gateway is configured"),
                 (full | {"gateways": twice}, "two gateways are called lobby"),
-                (full | {"devices": full["devices"][:1] * 2}, "gateway lobby stands there twice"),
+                (full | {"devices": full["devices"][:1] * 2}, "gateway lobby is listed twice"),
                 (full | {"gateways": full["gateways"][:1]}, "gateway annex_2, which is not among"),
                 (full | {"commands": ["devises"]}, "devises"),
                 (OPTIONS | {"configuration": "none.toml"}, "there is no none.toml")):
