@@ -75,8 +75,10 @@ impl<'a> ParsedFile<'a> {
                 let span = error.span().unwrap_or_default();
                 let key = text.get(span.clone()).filter(|_| error.message() == "duplicate key");
                 let key = key.map_or(String::new(), |key| format!(" {key}"));
-                let text = format!("is not valid TOML: {}{key}", error.message());
-                let origin = Origin::File { path: file.path.clone(), line: file.line(span.start) };
+                let line = file.line(span.start);
+                let hint = if key.is_empty() { hint(text.lines().nth(line - 1)) } else { "" };
+                let text = format!("is not valid TOML: {}{key}{hint}", error.message());
+                let origin = Origin::File { path: file.path.clone(), line };
                 Err(Mistake { origin, key: String::new(), text })
             }
         }
@@ -95,6 +97,15 @@ impl<'a> ParsedFile<'a> {
     /// The line of an offset; the first is 1.
     fn line(&self, offset: usize) -> usize {
         1 + self.newlines.partition_point(|newline| *newline < offset)
+    }
+}
+
+/// What to write in a line that is not valid TOML, where its value is a text without its quotes.
+fn hint(line: Option<&str>) -> &'static str {
+    match line.and_then(|line| line.split_once('=')).map(|(_, value)| value.trim_start()) {
+        Some(value) if value.contains('\\') => "; put a text with backslashes into single quotes",
+        Some(value) if !value.starts_with(['"', '\'', '[', '{']) => "; put texts into quotes",
+        _ => "",
     }
 }
 

@@ -216,11 +216,9 @@ fn unread(error: &io::Error) -> String {
         ErrorKind::NotFound => "does not exist; name another with --config, or create it",
         ErrorKind::FileTooLarge => "is larger than 128 MiB; name the right one with --config",
         ErrorKind::InvalidData => "is not UTF-8 text; save it as such",
-        _ => {
-            return format!(
-                "the file cannot be read: {error}; permit the service's user to read it"
-            );
-        }
+        ErrorKind::IsADirectory => "is a directory; name the file in it with --config",
+        ErrorKind::PermissionDenied => "may not be read; permit the service's user to read it",
+        _ => return format!("the file cannot be read: {error}; name another with --config"),
     };
     format!("the file {text}")
 }

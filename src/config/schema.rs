@@ -120,9 +120,7 @@ impl Schema {
     pub(crate) fn suggestion(&self, path: &KeyPath, below: &[String], known: &[&str]) -> String {
         let Some((name, table)) = path.0.split_last() else { return String::new() };
         if let Some(near) = nearest(name, known) {
-            let names = table.iter().map(String::as_str).chain([*near]);
-            let names = names.chain(below.iter().map(String::as_str)).map(str::to_owned);
-            return format!("did you mean {}?", KeyPath(names.collect()));
+            return format!("did you mean {}?", KeyPath(table.to_vec()).child(near));
         }
         let name = below.last().unwrap_or(name);
         let keys = self.keys();

@@ -200,7 +200,7 @@ fn mistakes_outside_the_file_name_the_variable_or_the_flag() {
         ("environment GSDK2MQTT_MQTT__URL: mqtt.url: contains a user name", "mqtt.username"),
         ("environment GSDK2MQTT_MQTT__URLL: mqtt.urll: ", "did you mean mqtt.url?"),
         ("environment GSDK2MQTT_OUTBOX__MAX_EVENTS: outbox.max_events: ", "a whole number"),
-        ("command line --set htp.listen: htp: ", "did you mean http.listen?"),
+        ("command line --set htp.listen: htp: ", "did you mean http?"),
         ("command line --set http.listen: http.listen: ", "\"nowhere\""),
         ("command line --set mqtt.password: ", "set mqtt.password_file instead"),
         ("command line --set state_dir: ", "write --set KEY=VALUE"),
@@ -377,10 +377,17 @@ fn the_schema_has_every_key_with_its_meaning() {
 }
 
 #[test]
+fn a_folder_in_place_of_the_file_is_named_as_such() {
+    let args = ConfigArgs { config: Some("tests/config".into()), ..ConfigArgs::default() };
+    let error = load(&args, []).unwrap_err().to_string();
+    assert!(error.contains("is a directory; name the file in it with --config"), "{error}");
+}
+
+#[test]
 fn unknown_keys_get_the_nearest_known_one() {
     for (wrong, words) in [
         ("mqtt.ulr", "did you mean mqtt.url?"),
-        ("mqttt.url", "did you mean mqtt.url?"),
+        ("mqttt.url", "did you mean mqtt?"),
         ("url", "did you mean mqtt.url?"),
         ("broker.url", "did you mean mqtt.url?"),
         ("gateways.lobby.adress", "did you mean gateways.lobby.address?"),

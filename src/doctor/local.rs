@@ -56,7 +56,7 @@ pub(crate) async fn unusable_files<'a>(
     }
     let unusable = files.iter().filter_map(|(setting, path)| {
         let (problem, path) = (problems.get(path)?, path.display());
-        Some((*setting, format!("the file {path} {problem}; put it there, or name the right one")))
+        Some((*setting, format!("the file {path} {problem}, or name the right one")))
     });
     unusable.collect()
 }

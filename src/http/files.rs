@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{self, ServerConfig};
 
 use super::tokens::Tokens;
 use crate::config::Http;
-use crate::net::{certificates, read_file};
+use crate::net::{ReadError, certificates, read_file};
 
 /// How often the files are read.
 const READ_EVERY: Duration = Duration::from_secs(3);
@@ -85,7 +85,7 @@ impl Files {
     /// A file that cannot be read has no tokens.
     async fn read_tokens(&mut self) -> Result<(), String> {
         let Some(path) = &self.token_file else { return Ok(()) };
-        let read = read_file(path).await.map_err(|error| unusable("http.token_file", path, error));
+        let read = read_file(path).await.map_err(|error| unread("http.token_file", path, &error));
         let (bytes, problem) = match read {
             Ok(bytes) => (bytes, Ok(())),
             Err(problem) => (Vec::new(), Err(problem)),
@@ -107,9 +107,9 @@ impl Files {
     async fn read_certificate(&mut self) -> Result<(), String> {
         let Some((cert, key)) = &self.certificate else { return Ok(()) };
         let chain = read_file(cert).await;
-        let chain = chain.map_err(|error| unusable("http.cert_file", cert, error))?;
+        let chain = chain.map_err(|error| unread("http.cert_file", cert, &error))?;
         let secret = read_file(key).await;
-        let secret = secret.map_err(|error| unusable("http.key_file", key, error))?;
+        let secret = secret.map_err(|error| unread("http.key_file", key, &error))?;
         let text = (chain, secret);
         if text != self.certificate_text || self.tls.borrow().is_none() {
             let config = server_config(cert, key, &text.0, &text.1)?;
@@ -126,6 +126,11 @@ pub(crate) async fn file_problems(http: &Http) -> Vec<String> {
     let problems = watch::Sender::default();
     Files::new(http, problems.clone()).read().await;
     problems.borrow().clone()
+}
+
+/// Why a file cannot be read, and what to do.
+fn unread(key: &str, path: &Path, error: &ReadError) -> String {
+    format!("the file {} {error}; {}, or correct {key}", path.display(), error.remedy())
 }
 
 /// What is wrong with a file, and what to do.

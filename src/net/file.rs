@@ -44,6 +44,14 @@ pub(crate) enum ReadError {
 }
 
 impl ReadError {
+    /// What to do, other than to name another file.
+    pub(crate) const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Forbidden => "give it the right (chgrp and chmod g+r)",
+            _ => "put it there",
+        }
+    }
+
     fn from_io(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Missing,
@@ -157,12 +165,17 @@ pub(crate) async fn read_secret(path: &Path) -> Result<SecretString, SecretError
     Ok(SecretString::from(text))
 }
 
-/// What is wrong with a file, to follow its name; `None` where it can be used.
+/// What is wrong with a file and what to do, to follow its name; `None` where it can be used.
 pub(crate) async fn file_problem(path: &Path, is_password: bool) -> Option<String> {
-    match is_password {
-        true => read_secret(path).await.err().map(|error| error.to_string()),
-        false => read(path).await.err().map(|error| error.to_string()),
-    }
+    let error = match is_password {
+        true => read_secret(path).await.err()?,
+        false => read(path).await.err()?.into(),
+    };
+    let remedy = match &error {
+        SecretError::Unread(error) => error.remedy(),
+        _ => "put it there",
+    };
+    Some(format!("{error}; {remedy}"))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ pub(crate) use dial::{Dialed, Stream, dial};
 pub use error::{DialCode, DialError};
 pub(crate) use explain::{late_alert, late_refusal, tls_error};
 pub(crate) use failure_log::{CountedFailure, FailureLog};
-pub(crate) use file::{file_problem, read as read_file, read_secret};
+pub(crate) use file::{ReadError, file_problem, read as read_file, read_secret};
 pub(crate) use presented::{PresentedCertificate, presented_certificate};
 pub(crate) use target::{DialTarget, MASTER_PORT, Tls};
 pub use target::{GATEWAY_PORT, Peer, TlsFiles};

@@ -1,7 +1,8 @@
 //! Formats of values, and the messages of `check` about wrong ones.
 
 use std::fmt::Write as _;
-use std::fs::File;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -68,7 +69,7 @@ fn a_port_alone_is_an_address_to_listen_on() {
 #[test]
 fn every_unknown_key_of_set_gets_a_hint() {
     for (set, hint) in [
-        ("mqt.url=x", "did you mean mqtt.url?"),
+        ("mqt.url=x", "did you mean mqtt?"),
         ("mqtt.url.host=x", "mqtt.url is a value"),
         ("nothing.like.it=x", "the keys here are state_dir"),
         ("=x", "the keys here are state_dir"),
@@ -120,6 +121,32 @@ fn a_missing_file_exits_with_1_and_unusual_settings_are_warnings() {
         "config.toml:3: mqtt.ca_file: the file /nope/b.crt",
     ] {
         assert!(err.iter().any(|line| line.contains(words)), "{words} in {err:?}");
+    }
+}
+
+/// Aim: the remedy for a file without the right to read it is to give this right. Method: as root
+/// without the capability to read every file.
+#[test]
+fn a_file_that_may_not_be_read_has_another_remedy_than_a_missing_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let [config, forbidden] = ["config.toml", "ca.crt"].map(|name| dir.path().join(name));
+    std::fs::write(&forbidden, "x").unwrap();
+    std::fs::set_permissions(&forbidden, Permissions::from_mode(0o000)).unwrap();
+    let http = format!("[http]\ntoken_file = {forbidden:?}\nlisten = \"127.0.0.1:0\"\n");
+    let text = gateway("lobby", 1).replace("Cargo.toml", &forbidden.display().to_string());
+    std::fs::write(&config, format!("{text}{http}")).unwrap();
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    for (args, key) in [(&[][..], "gateways.lobby.ca_file"), (&["--connect"], "http.token_file")] {
+        let mut command = bounded(if is_root { "setpriv" } else { PROGRAM });
+        if is_root {
+            command.args(["--bounding-set", "-dac_override,-dac_read_search", PROGRAM]);
+        }
+        let checked = command.arg("check").arg("--config").arg(&config).args(args).output();
+        let checked = checked.unwrap();
+        assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+        let all = [lines(&checked.stdout), lines(&checked.stderr)].concat();
+        let words = "may not be read by the user of this service; give it the right (chgrp";
+        assert!(all.iter().any(|line| line.contains(words) && line.contains(key)), "{all:?}");
     }
 }
 
