@@ -10,6 +10,7 @@ use serde::Deserialize as _;
 
 use super::addresses;
 use super::error::Origin;
+use super::layers::DEFAULT_FILE;
 use super::schema::KeyPath;
 use super::tree::Tree;
 use super::values;
@@ -145,8 +146,15 @@ fn check_gateways(tree: &mut Tree<'_>) {
     let (names, master_names) = (tree.names(&gateways), tree.names(&masters));
     // An unknown table explains why there is no gateway.
     if names.is_empty() && master_names.is_empty() && !tree.is_wrong(&top) {
-        let text = "is missing; add a table [gateways.NAME] with address and ca_file, or a table \
-                    [masters.NAME]";
+        let text = match tree.has_file() {
+            true => "is missing; add a table [gateways.NAME] with address and ca_file, or a table \
+                 [masters.NAME]"
+                .to_owned(),
+            false => format!(
+                "is missing, and {DEFAULT_FILE} does not exist; create it with gsdk2mqtt init, or \
+                 name another file with --config"
+            ),
+        };
         tree.wrong(&gateways, text);
     }
     let (mut addresses, mut dialled) = (Unique::default(), Unique::default());

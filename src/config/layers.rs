@@ -15,6 +15,9 @@ use super::error::{Mistake, Origin};
 use super::schema::{KeyPath, Schema, is_secret, is_table};
 use crate::ids::nearest;
 
+/// The file that is read when none is named; it may be missing.
+pub const DEFAULT_FILE: &str = "/etc/gsdk2mqtt/config.toml";
+
 /// The prefix of the environment's variables.
 const PREFIX: &str = "GSDK2MQTT_";
 

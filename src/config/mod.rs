@@ -43,6 +43,7 @@ pub use error::{Error, Mistake, Origin};
 pub use gateway::{
     AcceptFilterConfig, ConnectConfig, DeviceConfig, GatewayConfig, MasterConfig, Reach,
 };
+pub use layers::DEFAULT_FILE;
 pub use model::{
     Commands, Config, DeviceSeries, HistoryConfig, HomeAssistant, Http, Include, MetricsConfig,
     Mqtt, MqttVersion, OutboxConfig, Sync,
@@ -55,9 +56,6 @@ pub(crate) use values::{label, read_text};
 use layers::{Environment, ParsedFile};
 use schema::Schema;
 use tree::Tree;
-
-/// The file that is read when none is named; it may be missing.
-pub const DEFAULT_FILE: &str = "/etc/gsdk2mqtt/config.toml";
 
 /// The largest file that is read: a gateway's 100,000 devices take a tenth of it.
 const FILE_LEN_MAX: u64 = 128 << 20;

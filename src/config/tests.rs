@@ -377,6 +377,17 @@ fn the_schema_has_every_key_with_its_meaning() {
 }
 
 #[test]
+fn without_the_default_file_the_message_says_so_and_how_to_create_it() {
+    let (schema, variables) = (Schema::new(), [("GSDK2MQTT_MQTT__URL".into(), "mqtt://h".into())]);
+    let environment = layers::environment(variables, &schema, &mut Vec::new());
+    let found = mistakes(assemble(None, environment, &[], &schema, Vec::new(), full));
+    assert_eq!(found.len(), 1, "{found:?}");
+    for words in ["/etc/gsdk2mqtt/config.toml does not exist", "gsdk2mqtt init", "--config"] {
+        assert!(found[0].contains(words), "{words} in {found:?}");
+    }
+}
+
+#[test]
 fn a_folder_in_place_of_the_file_is_named_as_such() {
     let args = ConfigArgs { config: Some("tests/config".into()), ..ConfigArgs::default() };
     let error = load(&args, []).unwrap_err().to_string();

@@ -111,6 +111,10 @@ impl<'a> Tree<'a> {
         }
     }
 
+    pub(crate) const fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
     fn value(&self, path: &KeyPath) -> Option<&Value> {
         path.0.iter().try_fold(&self.root, |value, name| value.as_dict()?.get(name))
     }
