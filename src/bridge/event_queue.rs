@@ -168,7 +168,7 @@ fn render(directory: &Directory, id: u64, event: &DeviceEvent) -> Option<Event> 
         recorded_at: event.received_at,
         subject: Subject::Device(entry.name.clone(), event.device_id),
         event_type: event.event_type.name().into(),
-        payload: to_bytes(&DeviceEventPayload::new(directory, entry, event)),
+        payload: to_bytes(&DeviceEventPayload::new(&directory.info, entry, event)),
         read_at: event.read_at,
     })
 }

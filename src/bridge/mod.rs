@@ -263,7 +263,7 @@ impl Bridge {
             }
             finished.outcome.render_devices(|rows| {
                 let known = |id| state.fleet.device(gateway, id);
-                device_states(&state.directory, entry, rows, state.clock.now(), known)
+                device_states(&state.directory.info, entry, rows, state.clock.now(), known)
             });
         }
         if is_change {

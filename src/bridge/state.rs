@@ -228,7 +228,7 @@ impl State {
         let (directory, number) = (&self.directory, self.events);
         let gateway = directory.find_str(owner).and_then(|at| directory.gateway(at));
         let subject = gateway.map_or(Subject::Bridge, |entry| Subject::Gateway(entry.name.clone()));
-        let event = EventPayload::new(directory, owner, number, at, event_type, content);
+        let event = EventPayload::new(&directory.info, owner, number, at, event_type, content);
         let payload = to_bytes(&event);
         self.persistence.events.append(at, subject, event_type, payload.clone());
         self.publisher.content().infos().changed(InfoOf::Bridge);

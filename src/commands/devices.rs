@@ -11,7 +11,7 @@ use tonic::Code;
 use crate::fleet::{DeviceDetails, DeviceState, Listed};
 use crate::gsdk::GatewayClient;
 use crate::ids::{DeviceId, Moment};
-use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
+use crate::payload::{BridgeInfo, DeviceStatePayload, GatewayEntry};
 
 /// How long details are read; devices that have not answered by then are shown without.
 const DETAILS_DEADLINE: Duration = Duration::from_secs(3);
@@ -19,7 +19,7 @@ const DETAILS_DEADLINE: Duration = Duration::from_secs(3);
 /// The rows of a list as states; `known` is the core's state of a device. Where they differ, the
 /// list is newer.
 pub fn device_states(
-    directory: &Directory,
+    bridge: &BridgeInfo,
     gateway: &GatewayEntry,
     rows: &[Listed],
     now: Moment,
@@ -27,8 +27,7 @@ pub fn device_states(
 ) -> Value {
     let state = |row: &Listed| {
         let state = read_now(row, now, known(row.device_id));
-        serde_json::to_value(DeviceStatePayload::new(directory, gateway, &state))
-            .unwrap_or_default()
+        serde_json::to_value(DeviceStatePayload::new(bridge, gateway, &state)).unwrap_or_default()
     };
     rows.iter().map(state).collect()
 }

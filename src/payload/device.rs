@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Directory, GatewayEntry, seconds};
+use super::{BridgeInfo, GatewayEntry, seconds};
 use crate::fleet::{DeviceEvent, DeviceState, DeviceType, Mode, Source, Status};
 use crate::ids::{DeviceId, Moment};
 
@@ -56,15 +56,11 @@ pub struct LastKnownPayload {
 
 impl<'a> DeviceStatePayload<'a> {
     /// The state as it is now.
-    pub fn new(
-        directory: &'a Directory,
-        gateway: &'a GatewayEntry,
-        state: &'a DeviceState,
-    ) -> Self {
+    pub fn new(bridge: &'a BridgeInfo, gateway: &'a GatewayEntry, state: &'a DeviceState) -> Self {
         let (info, details) = (state.info, state.details.as_deref());
         let device_id = state.device_id;
         Self {
-            bridge: &directory.info.bridge,
+            bridge: &bridge.bridge,
             gateway: gateway.name.as_str(),
             device_id,
             name: gateway.device_name(device_id, info.map(|info| info.device_type)),
@@ -78,7 +74,7 @@ impl<'a> DeviceStatePayload<'a> {
                 status: last.status,
                 since: last.since,
             }),
-            chain: &directory.info.chain,
+            chain: &bridge.chain,
             seq: state.seq,
             device_type: info.map(|info| info.device_type),
             ip: info.and_then(|info| info.ip),
@@ -127,15 +123,15 @@ pub struct DeviceEventPayload<'a> {
 
 impl<'a> DeviceEventPayload<'a> {
     /// The event; its ID is never used again and is the same on redelivery.
-    pub fn new(directory: &'a Directory, gateway: &'a GatewayEntry, event: &DeviceEvent) -> Self {
+    pub fn new(bridge: &'a BridgeInfo, gateway: &'a GatewayEntry, event: &DeviceEvent) -> Self {
         let DeviceEvent { device_id, seq, status, .. } = *event;
-        let (chain, name) = (&directory.info.chain, &gateway.name);
+        let (chain, name) = (&bridge.chain, &gateway.name);
         Self {
             event_type: event.event_type.name(),
             event_id: [chain, name.as_str(), &device_id.to_string(), &seq.to_string()].join("-"),
             chain,
             seq,
-            bridge: &directory.info.bridge,
+            bridge: &bridge.bridge,
             gateway: name.as_str(),
             device_id,
             name: gateway.device_name(device_id, event.device_type),
@@ -179,27 +175,26 @@ mod tests {
 
     use super::*;
     use crate::fleet::*;
-    use crate::payload::{BridgeInfo, DeviceEntry, to_bytes};
+    use crate::payload::{DeviceEntry, to_bytes};
 
-    fn directory() -> Directory {
+    fn bridge() -> BridgeInfo {
+        BridgeInfo {
+            bridge: "bridge".to_owned(),
+            instance_id: "i1".to_owned(),
+            chain: "k7f3".to_owned(),
+            ..BridgeInfo::default()
+        }
+    }
+
+    fn gateway() -> GatewayEntry {
         let device_id = DeviceId::new(544_114_231).unwrap();
         let entry = DeviceEntry { name: Some("Front door".to_owned()), kept: true, area: None };
-        let gateway = GatewayEntry {
+        GatewayEntry {
             name: "lobby".parse().unwrap(),
             address: "192.168.0.2:4000".to_owned(),
             master: None,
             area: Some("Lobby".to_owned()),
             devices: Arc::new([(device_id, entry)].into()),
-        };
-        Directory {
-            info: BridgeInfo {
-                bridge: "bridge".to_owned(),
-                instance_id: "i1".to_owned(),
-                chain: "k7f3".to_owned(),
-                ..BridgeInfo::default()
-            },
-            gateways: [(GatewayIndex(0), gateway)].into(),
-            ..Directory::default()
         }
     }
 
@@ -238,10 +233,8 @@ mod tests {
 
     #[test]
     fn a_state_is_the_contracts_example() {
-        let directory = directory();
-        let state = state();
-        let payload =
-            DeviceStatePayload::new(&directory, &directory.gateways[&GatewayIndex(0)], &state);
+        let (bridge, gateway, state) = (bridge(), gateway(), state());
+        let payload = DeviceStatePayload::new(&bridge, &gateway, &state);
         let expected = json!({
             "bridge": "bridge", "gateway": "lobby", "device_id": 544_114_231, "name": "Front door",
             "connected": true, "status": "tls_connected", "status_code": 2,
@@ -256,7 +249,6 @@ mod tests {
 
     #[test]
     fn unknown_values_are_null_and_the_last_known_are_kept() {
-        let directory = directory();
         let last_known = Some(Known {
             connected: true,
             status: Status::TlsConnected,
@@ -271,11 +263,7 @@ mod tests {
             last_known,
             ..state()
         };
-        let json = as_json(&DeviceStatePayload::new(
-            &directory,
-            &directory.gateways[&GatewayIndex(0)],
-            &unknown,
-        ));
+        let json = as_json(&DeviceStatePayload::new(&bridge(), &gateway(), &unknown));
         assert_eq!(json["connected"], json!(null));
         assert_eq!((&json["status"], &json["status_code"]), (&json!("unknown"), &json!(null)));
         let since = "2026-11-23T10:00:00.000Z";
@@ -286,7 +274,6 @@ mod tests {
 
     #[test]
     fn an_event_is_the_contracts_example() {
-        let directory = directory();
         let event = DeviceEvent {
             gateway: GatewayIndex(0),
             device_id: DeviceId::new(544_114_231).unwrap(),
@@ -302,8 +289,8 @@ mod tests {
             source: Source::Stream,
             read_at: None,
         };
-        let payload =
-            DeviceEventPayload::new(&directory, &directory.gateways[&GatewayIndex(0)], &event);
+        let (bridge, gateway) = (bridge(), gateway());
+        let payload = DeviceEventPayload::new(&bridge, &gateway, &event);
         let expected = json!({
             "event_type": "disconnected", "event_id": "k7f3-lobby-544114231-18", "chain": "k7f3",
             "seq": 18, "bridge": "bridge", "gateway": "lobby", "device_id": 544_114_231,
@@ -317,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_name_is_never_missing() {
-        let entry = &directory().gateways[&GatewayIndex(0)];
+        let entry = gateway();
         let id = DeviceId::new(9).unwrap();
         assert_eq!(entry.device_name(id, Some(DeviceType::from_code(0x0D))), "BioEntry W2 9");
         assert_eq!(entry.device_name(id, None), "Device 9");

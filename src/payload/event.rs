@@ -6,7 +6,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use strum::VariantNames as _;
 
-use super::{BridgeEventKind, Directory};
+use super::{BridgeEventKind, BridgeInfo};
 use crate::fleet::{EventType, GatewayEvent};
 use crate::ids::{Moment, nearest};
 
@@ -79,7 +79,7 @@ pub struct EventPayload<'a, C> {
 impl<'a, C: Serialize> EventPayload<'a, C> {
     /// The event, the `number`-th of the bridge and its gateways in this run.
     pub fn new(
-        directory: &'a Directory,
+        bridge: &'a BridgeInfo,
         owner: &str,
         number: u64,
         at: Moment,
@@ -88,8 +88,8 @@ impl<'a, C: Serialize> EventPayload<'a, C> {
     ) -> Self {
         Self {
             event_type,
-            event_id: format!("{}-{owner}-{number}", directory.info.instance_id),
-            bridge: &directory.info.bridge,
+            event_id: format!("{}-{owner}-{number}", bridge.instance_id),
+            bridge: &bridge.bridge,
             content,
             timestamp: at,
             received_at: at,

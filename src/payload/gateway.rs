@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Directory, GatewayEntry};
+use super::{BridgeInfo, GatewayEntry};
 use crate::fleet::{GatewayEvent, GatewayState};
 use crate::ids::{GatewayName, Moment};
 
@@ -72,14 +72,14 @@ impl LinkFacts {
 impl<'a> GatewayInfo<'a> {
     /// The info as it is now.
     pub fn new(
-        directory: &'a Directory,
+        bridge: &'a BridgeInfo,
         gateway: &'a GatewayEntry,
         state: &GatewayState,
         facts: &'a LinkFacts,
     ) -> Self {
         let master = gateway.master.as_ref();
         Self {
-            bridge: &directory.info.bridge,
+            bridge: &bridge.bridge,
             gateway: gateway.name.as_str(),
             address: &gateway.address,
             master: master.map(|master| master.name.as_str()),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Directory, LastError};
+use super::{BridgeInfo, LastError};
 use crate::fleet::LinkState;
 use crate::ids::{GatewayName, Moment};
 
@@ -45,14 +45,14 @@ impl<'a> MasterInfo<'a> {
     /// The info as it is now; `gateways` are those behind the master, `gateways_online` those of
     /// them that are online.
     pub fn new(
-        directory: &'a Directory,
+        bridge: &'a BridgeInfo,
         master: &'a GatewayName,
         facts: &'a MasterFacts,
         gateways: usize,
         gateways_online: usize,
     ) -> Self {
         Self {
-            bridge: &directory.info.bridge,
+            bridge: &bridge.bridge,
             master: master.as_str(),
             address: &facts.address,
             state: facts.state.name(),

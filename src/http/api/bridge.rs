@@ -13,7 +13,7 @@ use super::super::query::{BridgeStatus, LoopQuery, NoAnswer};
 use super::answer::{ApiRequest, Rows};
 use super::problem::Problem;
 use crate::metrics::{GatewayMeasures, MasterMeasures};
-use crate::payload::{BridgeInfo, Degraded, Directory, GatewayInfo, MasterInfo};
+use crate::payload::{BridgeInfo, Degraded, GatewayInfo, MasterInfo};
 use crate::store::history::Totals;
 
 const GATEWAY_COLUMNS: &str = "\
@@ -60,11 +60,11 @@ pub(crate) async fn masters(
     request: ApiRequest,
 ) -> Result<Response, Problem> {
     let format = request.format()?;
-    let directory = directory(&app).await?;
+    let bridge = bridge_info(&app).await?;
     let mut rows = Rows::new("masters", format, MASTER_COLUMNS);
     for master in app.settings.event_loop.ask(LoopQuery::Masters).await? {
         let MasterMeasures { name, facts, gateways, gateways_online } = &master;
-        rows.push(&MasterInfo::new(&directory, name, facts, *gateways, *gateways_online));
+        rows.push(&MasterInfo::new(&bridge, name, facts, *gateways, *gateways_online));
     }
     Ok(request.list(rows, &json!({}), None))
 }
@@ -74,10 +74,10 @@ pub(crate) async fn gateways(
     request: ApiRequest,
 ) -> Result<Response, Problem> {
     let format = request.format()?;
-    let directory = directory(&app).await?;
+    let bridge = bridge_info(&app).await?;
     let mut rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
     for gateway in app.settings.event_loop.gateways().await? {
-        if !rows.push(&info(&directory, &gateway)) {
+        if !rows.push(&info(&bridge, &gateway)) {
             break;
         }
     }
@@ -91,19 +91,17 @@ pub(crate) async fn gateway(
 ) -> Result<Response, Problem> {
     let format = request.format()?;
     let Path(name) = path.map_err(|error| Problem::invalid("gateway", error.body_text()))?;
-    let directory = directory(&app).await?;
+    let bridge = bridge_info(&app).await?;
     let gateway = app.settings.event_loop.gateway(&name).await?;
     let gateway = gateway.ok_or_else(|| Problem::no_gateway(&name))?;
     let rows = Rows::new("gateways", format, GATEWAY_COLUMNS);
-    Ok(request.row(rows, &info(&directory, &gateway)))
+    Ok(request.row(rows, &info(&bridge, &gateway)))
 }
 
-/// The names that payloads have of the bridge.
-pub(crate) async fn directory(app: &App) -> Result<Directory, NoAnswer> {
-    let info = app.settings.event_loop.ask(LoopQuery::Bridge).await?.info;
-    Ok(Directory { info, ..Directory::default() })
+pub(crate) async fn bridge_info(app: &App) -> Result<BridgeInfo, NoAnswer> {
+    Ok(app.settings.event_loop.ask(LoopQuery::Bridge).await?.info)
 }
 
-fn info<'a>(directory: &'a Directory, gateway: &'a GatewayMeasures) -> GatewayInfo<'a> {
-    GatewayInfo::new(directory, &gateway.entry, &gateway.state, &gateway.facts)
+fn info<'a>(bridge: &'a BridgeInfo, gateway: &'a GatewayMeasures) -> GatewayInfo<'a> {
+    GatewayInfo::new(bridge, &gateway.entry, &gateway.state, &gateway.facts)
 }

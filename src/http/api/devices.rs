@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use super::super::App;
 use super::super::query::{DeviceChunk, DeviceChunks, NoAnswer};
 use super::answer::{ApiRequest, Rows};
-use super::bridge::directory;
+use super::bridge::bridge_info;
 use super::params::Params;
 use super::problem::{Problem, quoted};
 use crate::fleet::{DeviceState, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
-use crate::payload::{DeviceStatePayload, Directory, GatewayEntry};
+use crate::payload::{BridgeInfo, DeviceStatePayload, GatewayEntry};
 use crate::store::history::RowKey;
 
 /// The default of the most devices of an answer.
@@ -112,7 +112,7 @@ pub(crate) async fn devices(
     params.finish()?;
     let _permit = app.api.scans.acquire().await;
     let event_loop = &app.settings.event_loop;
-    let (directory, mut gateways) = (directory(&app).await?, event_loop.gateways().await?);
+    let (bridge, mut gateways) = (bridge_info(&app).await?, event_loop.gateways().await?);
     let index_of = |name: &GatewayName| {
         let found = gateways.iter().find(|gateway| gateway.entry.name == *name);
         found.map(|gateway| gateway.index).ok_or_else(|| Problem::no_gateway(name.as_str()))
@@ -121,7 +121,7 @@ pub(crate) async fn devices(
     let after = after.map(|(name, id)| index_of(&name).map(|at| (at, id))).transpose()?;
     gateways.retain(|gateway| filter.selects_gateway(&gateway.entry.name));
     let mut scan = DevicePage {
-        directory: &directory,
+        bridge: &bridge,
         filter: &filter,
         after,
         limit,
@@ -141,7 +141,7 @@ pub(crate) async fn devices(
 
 /// One page of the devices that a filter selects, and how many there are.
 struct DevicePage<'a> {
-    directory: &'a Directory,
+    bridge: &'a BridgeInfo,
     filter: &'a DeviceFilter,
     /// The place after which the page begins.
     after: Option<(GatewayIndex, DeviceId)>,
@@ -176,7 +176,7 @@ impl DevicePage<'_> {
         if is_before || self.more {
             return;
         }
-        let payload = DeviceStatePayload::new(self.directory, gateway, state);
+        let payload = DeviceStatePayload::new(self.bridge, gateway, state);
         if self.rows.count() < self.limit && self.rows.push(&payload) {
             self.last = Some(format!("{}/{}", gateway.name, state.device_id));
         } else {
@@ -193,7 +193,7 @@ pub(crate) async fn device(
     let format = request.format()?;
     let Path((name, id)) =
         path.map_err(|error| Problem::invalid("device_id", error.body_text()))?;
-    let directory = directory(&app).await?;
+    let bridge = bridge_info(&app).await?;
     let event_loop = &app.settings.event_loop;
     let gateway = event_loop.gateway(&name).await?;
     let gateway = gateway.ok_or_else(|| Problem::no_gateway(&name))?;
@@ -207,6 +207,6 @@ pub(crate) async fn device(
     };
     let id: DeviceId = id.parse().map_err(|_| unknown())?;
     let state = event_loop.device(gateway.index, id).await?.ok_or_else(unknown)?;
-    let payload = DeviceStatePayload::new(&directory, &gateway.entry, &state);
+    let payload = DeviceStatePayload::new(&bridge, &gateway.entry, &state);
     Ok(request.row(Rows::new("devices", format, COLUMNS), &payload))
 }

@@ -223,7 +223,7 @@ impl States {
             InfoOf::Gateway(gateway) => {
                 let entry = directory.gateway(*gateway)?;
                 let (state, link) = (fleet.gateway(*gateway)?, links.get(gateway.0)?);
-                let info = GatewayInfo::new(directory, entry, &state, link);
+                let info = GatewayInfo::new(&directory.info, entry, &state, link);
                 (self.topics.gateway_info(&entry.name), to_bytes(&info))
             }
             InfoOf::Master(name) => {
@@ -231,7 +231,7 @@ impl States {
                 let gateways = directory.behind(name).count();
                 let is_online = |(gateway, _): &_| fleet.gateway_is_live(*gateway);
                 let online = directory.behind(name).filter(is_online).count();
-                let info = MasterInfo::new(directory, name, facts, gateways, online);
+                let info = MasterInfo::new(&directory.info, name, facts, gateways, online);
                 (self.topics.master_info(name), to_bytes(&info))
             }
             InfoOf::Bridge => (self.topics.bridge_info(), to_bytes(&directory.info)),
@@ -248,7 +248,7 @@ impl States {
             let (gateway, device_id) = self.devices.take()?;
             let Some(state) = view.fleet.device(gateway, device_id) else { continue };
             let entry = view.directory.gateway(gateway)?;
-            let payload = to_bytes(&DeviceStatePayload::new(view.directory, entry, &state));
+            let payload = to_bytes(&DeviceStatePayload::new(&view.directory.info, entry, &state));
             let topic = self.topics.device_state(&entry.name, device_id);
             sent(gateway, &state);
             let id = MessageId::DeviceState(gateway, device_id);
