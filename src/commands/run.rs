@@ -18,7 +18,7 @@ use crate::ids::DeviceId;
 pub async fn run(command: &Command, calls: &Calls) -> Outcome {
     match dispatch(command, calls).await {
         Ok(outcome) => outcome,
-        Err(failure) if failure.code == FailureCode::Timeout && command.changes() => {
+        Err(failure) if failure.code == FailureCode::Timeout => {
             verify::timed_out(calls, command, failure).await
         }
         Err(failure) => Outcome::failed(failure),

@@ -17,9 +17,9 @@ use crate::ids::DeviceId;
 /// For one read, beyond the command's own deadline.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The outcome of a change that timed out, with what the gateway shows.
+/// The outcome of a command that timed out; of a change with what the gateway shows.
 pub(crate) async fn timed_out(calls: &Calls, command: &Command, failure: Failure) -> Outcome {
-    let steps = verify(calls, command).await;
+    let Some(steps) = verify(calls, command).await else { return Outcome::failed(failure) };
     let data = json!({ "device_ids": [], "steps": steps });
     Outcome { error: Some(failure), ..Outcome::done(data) }
 }
@@ -29,10 +29,11 @@ pub(crate) fn client(calls: &Calls) -> GatewayClient {
     calls.without_deadline().with_deadline(READ_DEADLINE)
 }
 
-async fn verify(calls: &Calls, command: &Command) -> Vec<CommandStep> {
+/// `None` for a command that changes nothing.
+async fn verify(calls: &Calls, command: &Command) -> Option<Vec<CommandStep>> {
     let client = client(calls);
     let read_failed = |error: Error| vec![read_failed(None, &error)];
-    match command {
+    Some(match command {
         Command::FilterSet(_)
         | Command::FilterAdd(_)
         | Command::FilterRemove(_)
@@ -57,8 +58,8 @@ async fn verify(calls: &Calls, command: &Command) -> Vec<CommandStep> {
         | Command::Search { .. }
         | Command::Pending
         | Command::FilterGet
-        | Command::SlavesGet => Vec::new(),
-    }
+        | Command::SlavesGet => return None,
+    })
 }
 
 /// The rows of these devices in the list.

@@ -65,7 +65,7 @@ pub(crate) struct Finished {
 
 impl Finished {
     pub(crate) const fn is_change(&self) -> bool {
-        self.started.request.command.changes()
+        self.started.request.name.changes()
     }
 
     pub(crate) fn is_interrupted(&self) -> bool {
@@ -170,7 +170,7 @@ pub(crate) async fn run(
 async fn run_command(started: &StartedCommand, calls: Calls, context: &TaskContext) -> Outcome {
     let StartedCommand { gateway, request, .. } = started;
     let (gateway, command) = (*gateway, request.command.clone());
-    let changes = command.changes();
+    let changes = request.name.changes();
     if !command.has_steps() {
         return tokio::select! {
             outcome = run_caught(command, calls) => outcome,

@@ -30,7 +30,7 @@ use crate::commands::{
 use crate::config::{self, Config, GatewayConfig, Reach};
 use crate::desired::{DesiredItem, DesiredState, Reconciler};
 use crate::gsdk::{ErrorCode, GatewayTarget, QUEUE_SIZE_DEFAULT};
-use crate::ids::{DeviceId, GatewayName, HostPort};
+use crate::ids::{CommandName, DeviceId, GatewayName, HostPort};
 use crate::net::DialCode;
 use crate::payload::GatewayEntry;
 
@@ -112,7 +112,7 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
                     outcome = progress::show(&request.command, execute(&gateway, &request)) => {
                         outcome
                     }
-                    () = super::stop_signal() => interrupted(&request.command),
+                    () = super::stop_signal() => interrupted(name),
                 },
             }
         }
@@ -138,7 +138,7 @@ fn name_request_options(message: &str) -> String {
 }
 
 /// After Ctrl-C the gateway may still complete the call.
-fn interrupted(command: &Command) -> Outcome {
+fn interrupted(command: CommandName) -> Outcome {
     let message = if command.changes() {
         "interrupted while the gateway was at it; what was done is not known: see `devices`"
     } else {
