@@ -13,7 +13,7 @@ use crate::desired::DesiredState;
 use crate::fleet::{GatewaySettings, Target};
 use crate::gsdk::{GatewayOptions, GatewayTarget, LinkTiming};
 use crate::homeassistant::{Controls, Discovery, Options};
-use crate::ids::{CommandName, GatewayName, HostPort};
+use crate::ids::{CommandName, GatewayName};
 use crate::mqtt;
 use crate::net::{BackoffPolicy, Peer, TlsFiles};
 use crate::payload::{DeviceEntry, GatewayEntry, MasterRef};
@@ -76,7 +76,7 @@ pub fn gateway_target(
                 peer: Peer::Gateway(name.clone()),
                 address: address.clone(),
                 files,
-                server_name: other_name(server_name, address),
+                server_name: Some(server_name.clone()),
                 queue_size: *queue_size,
                 timing: LinkTiming::default(),
             })
@@ -101,15 +101,10 @@ pub fn master_options(name: &GatewayName, master: &MasterConfig) -> GatewayOptio
             cert_file: Some(cert_file.clone()),
             key_file: Some(key_file.clone()),
         },
-        server_name: other_name(server_name, address),
+        server_name: Some(server_name.clone()),
         queue_size: *queue_size,
         timing: LinkTiming::default(),
     }
-}
-
-/// The name in a certificate, where it is not the host of the address.
-fn other_name(server_name: &str, address: &HostPort) -> Option<String> {
-    (server_name != address.host).then(|| server_name.to_owned())
 }
 
 /// The items that the configuration declares.
