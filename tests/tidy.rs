@@ -26,7 +26,7 @@ const ARROWS: &[(&str, &str)] = &[
     ("gsdk", "ids certificate fleet proto task net"),
     ("period", "ids"),
     ("availability", "ids payload store"),
-    ("commands", "ids fleet payload gsdk period store"),
+    ("commands", "ids desired fleet payload gsdk period store"),
     ("desired", "ids fleet"),
     ("metrics", "ids config fleet payload"),
     ("http", "ids availability config fleet payload metrics net task period store schema topics"),

@@ -97,8 +97,7 @@ impl Provisioner {
 
     /// Refuses a command that contradicts what the configuration declares.
     pub(crate) fn check(&self, command: &Command) -> Result<(), Failure> {
-        let DesiredState { registered, accepted, .. } = self.desired.declared();
-        command.check_declared(&self.name, registered, accepted)
+        command.check_declared(&self.name, self.desired.declared())
     }
 
     /// A command that changes something has started.

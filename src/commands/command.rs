@@ -1,6 +1,6 @@
 //! The commands of a gateway, and the fields of their requests.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use super::failure::{Failure, FailureCode};
 use super::request::{Fields, RefusedRequest, Request};
 use super::values::{self, List};
+use crate::desired::DesiredState;
 use crate::fleet::{AcceptFilter, Mode, Slaves, Target};
 use crate::gsdk::DEVICE_PORT_DEFAULT;
 use crate::ids::{CommandName, DeviceId, GatewayName};
@@ -237,9 +238,9 @@ impl Command {
     pub fn check_declared(
         &self,
         gateway: &GatewayName,
-        registered: &BTreeMap<DeviceId, Target>,
-        accepted: &BTreeSet<DeviceId>,
+        declared: &DesiredState,
     ) -> Result<(), Failure> {
+        let DesiredState { registered, accepted, .. } = declared;
         let contradicted = match self {
             Self::AsyncAdd(devices) => {
                 let is_other = |(id, target): &&(DeviceId, Target)| {

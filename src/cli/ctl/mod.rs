@@ -102,7 +102,8 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
     let mut outcome = match Command::read_request(name, fields.to_string().as_bytes()) {
         Err(refused) => Outcome::failed(refused.failure),
         Ok(request) => {
-            let refused = match gateway.check(&request.command) {
+            let ChosenGateway { entry, declared, .. } = &gateway;
+            let refused = match request.command.check_declared(&entry.name, declared) {
                 Ok(()) => refused_by_user(&request.command, args.yes)?,
                 Err(failure) => Some(failure),
             };
@@ -193,12 +194,6 @@ fn is_usage_error(code: ErrorCode) -> bool {
 }
 
 impl ChosenGateway {
-    /// Refuses a command that contradicts what the configuration declares.
-    fn check(&self, command: &Command) -> Result<(), Failure> {
-        let DesiredState { registered, accepted, .. } = &self.declared;
-        command.check_declared(&self.entry.name, registered, accepted)
-    }
-
     /// Warns about declared items that a command removed.
     fn warn_kept(&self, outcome: &mut Outcome) {
         let effects = std::mem::take(&mut outcome.effects);
