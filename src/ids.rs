@@ -23,6 +23,12 @@ const ID_LETTERS: &[u8] = b"abcdefghijkmnpqrstuvwxyz23456789";
 const SIMILARITY_MIN: f64 = 0.6;
 /// The longest name of a gateway, in bytes.
 pub const GATEWAY_NAME_LEN_MAX: usize = 32;
+/// The usual port of a device gateway's gRPC service.
+pub const GATEWAY_PORT: u16 = 4000;
+/// The usual port of a master gateway's gRPC service.
+pub const MASTER_PORT: u16 = 4010;
+/// The usual port of a device.
+pub const DEVICE_PORT: u16 = 51_211;
 
 /// A device's ID as printed on it and used on the wire. Never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -210,6 +216,11 @@ impl HostPort {
             && text.trim_end_matches('.').split('.').all(label)
             && (!numeric || text.parse::<Ipv4Addr>().is_ok())
     }
+}
+
+/// Whether a device can have this address.
+pub fn is_device_address(ip: &Ipv4Addr) -> bool {
+    !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast())
 }
 
 impl fmt::Display for HostPort {

@@ -25,9 +25,8 @@ pub(crate) async fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let loaded = match config::load(&args.config, std::env::vars_os()) {
         Ok(loaded) => loaded,
         Err(error) => {
-            let count = error.mistakes().len();
-            let plural = if count == 1 { "" } else { "s" };
-            print_to_stderr(&format!("{error}\n{count} mistake{plural} found"));
+            let mistakes = doctor::count(error.mistakes().len(), "mistake");
+            print_to_stderr(&format!("{error}\n{mistakes} found"));
             return Ok(ExitCode::from(EXIT_WRONG));
         }
     };

@@ -11,8 +11,7 @@ use super::request::{Fields, RefusedRequest, Request};
 use super::values::{self, List};
 use crate::desired::DesiredState;
 use crate::fleet::{AcceptFilter, Mode, Slaves, Target};
-use crate::gsdk::DEVICE_PORT_DEFAULT;
-use crate::ids::{CommandName, DeviceId, GatewayName};
+use crate::ids::{CommandName, DEVICE_PORT, DeviceId, GatewayName};
 
 /// The default duration of a search.
 const SEARCH_WAIT_DEFAULT: Duration = Duration::from_secs(5);
@@ -264,7 +263,7 @@ impl Command {
 }
 
 fn target(ip: Ipv4Addr, port: Option<u16>, ssl: Option<bool>) -> Target {
-    Target { ip, port: port.unwrap_or(DEVICE_PORT_DEFAULT), ssl: ssl.unwrap_or(false) }
+    Target { ip, port: port.unwrap_or(DEVICE_PORT), ssl: ssl.unwrap_or(false) }
 }
 
 fn async_add(AsyncAddFields { devices }: AsyncAddFields) -> Result<Command, Failure> {

@@ -14,7 +14,7 @@ use super::values::{self, List};
 use crate::ids::{CommandName, DeviceId, Moment};
 use crate::payload::EventTypeName;
 use crate::period::Period;
-use crate::store::history::{EventFilter, FILE_NAME, Reader};
+use crate::store::history::{EVENT_ID_MAX, EventFilter, FILE_NAME, Reader};
 
 /// The default of the most events in an answer.
 const LIMIT_DEFAULT: usize = 100;
@@ -22,8 +22,6 @@ const LIMIT_DEFAULT: usize = 100;
 const LIMIT_MAX: u64 = 1_000;
 /// How long events are read.
 const QUERY_DEADLINE: Duration = Duration::from_millis(700);
-/// The largest ID, so that it fits SQLite's signed integers.
-const ID_MAX: u64 = u64::MAX >> 1;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,7 +29,7 @@ struct HistoryFields {
     device_id: Option<DeviceId>,
     device_ids: Option<List<DeviceId>>,
     event_types: Option<List<EventTypeName>>,
-    #[serde(default, deserialize_with = "values::whole::<_, 0, ID_MAX>")]
+    #[serde(default, deserialize_with = "values::whole::<_, 0, EVENT_ID_MAX>")]
     after_id: Option<u64>,
     #[serde(default, deserialize_with = "values::time")]
     from: Option<String>,

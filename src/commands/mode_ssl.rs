@@ -15,8 +15,8 @@ use super::response::{DeviceFailure, Outcome};
 use super::step::StepName;
 use super::steps::{CONNECT_WAIT, StepRunner};
 use crate::fleet::{Effect, Listed, Mode, Status, Target};
-use crate::gsdk::{DEVICE_PORT_DEFAULT, DeviceError, GatewayClient};
-use crate::ids::DeviceId;
+use crate::gsdk::{DeviceError, GatewayClient};
+use crate::ids::{DEVICE_PORT, DeviceId};
 
 const NOT_CHANGED: &str = "The device was not changed; send the request again";
 
@@ -212,7 +212,7 @@ async fn register(runner: &mut StepRunner<'_>, ssl: impl Fn(&Listed) -> Option<b
 /// The address of a device by its row; a device that dials in shows no port of its own.
 fn target(row: &Listed, ssl: bool) -> Option<(DeviceId, Target)> {
     let port = u16::try_from(row.info.port).ok().filter(|port| *port != 0);
-    let port = port.unwrap_or(DEVICE_PORT_DEFAULT);
+    let port = port.unwrap_or(DEVICE_PORT);
     Some((row.device_id, Target { ip: row.info.ip?, port, ssl }))
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use crate::fleet::Mode;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, is_device_address};
 
 /// The most entries of a list: what a device gateway accepts in one call.
 const LIST_LEN_MAX: usize = 1_000;
@@ -133,9 +133,8 @@ where
 /// An address that a gateway can dial.
 pub(crate) fn ip<'de, D: Deserializer<'de>>(source: D) -> Result<Ipv4Addr, D::Error> {
     const EXPECTED: &str = "the device's IPv4 address, as in \"192.168.0.104\"";
-    let usable = |ip: &Ipv4Addr| !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast());
-    let ip = checked(source, EXPECTED, |found| found.as_str()?.parse().ok().filter(usable))?;
-    ip.ok_or_else(|| D::Error::missing_field("ip"))
+    let read = |found: &Value| found.as_str()?.parse().ok().filter(is_device_address);
+    checked(source, EXPECTED, read)?.ok_or_else(|| D::Error::missing_field("ip"))
 }
 
 pub(crate) fn port<'de, D: Deserializer<'de>>(source: D) -> Result<Option<u16>, D::Error> {

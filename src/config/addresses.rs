@@ -9,7 +9,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::values::parsed;
-use crate::ids::HostPort;
+use crate::ids::{GATEWAY_PORT, HostPort, MASTER_PORT, is_device_address};
 
 /// The schemes of a broker, each with whether it is WebSocket and TLS, and its port.
 const BROKER_SCHEMES: [(&str, bool, bool, u16); 4] = [
@@ -20,12 +20,6 @@ const BROKER_SCHEMES: [(&str, bool, bool, u16); 4] = [
 ];
 /// The path of MQTT over WebSocket, where a URL has none.
 const WEBSOCKET_PATH: &str = "/mqtt";
-/// The port of a G-SDK device gateway.
-const GATEWAY_PORT: u16 = 4000;
-/// The port of a G-SDK master gateway.
-const MASTER_PORT: u16 = 4010;
-/// The port that a Suprema device listens on.
-pub(crate) const DEVICE_PORT: u16 = 51_211;
 
 /// A gateway's address.
 pub(crate) fn gateway_address<'de, D, T>(source: D) -> Result<T, D::Error>
@@ -188,9 +182,7 @@ pub(crate) fn device_ip<'de, D: Deserializer<'de>>(
     source: D,
 ) -> Result<Option<Ipv4Addr>, D::Error> {
     parsed(source, |text| {
-        let usable =
-            |ip: &Ipv4Addr| !(ip.is_unspecified() || ip.is_broadcast() || ip.is_multicast());
-        let ip = text.parse().ok().filter(usable);
+        let ip = text.parse().ok().filter(is_device_address);
         ip.map(Some).ok_or_else(|| {
             let text = quoted(text);
             format!("{text} is not a device's IPv4 address; write it as in \"192.168.0.104\"")

@@ -14,7 +14,7 @@ use super::layers::DEFAULT_FILE;
 use super::schema::KeyPath;
 use super::tree::Tree;
 use super::values;
-use crate::ids::{DeviceId, HostPort, nearest};
+use crate::ids::{DEVICE_PORT, DeviceId, HostPort, nearest};
 
 /// Reports every contradiction, and returns what is odd but permitted.
 pub(crate) fn check(tree: &mut Tree<'_>) -> Vec<String> {
@@ -295,7 +295,7 @@ fn check_devices(tree: &mut Tree<'_>, devices: &KeyPath, dialled: &mut Unique<De
         }
         let port = tree.read(&device.child("port"), u16::deserialize);
         let address = tree.read(&ip, addresses::device_ip).flatten();
-        let address = address.map(|ip| (ip, port.unwrap_or(addresses::DEVICE_PORT)));
+        let address = address.map(|ip| (ip, port.unwrap_or(DEVICE_PORT)));
         if let Some(first) = address.and_then(|address| addresses.insert(address, &ip, tree)) {
             tree.wrong(&ip, format!("is also the address of {first}; give each device its own"));
         }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 
-use super::addresses::{self, DEVICE_PORT};
+use super::addresses;
 use super::values::{self, DAY, HOUR};
-use crate::ids::{DeviceId, GatewayName, HostPort};
+use crate::ids::{DEVICE_PORT, DeviceId, GatewayName, HostPort};
 
 /// One master gateway: the device gateways of a tenant on one connection.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

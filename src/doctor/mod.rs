@@ -120,7 +120,7 @@ fn certificate(owner: &str, certificate: &Certificate, remedy: &str) -> Finding 
 }
 
 /// `1 device`, `2 devices`.
-fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 

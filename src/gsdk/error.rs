@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::ids::HostPort;
-use crate::net::{DialCode, DialError, GATEWAY_PORT, MASTER_PORT, Peer};
+use crate::ids::{GATEWAY_PORT, HostPort, MASTER_PORT};
+use crate::net::{DialCode, DialError, Peer};
 
 /// The text with which grpc-go and grpc-core reject frequent pings, with spaces for underscores:
 /// the first write it with underscores into GOAWAY, newer servers of grpc-core end the streams

@@ -42,6 +42,6 @@ pub use reports::{LinkReport, LinkReportSender, MasterReport, MasterReportSender
 pub use rpc::ApiVersion;
 pub use stored::StoredItems;
 pub use target::GatewayTarget;
-pub use types::{DEVICE_PORT_DEFAULT, DeviceError, FoundDevice, ListedGateway, PendingDevice};
+pub use types::{DeviceError, FoundDevice, ListedGateway, PendingDevice};
 
 pub use crate::fleet::{AcceptFilter, Slaves, Target};

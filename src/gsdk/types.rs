@@ -7,9 +7,6 @@ use tonic::Code;
 use crate::fleet::{DeviceType, Mode};
 use crate::ids::{DeviceId, Moment};
 
-/// The port of a device.
-pub const DEVICE_PORT_DEFAULT: u16 = 51_211;
-
 /// A device that dialed the gateway and was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PendingDevice {

@@ -8,13 +8,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::PrivateKeyDer;
-use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use super::tokens::Tokens;
 use crate::config::Http;
-use crate::net::{ReadError, certificates, read_file};
+use crate::net::{ReadError, certificates, private_key, read_file};
 
 /// How often the files are read.
 const READ_EVERY: Duration = Duration::from_secs(3);
@@ -146,11 +144,7 @@ fn server_config(
 ) -> Result<ServerConfig, String> {
     let chain = certificates(chain).map_err(|error| unusable("http.cert_file", cert, error))?;
     let of_key = |problem: String| unusable("http.key_file", key, problem);
-    let secret = PrivateKeyDer::from_pem_slice(secret).map_err(|error| match error {
-        pem::Error::NoItemsFound => of_key("holds no private key in PEM form".to_owned()),
-        // The parser quotes the file in some of its errors, and the file is a secret.
-        _ => of_key("is damaged".to_owned()),
-    })?;
+    let secret = private_key(secret).map_err(of_key)?;
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map(|builder| builder.with_no_client_auth())

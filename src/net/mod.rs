@@ -33,9 +33,9 @@ pub(crate) use explain::{late_alert, late_refusal, tls_error};
 pub(crate) use failure_log::{CountedFailure, FailureLog};
 pub(crate) use file::{ReadError, file_problem, read as read_file, read_secret};
 pub(crate) use presented::{PresentedCertificate, presented_certificate};
-pub(crate) use target::{DialTarget, MASTER_PORT, Tls};
-pub use target::{GATEWAY_PORT, Peer, TlsFiles};
-pub(crate) use tls::{certificates, client_certificate};
+pub(crate) use target::{DialTarget, Tls};
+pub use target::{Peer, TlsFiles};
+pub(crate) use tls::{certificates, client_certificate, private_key};
 
 #[cfg(feature = "model")]
 pub(crate) use model::{TcpListener, TcpStream, connect, listen};

@@ -6,8 +6,8 @@ use super::NO_HANDLES_REMEDY;
 use super::broker_remedy::{without_tls, write_broker};
 use super::error::{DialError, DialFailure};
 use super::file_remedy::write_file;
-use super::target::{GATEWAY_PORT, MASTER_PORT, Peer};
-use crate::ids::Moment;
+use super::target::Peer;
+use crate::ids::{GATEWAY_PORT, MASTER_PORT, Moment};
 
 /// The terms for a gateway or a broker.
 struct Terms<'a> {

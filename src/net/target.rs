@@ -4,12 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::ids::{GatewayName, HostPort};
+use crate::ids::{GATEWAY_PORT, GatewayName, HostPort, MASTER_PORT};
 
-/// The port of a device gateway's gRPC service, if an address names none.
-pub const GATEWAY_PORT: u16 = 4000;
-/// The port of a master gateway's gRPC service.
-pub(crate) const MASTER_PORT: u16 = 4010;
 /// The port of MQTT over TLS.
 const BROKER_PORT: u16 = 8883;
 

@@ -216,7 +216,8 @@ async fn client_key(
     })
 }
 
-fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+/// The private key of a PEM file.
+pub(crate) fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(bytes).map_err(|error| match error {
         pem::Error::NoItemsFound => "holds no private key in PEM form".to_owned(),
         // The parser quotes the file in some of its errors, and the file is a secret.

@@ -13,14 +13,14 @@ use super::params::Params;
 use super::problem::Problem;
 use crate::ids::GatewayName;
 use crate::net;
-use crate::store::history::{Error, EventFilter, EventGap, FILE_NAME, Order, Snapshot};
+use crate::store::history::{
+    EVENT_ID_MAX, Error, EventFilter, EventGap, FILE_NAME, Order, Snapshot,
+};
 
 /// The default of the most events of an answer.
 const LIMIT_DEFAULT: usize = 100;
 /// How long events are read. The rest of the answer's time is for what waits before.
 const QUERY_DEADLINE: Duration = Duration::from_secs(3);
-/// The largest ID, so that it fits SQLite's signed integers.
-pub(crate) const ID_MAX: u64 = u64::MAX >> 1;
 
 const COLUMNS: &str = "\
     id delivered dropped event_type event_id timestamp received_at bridge gateway device_id name \
@@ -47,7 +47,7 @@ pub(crate) fn filter(params: &mut Params) -> Result<EventFilter, Problem> {
         gateways: params.gateways()?,
         device_ids: params.device_ids()?,
         event_types: params.list("event_type")?,
-        after_id: params.number("after_id", 0..=ID_MAX)?,
+        after_id: params.number("after_id", 0..=EVENT_ID_MAX)?,
         limit: LIMIT_DEFAULT,
         max_bytes: ROWS_BYTES_MAX,
         deadline: QUERY_DEADLINE,
@@ -82,7 +82,7 @@ pub(crate) async fn events(
     let zone = params.zone(&app.settings.zone)?;
     let has_from = params.has("from");
     let period = params.period(&zone, net::wall_time())?;
-    filter.before_id = params.number("before_id", 0..=ID_MAX)?;
+    filter.before_id = params.number("before_id", 0..=EVENT_ID_MAX)?;
     // A client that continues after or before an event misses none, however long ago it was.
     let continues = filter.after_id.is_some() || filter.before_id.is_some();
     filter.from = (has_from || !continues).then_some(period.from);

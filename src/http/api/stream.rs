@@ -16,10 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::super::{App, RECONNECT_AFTER, event_stream};
 use super::answer::ApiRequest;
-use super::events::{ID_MAX, check_gateways, filter};
+use super::events::{check_gateways, filter};
 use super::params::number;
 use super::problem::Problem;
-use crate::store::history::{EventFilter, Reader};
+use crate::store::history::{EVENT_ID_MAX, EventFilter, Reader};
 
 /// Streams at once.
 const STREAMS_MAX: usize = 32;
@@ -77,7 +77,7 @@ pub(crate) async fn stream(
     params.finish()?;
     if let Some(header) = request.headers.get("last-event-id").filter(|id| !id.is_empty()) {
         let text = header.to_str().unwrap_or_default();
-        filter.after_id = Some(number("Last-Event-ID", text, 0..=ID_MAX)?);
+        filter.after_id = Some(number("Last-Event-ID", text, 0..=EVENT_ID_MAX)?);
     }
     check_gateways(&app, &filter).await?;
     let streams = &app.api.streams;

@@ -20,7 +20,7 @@ pub use database::Database;
 pub(crate) use database::is_removed_or_empty;
 pub use database_state::Totals;
 pub use error::Error;
-pub use query::{EventFilter, EventGap, Missing, Order, Page};
+pub use query::{EVENT_ID_MAX, EventFilter, EventGap, Missing, Order, Page};
 pub use reader::Reader;
 #[cfg(feature = "model")]
 pub(crate) use reader::model;

@@ -17,6 +17,8 @@ use super::schema::open_to_read;
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::EventTypeName;
 
+/// The largest id of an event, so that it fits SQLite's signed integers.
+pub const EVENT_ID_MAX: u64 = u64::MAX >> 1;
 /// Ids of a window.
 const WINDOW_IDS: u64 = 16_384;
 /// The most holes that a page names.
@@ -306,7 +308,7 @@ fn gap(
         None
     };
     let (mut after, mut before) =
-        (filter.after_id.unwrap_or(0), filter.before_id.unwrap_or(u64::MAX >> 1));
+        (filter.after_id.unwrap_or(0), filter.before_id.unwrap_or(EVENT_ID_MAX));
     match filter.order {
         Order::OldestFirst if page.more => before = page.next,
         Order::NewestFirst if page.more => after = page.next,

@@ -17,8 +17,8 @@ use gsdk2mqtt::gsdk::{
     GatewayClient, GatewayOptions, Link, LinkError, LinkReport, LinkTiming, RpcObserver, RpcRecord,
     code_name,
 };
-use gsdk2mqtt::ids::HostPort;
-use gsdk2mqtt::net::{BackoffPolicy, GATEWAY_PORT, Peer, TlsFiles};
+use gsdk2mqtt::ids::{GATEWAY_PORT, HostPort};
+use gsdk2mqtt::net::{BackoffPolicy, Peer, TlsFiles};
 use tokio::sync::{mpsc, watch};
 
 use crate::harness::PATIENCE;
