@@ -37,8 +37,6 @@ pub struct AvailabilityRequest {
     pub limit: usize,
     /// How long rows are read.
     pub deadline: Duration,
-    /// Whether the bridge that writes the database runs.
-    pub is_running: bool,
     /// The time.
     pub now: Moment,
 }
@@ -146,17 +144,21 @@ pub enum Error {
     History(#[from] history::Error),
 }
 
-/// Answers from the database at this path.
+/// Answers from the database at this path; `is_running`: the bridge that writes it runs.
 ///
 /// # Errors
 /// When it cannot be read, or has no such gateway or device.
-pub fn answer(path: &Path, query: &AvailabilityRequest) -> Result<AvailabilityAnswer, Error> {
+pub fn answer(
+    path: &Path,
+    query: &AvailabilityRequest,
+    is_running: bool,
+) -> Result<AvailabilityAnswer, Error> {
     let snapshot = Snapshot::open(path)?;
     check(&snapshot, query)?;
-    Ok(read(snapshot, query)?)
+    Ok(read(snapshot, query, is_running)?)
 }
 
-/// The same, of the gateways and devices that are recorded.
+/// The same of a running bridge, of the gateways and devices that are recorded.
 ///
 /// # Errors
 /// When the database cannot be read.
@@ -164,14 +166,15 @@ pub fn recorded(
     path: &Path,
     query: &AvailabilityRequest,
 ) -> Result<AvailabilityAnswer, history::Error> {
-    read(Snapshot::open(path)?, query)
+    read(Snapshot::open(path)?, query, true)
 }
 
 fn read(
     mut snapshot: Snapshot,
     query: &AvailabilityRequest,
+    is_running: bool,
 ) -> Result<AvailabilityAnswer, history::Error> {
-    if query.is_running {
+    if is_running {
         snapshot.extend_to(query.now);
     }
     let selection = Selection {

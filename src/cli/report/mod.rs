@@ -65,7 +65,6 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
         bucket: args.bucket,
         limit: usize::MAX,
         deadline: Duration::MAX,
-        is_running: false,
         now,
     };
     let devices = source.availability(&request).await?;

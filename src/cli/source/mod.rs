@@ -64,7 +64,7 @@ impl HistorySource {
         }
     }
 
-    /// Reads availability; [`AvailabilityRequest::is_running`] is replaced by what is found.
+    /// Reads availability.
     ///
     /// # Errors
     /// When it cannot be read, or a gateway or device is not known.
@@ -75,8 +75,8 @@ impl HistorySource {
         match self {
             Self::Bridge(client) => client.availability(request).await,
             Self::Database { reader, is_running } => {
-                let request = AvailabilityRequest { is_running: *is_running, ..request.clone() };
-                let read = move |path: &Path| availability::answer(path, &request);
+                let (request, is_running) = (request.clone(), *is_running);
+                let read = move |path: &Path| availability::answer(path, &request, is_running);
                 Ok(reader.read(read).await?)
             }
         }

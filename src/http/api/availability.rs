@@ -83,10 +83,9 @@ pub(crate) async fn availability(
         bucket,
         limit,
         deadline: QUERY_DEADLINE,
-        is_running: true,
         now,
     };
-    let read = app.api.history.read(move |path| availability::answer(path, &query));
+    let read = app.api.history.read(move |path| availability::answer(path, &query, true));
     let answer = read.await?;
     let mut rows = Rows::new("availability", format, COLUMNS);
     let fits = answer.availability.iter().take_while(|row| rows.push(row)).count();

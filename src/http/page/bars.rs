@@ -95,7 +95,6 @@ pub(crate) fn query(zone: &TimeZone, range: PageRange) -> AvailabilityRequest {
         bucket: range.bucket(),
         limit: 2 * CELLS_MAX,
         deadline: QUERY_DEADLINE,
-        is_running: true,
         now,
     }
 }
