@@ -12,6 +12,7 @@ use super::discovered::{DiscoveredGateways, GatewayChange};
 use super::gateway_inputs::{GatewayInput, GatewayInputs};
 use super::masters::{self, Listing, Masters};
 use super::provisioner::Provisioner;
+use super::settings::NoMaster;
 use super::state::State;
 use crate::desired::DesiredState;
 use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent, Listed};
@@ -70,14 +71,14 @@ impl Gateways {
         self.masters.start(name, options, discovers, reports, observer, stop);
     }
 
-    /// Starts the link of the next gateway; false if it is behind a master that does not exist.
+    /// Starts the link of the next gateway.
     pub(crate) fn start(
         &mut self,
         name: GatewayName,
         target: GatewayTarget,
         observer: RpcObserver,
         declared: DesiredState,
-    ) -> bool {
+    ) -> Result<(), NoMaster> {
         let index = GatewayIndex(self.gateways.len());
         let link = match target {
             GatewayTarget::Direct(options) => {
@@ -85,12 +86,12 @@ impl Gateways {
                 Link::start(index, options, reports, observer, self.stop.subscribe())
             }
             GatewayTarget::Master { name: master, gateway_id, .. } => {
-                let Some(link) = self.masters.link(&master) else { return false };
+                let link = self.masters.link(&master).ok_or_else(|| NoMaster(name.clone()))?;
                 link.add(index, name.clone(), &gateway_id)
             }
         };
         self.add(name, link, declared);
-        true
+        Ok(())
     }
 
     fn add(&mut self, name: GatewayName, link: Link, declared: DesiredState) {

@@ -63,13 +63,18 @@ pub(crate) fn settings(gateway: &GatewayConfig, forget_after: Option<Duration>) 
     }
 }
 
-/// Where a gateway is reached; `None` behind a master that the configuration does not have.
+/// A gateway is behind a master that the configuration does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("gateways.{0}.master names no master of the configuration; add its table")]
+pub struct NoMaster(pub(crate) GatewayName);
+
+/// Where a gateway is reached.
 pub fn gateway_target(
     masters: &BTreeMap<GatewayName, MasterConfig>,
     name: &GatewayName,
     gateway: &GatewayConfig,
-) -> Option<GatewayTarget> {
-    Some(match &gateway.reach {
+) -> Result<GatewayTarget, NoMaster> {
+    Ok(match &gateway.reach {
         Reach::Direct { address, ca_file, server_name, queue_size } => {
             let files = TlsFiles { ca_file: Some(ca_file.clone()), ..TlsFiles::default() };
             GatewayTarget::Direct(GatewayOptions {
@@ -81,11 +86,11 @@ pub fn gateway_target(
                 timing: LinkTiming::default(),
             })
         }
-        Reach::Master { master, gateway_id } => GatewayTarget::Master {
-            name: master.clone(),
-            options: master_options(master, masters.get(master)?),
-            gateway_id: gateway_id.clone(),
-        },
+        Reach::Master { master, gateway_id } => {
+            let config = masters.get(master).ok_or_else(|| NoMaster(name.clone()))?;
+            let options = master_options(master, config);
+            GatewayTarget::Master { name: master.clone(), options, gateway_id: gateway_id.clone() }
+        }
     })
 }
 

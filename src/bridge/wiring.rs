@@ -15,8 +15,8 @@ use super::gateways::Gateways;
 use super::persistence::Persistence;
 use super::restore::restore;
 use super::settings::{
-    VERSION, broker_settings, desired, discovery, gateway_entry, gateway_target, master_options,
-    settings, store_settings, topics,
+    NoMaster, VERSION, broker_settings, desired, discovery, gateway_entry, gateway_target,
+    master_options, settings, store_settings, topics,
 };
 use super::state::{State, new_chain_id};
 use super::web::Web;
@@ -52,9 +52,8 @@ pub enum StartError {
     /// The error contains the remedy.
     #[error(transparent)]
     Store(StoreError),
-    /// A gateway is behind a master that the configuration does not have.
-    #[error("gateways.{0}.master names no master of the configuration; add its table")]
-    NoMaster(GatewayName),
+    #[error(transparent)]
+    NoMaster(#[from] NoMaster),
 }
 
 impl From<StoreError> for StartError {
@@ -92,11 +91,8 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         let declared: Vec<DeviceId> = gateway.devices.keys().copied().collect();
         fleet.add_gateway(clock.now(), settings(gateway, config.forget_after), &declared);
         let observer = count_rpcs(&metrics, name, Metrics::rpc);
-        let started = gateway_target(&config.masters, name, gateway)
-            .is_some_and(|target| gateways.start(name.clone(), target, observer, desired(gateway)));
-        if !started {
-            return Err(StartError::NoMaster(name.clone()));
-        }
+        let target = gateway_target(&config.masters, name, gateway)?;
+        gateways.start(name.clone(), target, observer, desired(gateway))?;
     }
 
     let (event_loop, queries) = LoopClient::new();

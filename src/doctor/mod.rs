@@ -146,8 +146,7 @@ pub async fn examine(loaded: &Loaded, session: mqtt::SessionSettings) -> Vec<Fin
         gateways.spawn(async move { (index, master::examine(options, behind).await) });
     }
     for (index, (name, gateway)) in config.gateways.iter().enumerate() {
-        if let Some(GatewayTarget::Direct(options)) = gateway_target(&config.masters, name, gateway)
-        {
+        if let Ok(GatewayTarget::Direct(options)) = gateway_target(&config.masters, name, gateway) {
             let index = config.masters.len() + index;
             gateways.spawn(async move { (index, gateway::examine(options).await) });
         }

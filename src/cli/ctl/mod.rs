@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -249,8 +249,7 @@ fn by_address(
     let reach = Reach::Direct { address, ca_file, server_name, queue_size };
     let (name, gateway) = (UNNAMED.parse()?, GatewayConfig::with_defaults(reach));
     let entry = gateway_entry(&BTreeMap::new(), &name, &gateway);
-    let target = gateway_target(&BTreeMap::new(), &name, &gateway);
-    let target = target.context("a gateway at an address has no master")?;
+    let target = gateway_target(&BTreeMap::new(), &name, &gateway)?;
     Ok(ChosenGateway { target, entry, declared: DesiredState::default(), is_unnamed: true })
 }
 
@@ -272,9 +271,7 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<C
         let others = if names.is_empty() { "" } else { "; there are " };
         bail!("no gateway {name} is configured{others}{names}{remedy}");
     };
-    let Some(target) = gateway_target(&config.masters, name, gateway) else {
-        bail!("gateways.{name}.master names no master of the configuration; add its table");
-    };
+    let target = gateway_target(&config.masters, name, gateway)?;
     let entry = gateway_entry(&config.masters, name, gateway);
     Ok(ChosenGateway { target, entry, declared: desired(gateway), is_unnamed: false })
 }

@@ -172,7 +172,7 @@ pub(crate) fn show(findings: &[doctor::Finding]) -> Result<(), InitStop> {
 fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
     let config = draft.load()?.config;
     let gateway = config.gateways.get(name);
-    match gateway.and_then(|gateway| gateway_target(&config.masters, name, gateway)) {
+    match gateway.and_then(|gateway| gateway_target(&config.masters, name, gateway).ok()) {
         Some(GatewayTarget::Direct(mut options)) => {
             draft.use_trial(&mut options.files.ca_file);
             Ok(options)
