@@ -71,6 +71,14 @@ fn the_contracts_example_is_read_in_full() {
     assert!(!format!("{loaded:?}").contains("s3cret"));
 }
 
+#[test]
+fn a_gateway_without_a_table_has_the_defaults_of_one() {
+    let config = loaded(GATEWAY, &[], &[]).unwrap().config;
+    let table = &config.gateways[&"lobby".parse().unwrap()];
+    let without = GatewayConfig::with_defaults(table.reach.clone());
+    assert_eq!(format!("{without:?}"), format!("{table:?}"));
+}
+
 /// A fixture announces its mistakes in lines of `#= LINE: KEY: part of the text`.
 #[test]
 fn each_fixture_has_exactly_the_mistakes_it_announces() {
