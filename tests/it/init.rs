@@ -1,5 +1,7 @@
 //! `gsdk2mqtt init`, by options and in a terminal, with real brokers and simulated gateways.
 
+mod files;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};

@@ -8,7 +8,7 @@ use inquire::{Confirm, InquireError, Password, PasswordDisplayMode, Text};
 
 use crate::cli::{escape::escaped, print_to_stderr};
 
-/// Why `init` ends before it has written anything.
+/// Why `init` ends before it has written everything.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InitStop {
     #[error(
@@ -23,6 +23,8 @@ pub(crate) enum InitStop {
     InvalidAnswer(String),
     #[error("{0}; nothing was written")]
     Failed(String),
+    #[error("{0}; the files above were written, if any")]
+    Incomplete(String),
     #[error("cancelled; nothing was written")]
     Cancelled,
     #[error("the terminal cannot be used ({0}); give every answer as an option")]

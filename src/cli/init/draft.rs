@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::asker::InitStop;
 use super::document::ConfigDocument;
-use super::files::{FileAccess, NewFile};
+use super::files::{self, FileAccess, NewFile};
 use crate::config::Loaded;
 
 /// What will be written.
@@ -14,23 +14,29 @@ use crate::config::Loaded;
 pub(crate) struct Draft {
     pub(crate) document: ConfigDocument,
     path: PathBuf,
+    may_replace: bool,
     files: Vec<NewFile>,
     /// Temporary copies of these files, to try the connections with.
     trial: TempDir,
 }
 
 impl Draft {
-    pub(crate) fn new(document: ConfigDocument, path: &Path) -> Result<Self, InitStop> {
+    pub(crate) fn new(
+        document: ConfigDocument,
+        path: &Path,
+        may_replace: bool,
+    ) -> Result<Self, InitStop> {
         // The paths in the configuration have to be valid in every working directory.
         let path = std::path::absolute(path)
             .map_err(|error| InitStop::WrongUsage(format!("--output: {error}")))?;
         let trial = tempfile::tempdir().map_err(|error| {
             InitStop::Failed(format!("no temporary folder can be made ({error})"))
         })?;
-        Ok(Self { document, path, files: Vec::new(), trial })
+        Ok(Self { document, path, may_replace, files: Vec::new(), trial })
     }
 
-    /// Adds a file beside the configuration, or replaces it; returns its path.
+    /// Adds a file beside the configuration, or replaces it; returns its path. Another file in its
+    /// place is an error, and one with the same contents remains.
     pub(crate) fn put(
         &mut self,
         name: &str,
@@ -42,7 +48,18 @@ impl Draft {
         self.withdraw(name);
         let path = self.folder().join(name);
         let shown = path.display().to_string();
-        self.files.push(NewFile { path, contents, access });
+        let mut may_replace = self.may_replace;
+        if !may_replace && path.symlink_metadata().is_ok() {
+            if std::fs::read(&path).ok().as_ref() != Some(&contents) {
+                return Err(files::exists(&path));
+            }
+            if access == FileAccess::Public {
+                return Ok(shown);
+            }
+            // Others might read it: it is written again with its own mode.
+            may_replace = true;
+        }
+        self.files.push(NewFile { path, contents, access, may_replace });
         Ok(shown)
     }
 
@@ -71,9 +88,15 @@ impl Draft {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    /// The configuration, and the files beside it.
-    pub(crate) fn into_files(self) -> (NewFile, Vec<NewFile>) {
-        let contents = self.document.text().into_bytes();
-        (NewFile { path: self.path, contents, access: FileAccess::Group }, self.files)
+    /// The files beside the configuration, and last the configuration, which may replace the one
+    /// that was read.
+    pub(crate) fn into_files(mut self, was_read: bool) -> Vec<NewFile> {
+        self.files.push(NewFile {
+            contents: self.document.text().into_bytes(),
+            path: self.path,
+            access: FileAccess::Group,
+            may_replace: self.may_replace || was_read,
+        });
+        self.files
     }
 }

@@ -2,13 +2,14 @@
 //! Existing files are replaced only after a confirmation.
 
 use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
 use super::asker::InitStop;
+use crate::cli::print_to_stderr;
 
 /// The user and group of the packaged service.
 const SERVICE_USER: &str = "gsdk2mqtt";
@@ -40,6 +41,8 @@ pub(crate) struct NewFile {
     pub(crate) path: PathBuf,
     pub(crate) contents: Vec<u8>,
     pub(crate) access: FileAccess,
+    /// Whether it may replace a file.
+    pub(crate) may_replace: bool,
 }
 
 /// The IDs of the service's user and group.
@@ -87,31 +90,37 @@ pub(crate) fn prepare(folder: &Path) -> Result<(), InitStop> {
     })
 }
 
-/// Writes the files, each whole or not at all.
-pub(crate) fn write(files: &[NewFile], may_replace: bool) -> Result<(), InitStop> {
+/// Writes the files, each whole or not at all; none of them before all can be written.
+pub(crate) fn write(files: &[NewFile]) -> Result<(), InitStop> {
     let account = Account::of_service();
-    for file in files {
-        write_one(file, account, may_replace).map_err(|error| {
-            let path = file.path.display();
-            match error.kind() {
-                ErrorKind::AlreadyExists => InitStop::WrongUsage(exists(&file.path)),
-                _ => InitStop::Failed(format!("{path} cannot be written ({error})")),
-            }
-        })?;
+    let failed =
+        |file: &NewFile, error| format!("{} cannot be written ({error})", file.path.display());
+    let staged: Result<Vec<_>, _> = files
+        .iter()
+        .map(|file| stage(file, account).map_err(|error| InitStop::Failed(failed(file, error))))
+        .collect();
+    for (file, temporary) in files.iter().zip(staged?) {
+        let persisted = match file.may_replace {
+            true => temporary.persist(&file.path),
+            false => temporary.persist_noclobber(&file.path),
+        };
+        persisted.map_err(|error| InitStop::Incomplete(failed(file, error.error)))?;
+        print_to_stderr(&format!("written: {}", file.path.display()));
     }
     Ok(())
 }
 
 /// That a file is in the way.
-pub(crate) fn exists(path: &Path) -> String {
-    format!(
+pub(crate) fn exists(path: &Path) -> InitStop {
+    InitStop::WrongUsage(format!(
         "{} exists; --overwrite replaces it, --output names another file, and --add-gateway adds \
-         a gateway to a configuration",
+         a gateway to a configuration; nothing was written",
         path.display()
-    )
+    ))
 }
 
-fn write_one(file: &NewFile, account: Option<Account>, may_replace: bool) -> io::Result<()> {
+/// A temporary file beside the new one.
+fn stage(file: &NewFile, account: Option<Account>) -> io::Result<NamedTempFile> {
     let folder = file.path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut temporary = NamedTempFile::new_in(folder)?;
@@ -122,11 +131,7 @@ fn write_one(file: &NewFile, account: Option<Account>, may_replace: bool) -> io:
     }
     temporary.as_file().set_permissions(Permissions::from_mode(file.access.mode()))?;
     temporary.as_file().sync_all()?;
-    let persisted = match may_replace {
-        true => temporary.persist(&file.path),
-        false => temporary.persist_noclobber(&file.path),
-    };
-    persisted.map(drop).map_err(|error| error.error)
+    Ok(temporary)
 }
 
 #[cfg(test)]
@@ -142,18 +147,26 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_replaced_only_if_that_is_wanted() {
+    fn files_are_written_with_their_modes_and_nothing_else_remains() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        fs::write(&path, "before").unwrap();
-        let file =
-            NewFile { path: path.clone(), contents: b"x".into(), access: FileAccess::Secret };
-        let stop = write(std::slice::from_ref(&file), false).unwrap_err();
-        assert!(stop.is_wrong_usage() && stop.to_string().contains("--overwrite"), "{stop}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "before");
-        write(&[file], true).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "x");
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let file = |name: &str, access| NewFile {
+            path: folder.path().join(name),
+            contents: b"x".into(),
+            access,
+            may_replace: true,
+        };
+        let files = [file("ca.crt", FileAccess::Public), file("password", FileAccess::Secret)];
+        fs::write(&files[1].path, "before").unwrap();
+        write(&files).unwrap();
+        for file in &files {
+            assert_eq!(fs::read_to_string(&file.path).unwrap(), "x");
+            assert_eq!(fs::metadata(&file.path).unwrap().mode() & 0o777, file.access.mode());
+        }
+        // One that cannot be written keeps back those before it.
+        fs::remove_file(&files[0].path).unwrap();
+        let below_a_file = file("password/config.toml", FileAccess::Group);
+        let stop = write(&[files[0].clone(), below_a_file]).unwrap_err();
+        assert!(stop.to_string().ends_with("; nothing was written"), "{stop}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing else remains");
     }
 }

@@ -78,17 +78,17 @@ async fn make(args: InitArgs) -> Result<Option<String>, InitStop> {
         true => read(&output)?,
         false => ConfigDocument::new().map_err(|error| InitStop::WrongUsage(error.to_string()))?,
     };
-    let mut may_replace = args.overwrite;
-    if !add_gateway && !dry_run && !may_replace && output.exists() {
+    let mut may_replace = args.overwrite || dry_run;
+    if !add_gateway && !may_replace && output.symlink_metadata().is_ok() {
         may_replace = asker.has_terminal && {
             let question = format!("{} exists. Replace it?", output.display());
             asker.confirm_in_person(&question, "--overwrite")?
         };
         if !may_replace {
-            return Err(InitStop::WrongUsage(files::exists(&output)));
+            return Err(files::exists(&output));
         }
     }
-    let mut draft = Draft::new(document, &output)?;
+    let mut draft = Draft::new(document, &output, may_replace)?;
     if !dry_run {
         files::prepare(draft.folder())?;
     }
@@ -116,12 +116,7 @@ async fn make(args: InitArgs) -> Result<Option<String>, InitStop> {
     if dry_run {
         return Ok(Some(draft.document.text()));
     }
-    let (config, beside) = draft.into_files();
-    files::write(&beside, may_replace)?;
-    files::write(std::slice::from_ref(&config), may_replace || add_gateway)?;
-    for file in beside.iter().chain([&config]) {
-        print_to_stderr(&format!("written: {}", file.path.display()));
-    }
+    files::write(&draft.into_files(add_gateway))?;
     Ok(None)
 }
 
