@@ -2,7 +2,8 @@
 
 mod files;
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::Permissions;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
@@ -315,8 +316,13 @@ async fn the_name_in_the_certificate_is_prompted_for_or_used_by_default() {
 async fn a_gateway_is_added_and_comments_are_preserved() {
     let site = Site::new().await;
     assert_eq!(init(&site.options()).await.code, 0);
-    let before = site.text().replace("[mqtt]", "# our broker\n[mqtt]");
-    std::fs::write(site.output(), &before).unwrap();
+    // Its text, line ends and mode, and the link to it, are those of its owner.
+    let before = site.text().replace("[mqtt]", "# our broker\n[mqtt]").replace('\n', "\r\n");
+    let file = site.path("versioned.toml");
+    std::fs::write(&file, &before).unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    std::fs::remove_file(site.output()).unwrap();
+    symlink(&file, site.output()).unwrap();
     let annex = simulator(1).await;
     std::fs::write(site.path("annex.crt"), annex.ca_pem()).unwrap();
     let (ca_file, address) =
@@ -342,7 +348,11 @@ async fn a_gateway_is_added_and_comments_are_preserved() {
     assert_eq!(ran.code, 0, "{}", ran.err);
     let after = site.text();
     assert!(after.starts_with(&before), "{after}");
-    assert!(after.contains("[gateways.annex]"), "{after}");
+    assert!(after.contains("[gateways.annex]\r\n"), "{after}");
+    assert!(!after.replace("\r\n", "").contains('\n'), "{after:?}");
+    assert_eq!(std::fs::read_link(site.output()).unwrap(), file);
+    assert_eq!(mode(&file), 0o600);
+    assert!(site.path("etc/annex-ca.crt").exists(), "beside the link");
     assert_eq!(site.check().await.code, 0);
     let ran = run(&["init", "--add-gateway", "--output", "/nope.toml"]).await;
     assert!(ran.code == 2 && ran.err.contains("--output"), "{}", ran.err);

@@ -20,7 +20,11 @@ pub(crate) type Keys<'a> = &'a [(&'a str, Option<&'a str>)];
 
 /// A configuration file.
 #[derive(Clone, Debug)]
-pub(crate) struct ConfigDocument(DocumentMut);
+pub(crate) struct ConfigDocument {
+    toml: DocumentMut,
+    /// Whether its lines end as on Windows, which the parser does not preserve.
+    has_crlf: bool,
+}
 
 impl ConfigDocument {
     pub(crate) fn new() -> Result<Self, TomlError> {
@@ -28,11 +32,12 @@ impl ConfigDocument {
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self, TomlError> {
-        text.parse().map(Self)
+        Ok(Self { toml: text.parse()?, has_crlf: text.contains("\r\n") })
     }
 
     pub(crate) fn text(&self) -> String {
-        self.0.to_string()
+        let text = self.toml.to_string().replace("\r\n", "\n");
+        if self.has_crlf { text.replace('\n', "\r\n") } else { text }
     }
 
     /// The configuration that it is, as if it stood in this file.
@@ -42,13 +47,13 @@ impl ConfigDocument {
 
     /// Whether a gateway or master has this name.
     pub(crate) fn has(&self, name: &GatewayName) -> bool {
-        let has = |tables: &str| self.0.get(tables)?.get(name.as_str());
+        let has = |tables: &str| self.toml.get(tables)?.get(name.as_str());
         has("gateways").or_else(|| has("masters")).is_some()
     }
 
     /// Describes a gateway or master (`tables`); an earlier description is replaced.
     pub(crate) fn set(&mut self, tables: &str, name: &GatewayName, keys: Keys<'_>) {
-        let tables = self.0.entry(tables).or_insert_with(|| {
+        let tables = self.toml.entry(tables).or_insert_with(|| {
             let mut tables = Table::new();
             tables.set_implicit(true);
             tables.into()
@@ -61,7 +66,7 @@ impl ConfigDocument {
     pub(crate) fn name_device(&mut self, gateway: &GatewayName, id: DeviceId, name: &str) {
         let mut device = InlineTable::new();
         device.insert("name", name.into());
-        let gateway = &mut self.0["gateways"][gateway.as_str()];
+        let gateway = &mut self.toml["gateways"][gateway.as_str()];
         if gateway.get("devices").is_none() {
             gateway["devices"] = Table::new().into();
         }
@@ -70,7 +75,7 @@ impl ConfigDocument {
 
     /// Sets the broker of a new document.
     pub(crate) fn set_broker(&mut self, keys: Keys<'_>) {
-        if let Some(mqtt) = self.0["mqtt"].as_table_mut() {
+        if let Some(mqtt) = self.toml["mqtt"].as_table_mut() {
             mqtt.clear();
             fill(mqtt, keys);
         }
@@ -79,7 +84,7 @@ impl ConfigDocument {
     pub(crate) fn enable_home_assistant(&mut self) {
         let mut table = Table::new();
         table["enabled"] = value(true);
-        self.0["home_assistant"] = table.into();
+        self.toml["home_assistant"] = table.into();
     }
 }
 

@@ -89,11 +89,11 @@ impl Draft {
     }
 
     /// The files beside the configuration, and last the configuration, which may replace the one
-    /// that was read.
+    /// that was read. Of a symbolic link to a configuration the target is replaced.
     pub(crate) fn into_files(mut self, was_read: bool) -> Vec<NewFile> {
         self.files.push(NewFile {
             contents: self.document.text().into_bytes(),
-            path: self.path,
+            path: self.path.canonicalize().unwrap_or(self.path),
             access: FileAccess::Group,
             may_replace: self.may_replace || was_read,
         });

@@ -19,7 +19,7 @@ const SERVICE_USER: &str = "gsdk2mqtt";
 pub(crate) enum FileAccess {
     /// Everyone.
     Public,
-    /// The service's group.
+    /// The service's group; a file that is replaced keeps its owner and mode.
     Group,
     /// The service's user alone.
     Secret,
@@ -125,11 +125,15 @@ fn stage(file: &NewFile, account: Option<Account>) -> io::Result<NamedTempFile> 
     fs::create_dir_all(folder)?;
     let mut temporary = NamedTempFile::new_in(folder)?;
     temporary.write_all(&file.contents)?;
-    if let Some(Account { user, group }) = account {
+    let mut mode = file.access.mode();
+    if let (FileAccess::Group, Ok(replaced)) = (file.access, fs::metadata(&file.path)) {
+        mode = replaced.mode() & 0o7777;
+        chown(temporary.path(), Some(replaced.uid()), Some(replaced.gid()))?;
+    } else if let Some(Account { user, group }) = account {
         let user = if file.access == FileAccess::Secret { user } else { 0 };
         chown(temporary.path(), Some(user), Some(group))?;
     }
-    temporary.as_file().set_permissions(Permissions::from_mode(file.access.mode()))?;
+    temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
     temporary.as_file().sync_all()?;
     Ok(temporary)
 }
