@@ -379,7 +379,7 @@ async fn a_master_is_described_by_options_and_in_a_terminal() {
     let ran = run(&words).await;
     assert!(ran.code == 2 && ran.err.contains("--key-file is missing"), "{}", ran.err);
     let ran = run(&[&words[..], &["--key-file", &ca_file]].concat()).await;
-    assert!(ran.code == 1 && ran.err.contains("key_file"), "no key: {}", ran.err);
+    assert!(ran.code == 1 && ran.err.contains("--key-file"), "no key: {}", ran.err);
     assert!(!site.output().exists());
     let ran = run(&[&words[..], &["--key-file", &key]].concat()).await;
     assert_eq!(ran.code, 0, "{}", ran.err);

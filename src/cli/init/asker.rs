@@ -59,6 +59,23 @@ pub(crate) struct Question<'a> {
     pub(crate) default: Option<&'a str>,
 }
 
+/// What is copied into a new file.
+#[derive(Clone, Debug)]
+pub(crate) struct NewContents {
+    pub(crate) contents: Vec<u8>,
+    /// The file that an answer names.
+    pub(crate) path: Option<PathBuf>,
+}
+
+impl NewContents {
+    pub(crate) fn read(path: PathBuf) -> Result<Self, String> {
+        match std::fs::read(&path) {
+            Ok(contents) => Ok(Self { contents, path: Some(path) }),
+            Err(error) => Err(format!("{} cannot be read ({error})", path.display())),
+        }
+    }
+}
+
 /// How questions are answered: in a terminal, by their defaults, or by options only.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asker {
@@ -121,18 +138,15 @@ impl Asker {
         }
     }
 
-    /// The contents of the file that the option or the answer names; `None` if the answer is empty.
+    /// The file that the option or the answer names; `None` if the answer is empty.
     pub(crate) fn file(
         self,
         given: Option<PathBuf>,
         question: Question<'_>,
-    ) -> Result<Option<Vec<u8>>, InitStop> {
+    ) -> Result<Option<NewContents>, InitStop> {
         let read = |path: &str| match path {
             "" => Ok(None),
-            path => match std::fs::read(path) {
-                Ok(contents) => Ok(Some(contents)),
-                Err(error) => Err(format!("{path} cannot be read ({error})")),
-            },
+            path => NewContents::read(path.into()).map(Some),
         };
         self.read(given.map(|path| path.display().to_string()), question, read)
     }

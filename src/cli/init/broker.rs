@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::asker::{Asker, InitStop, Question};
+use super::asker::{Asker, InitStop, NewContents, Question};
 use super::draft::Draft;
-use super::files::{self, FileAccess};
+use super::files::FileAccess;
 use super::gateway::show;
 use crate::bridge::broker_settings;
 use crate::config::{self, BrokerAddress};
@@ -33,6 +33,15 @@ pub(crate) struct BrokerArgs {
     mqtt_protocol: Option<String>,
 }
 
+/// The options that set the broker's keys.
+const OPTIONS: [(&str, &str); 5] = [
+    ("url", "--mqtt-url"),
+    ("username", "--mqtt-username"),
+    ("password_file", "--mqtt-password-file"),
+    ("ca_file", "--mqtt-ca-file"),
+    ("protocol", "--mqtt-protocol"),
+];
+
 /// The names of the files in the configuration's folder. A gateway's is `NAME-ca.crt`, and names
 /// have no `-`.
 const CA_FILE: &str = "mqtt-broker-ca.crt";
@@ -46,7 +55,7 @@ pub(crate) async fn ask(
 ) -> Result<(), InitStop> {
     let mut last = ("mqtt://localhost:1883".to_owned(), String::new());
     while let Err(stop) = attempt(asker, &mut args, &mut last, draft).await {
-        asker.report_refused(stop)?;
+        asker.report_refused(draft.explain(stop, "mqtt", &OPTIONS))?;
     }
     Ok(())
 }
@@ -71,7 +80,7 @@ async fn attempt(
         .read(args.mqtt_url.take(), question, |text| config::read_text(config::broker, text))?;
     *last_url = broker.to_string();
     let ca_file = ca_file(asker, &broker, args.mqtt_ca_file.take())?;
-    let put = |contents| draft.put(CA_FILE, contents, FileAccess::Public);
+    let put = |source| draft.put(CA_FILE, source, FileAccess::Public);
     let ca_file = ca_file.map(put).transpose()?;
     let question = Question {
         text: "User name at the broker (empty: none):",
@@ -85,7 +94,8 @@ async fn attempt(
     last_username.clone_from(&username);
     let password = password(asker, args, &username)?;
     let put = |password: &String| {
-        draft.put(PASSWORD_FILE, format!("{password}\n").into_bytes(), FileAccess::Secret)
+        let contents = format!("{password}\n").into_bytes();
+        draft.put(PASSWORD_FILE, NewContents { contents, path: None }, FileAccess::Secret)
     };
     let password_file = password.as_ref().map(put).transpose()?;
     draft.document.set_broker(&[
@@ -103,7 +113,7 @@ fn ca_file(
     asker: Asker,
     broker: &BrokerAddress,
     given: Option<PathBuf>,
-) -> Result<Option<Vec<u8>>, InitStop> {
+) -> Result<Option<NewContents>, InitStop> {
     let question = Question {
         text: "CA certificate of the broker (empty: the system's authorities):",
         option: "--mqtt-ca-file",
@@ -135,9 +145,11 @@ fn password(
             return Err(InitStop::WrongUsage(text.to_owned()));
         }
         None => asker.password("Password at the broker:", "--mqtt-password-file")?,
-        Some(file) => String::from_utf8(files::read(&file, "the password")?).map_err(|_| {
-            InitStop::InvalidAnswer(format!("{} is not UTF-8 text", file.display()))
-        })?,
+        Some(file) => {
+            let not_text = format!("{} is not UTF-8 text", file.display());
+            let source = NewContents::read(file).map_err(InitStop::InvalidAnswer)?;
+            String::from_utf8(source.contents).map_err(|_| InitStop::InvalidAnswer(not_text))?
+        }
     };
     let text = text.strip_suffix('\n').unwrap_or(&text);
     Ok(Some(text.strip_suffix('\r').unwrap_or(text).to_owned()))

@@ -1,13 +1,17 @@
 //! The new configuration: the document, and its files.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::asker::InitStop;
+use super::asker::{InitStop, NewContents};
 use super::document::ConfigDocument;
 use super::files::{self, FileAccess, NewFile};
 use crate::config::Loaded;
+
+/// The keys of a table, with the options that set them.
+pub(crate) type Options<'a> = &'a [(&'a str, &'a str)];
 
 /// What will be written.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub(crate) struct Draft {
     files: Vec<NewFile>,
     /// Temporary copies of these files, to try the connections with.
     trial: TempDir,
+    /// The files that were given, by their temporary copies.
+    given: BTreeMap<PathBuf, PathBuf>,
 }
 
 impl Draft {
@@ -32,7 +38,7 @@ impl Draft {
         let trial = tempfile::tempdir().map_err(|error| {
             InitStop::Failed(format!("no temporary folder can be made ({error})"))
         })?;
-        Ok(Self { document, path, may_replace, files: Vec::new(), trial })
+        Ok(Self { document, path, may_replace, files: Vec::new(), trial, given: BTreeMap::new() })
     }
 
     /// Adds a file beside the configuration, or replaces it; returns its path. Another file in its
@@ -40,13 +46,15 @@ impl Draft {
     pub(crate) fn put(
         &mut self,
         name: &str,
-        contents: Vec<u8>,
+        source: NewContents,
         access: FileAccess,
     ) -> Result<String, InitStop> {
-        std::fs::write(self.trial.path().join(name), &contents)
+        let (contents, copy) = (source.contents, self.trial.path().join(name));
+        std::fs::write(&copy, &contents)
             .map_err(|error| InitStop::Failed(format!("a temporary file: {error}")))?;
         self.withdraw(name);
         let path = self.folder().join(name);
+        self.given.insert(copy, source.path.unwrap_or_else(|| path.clone()));
         let shown = path.display().to_string();
         let mut may_replace = self.may_replace;
         if !may_replace && path.symlink_metadata().is_ok() {
@@ -76,11 +84,24 @@ impl Draft {
 
     /// Replaces the path of a file that is not written yet by that of its temporary copy.
     pub(crate) fn use_trial(&self, path: &mut Option<PathBuf>) {
-        let Some(path) = path else { return };
-        let is_new = self.files.iter().any(|file| file.path == *path);
-        if let Some(name) = path.file_name().filter(|_| is_new) {
-            *path = self.trial.path().join(name);
+        let name = path.as_deref().and_then(Path::file_name);
+        let copy = name.map(|name| self.trial.path().join(name));
+        if let Some(copy) = copy.filter(|copy| self.given.contains_key(copy)) {
+            *path = Some(copy);
         }
+    }
+
+    /// The reason why an answer was refused, with the files that were given and the options instead
+    /// of temporary files and the keys of a table.
+    pub(crate) fn explain(&self, stop: InitStop, table: &str, options: Options<'_>) -> InitStop {
+        let InitStop::InvalidAnswer(mut reason) = stop else { return stop };
+        for (copy, given) in &self.given {
+            reason = reason.replace(&*copy.to_string_lossy(), &given.to_string_lossy());
+        }
+        for (key, option) in options {
+            reason = reason.replace(&format!("{table}.{key}"), option);
+        }
+        InitStop::InvalidAnswer(reason)
     }
 
     /// The folder of the configuration and its files.

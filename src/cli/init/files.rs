@@ -70,14 +70,6 @@ impl Account {
     }
 }
 
-/// Reads a file that an answer names.
-pub(crate) fn read(path: &Path, what: &str) -> Result<Vec<u8>, InitStop> {
-    fs::read(path).map_err(|error| {
-        let path = path.display();
-        InitStop::InvalidAnswer(format!("{path} ({what}) cannot be read ({error})"))
-    })
-}
-
 /// Checks that files can be written into this folder, or that it can be created.
 pub(crate) fn prepare(folder: &Path) -> Result<(), InitStop> {
     let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);

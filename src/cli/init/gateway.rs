@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::asker::{Asker, InitStop, Question};
+use super::asker::{Asker, InitStop, NewContents, Question};
 use super::draft::Draft;
-use super::files::{self, FileAccess};
+use super::files::FileAccess;
 use crate::bridge::gateway_target;
 use crate::cli::{escape::escaped, print_to_stderr};
 use crate::config;
@@ -21,6 +21,10 @@ use crate::net::{self, DialTarget, Peer, PresentedCertificate};
 const SEARCH: Duration = Duration::from_secs(5);
 /// How long a gateway may take to show its certificate.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The options that set a gateway's keys.
+const OPTIONS: [(&str, &str); 3] =
+    [("address", "--gateway-address"), ("ca_file", "--ca-file"), ("server_name", "--server-name")];
 
 /// A device gateway.
 #[derive(Clone, Debug, clap::Args)]
@@ -75,7 +79,10 @@ pub(crate) async fn ask(
     let client = loop {
         match attempt(asker, &mut args, &mut last_address, &name, draft).await {
             Ok(client) => break client,
-            Err(stop) => asker.report_refused(stop)?,
+            Err(stop) => {
+                let table = format!("gateways.{name}");
+                asker.report_refused(draft.explain(stop, &table, &OPTIONS))?;
+            }
         }
     };
     name_devices(asker, &name, args.devices, &client, draft).await
@@ -130,13 +137,13 @@ async fn attempt(
     }
 }
 
-/// The certificate to trust, in PEM form.
+/// The certificate to trust.
 async fn authority(
     asker: Asker,
     args: &mut GatewayArgs,
     name: &GatewayName,
     address: &HostPort,
-) -> Result<Vec<u8>, InitStop> {
+) -> Result<NewContents, InitStop> {
     let expected = args.fingerprint.take();
     let file = match (args.ca_file.take(), &expected) {
         (Some(file), _) => Some(file),
@@ -152,8 +159,11 @@ async fn authority(
         }
     };
     match file {
-        Some(file) => files::read(&file, "the gateway's ca.crt"),
-        None => confirmed_certificate(asker, name, address, expected.as_deref()).await,
+        Some(file) => NewContents::read(file).map_err(InitStop::InvalidAnswer),
+        None => {
+            let contents = confirmed_certificate(asker, name, address, expected.as_deref()).await?;
+            Ok(NewContents { contents, path: None })
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::asker::{Asker, InitStop, Question};
+use super::asker::{Asker, InitStop, NewContents, Question};
 use super::draft::Draft;
 use super::files::FileAccess;
 use super::gateway::{other_name, show, unused};
@@ -15,6 +15,15 @@ use crate::ids::GatewayName;
 
 /// The options of a device gateway that say nothing of a master.
 const GATEWAY_ONLY: [&str; 4] = ["gateway_name", "gateway_address", "fingerprint", "devices"];
+
+/// The options that set a master's keys.
+const OPTIONS: [(&str, &str); 5] = [
+    ("address", "--master-address"),
+    ("ca_file", "--ca-file"),
+    ("cert_file", "--cert-file"),
+    ("key_file", "--key-file"),
+    ("server_name", "--server-name"),
+];
 
 /// A master gateway, in place of a device gateway.
 #[derive(Clone, Debug, clap::Args)]
@@ -79,7 +88,10 @@ pub(crate) async fn ask(
         let address = address.to_string();
         match attempt(asker, &name, &address, &files, server_name.take(), draft).await {
             Ok(()) => return Ok(()),
-            Err(stop) => asker.report_refused(stop)?,
+            Err(stop) => {
+                let table = format!("masters.{name}");
+                asker.report_refused(draft.explain(stop, &table, &OPTIONS))?;
+            }
         }
         last_address = Some(address);
     }
@@ -127,13 +139,13 @@ fn options(name: &GatewayName, config: &Config, draft: &Draft) -> Result<Gateway
     Ok(options)
 }
 
-/// The contents of a file that a master needs.
+/// A file that a master needs.
 fn file(
     asker: Asker,
     given: Option<PathBuf>,
     text: &str,
     option: &'static str,
-) -> Result<Vec<u8>, InitStop> {
-    let contents = asker.file(given, Question { text, option, default: None })?;
-    contents.ok_or_else(|| InitStop::WrongUsage(format!("{option} is empty; name the file")))
+) -> Result<NewContents, InitStop> {
+    let source = asker.file(given, Question { text, option, default: None })?;
+    source.ok_or_else(|| InitStop::WrongUsage(format!("{option} is empty; name the file")))
 }
