@@ -83,7 +83,7 @@ fn doubt(method: &str) -> &'static str {
 impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Dial(error) => ErrorCode::Dial(error.code()),
+            Self::Dial(error) => ErrorCode::Dial(error.code),
             Self::Status { status, .. } => ErrorCode::Grpc(status.code()),
             Self::Deadline { .. } => ErrorCode::Grpc(Code::DeadlineExceeded),
             Self::Broken { .. } => ErrorCode::Grpc(Code::Unavailable),
@@ -119,7 +119,7 @@ impl Error {
     /// Whether nothing answers at the address now, as while a gateway restarts or hangs.
     pub(crate) fn is_absence(&self) -> bool {
         match self {
-            Self::Dial(error) => error.is_absence(),
+            Self::Dial(error) => error.is_absence,
             error => matches!(error, Self::Broken { .. } | Self::Deadline { .. }),
         }
     }

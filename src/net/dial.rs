@@ -9,7 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 
 use super::activity::{ActivityClock, TrackedStream};
-use super::error::{DialError, DialFailure};
+use super::error::DialError;
+use super::failure::{DialFailure, WebsocketFailure};
 use super::target::DialTarget;
 use super::tls::Handshake;
 use super::websocket::{self, WebSocket};
@@ -81,7 +82,7 @@ async fn upgrade(
     let connecting = WebSocket::connect(stream, &target.address, path);
     let outcome = timeout_at(until, connecting)
         .await
-        .map_err(|_| DialFailure::WebsocketTimeout(target.deadline))?;
+        .map_err(|_| DialFailure::Websocket(WebsocketFailure::Timeout(target.deadline)))?;
     let websocket =
         outcome.map_err(|error| websocket::failure(error, target, certificate_requested))?;
     Ok(Dialed { stream: Box::new(websocket), certificate, certificate_requested, activity })

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
 
-use super::error::{DialError, DialFailure};
+use super::certificate_failure::CertificateFailure;
+use super::error::DialError;
+use super::failure::{DialFailure, TlsFailure};
 use super::target::DialTarget;
 use crate::certificate::Certificate;
 
@@ -41,72 +43,75 @@ impl Facts {
         requested: bool,
     ) -> DialFailure {
         let Some(tls) = tls_error(&error) else {
-            return match requested && !self.certificate_given {
-                true => DialFailure::ClientCertificateWanted,
-                false => DialFailure::HungUp(error),
-            };
+            return DialFailure::Tls(match requested && !self.certificate_given {
+                true => TlsFailure::ClientCertificateWanted,
+                false => TlsFailure::HungUp(error),
+            });
         };
-        match (tls, presented) {
+        DialFailure::Tls(match (tls, presented) {
             (TlsError::InvalidCertificate(cause), Some(presented)) => {
-                self.certificate(cause, presented)
+                return DialFailure::Certificate(self.certificate(cause, presented));
             }
-            (TlsError::InvalidMessage(_), None) => DialFailure::NotTls,
+            (TlsError::InvalidMessage(_), None) => TlsFailure::NotTls,
             (TlsError::AlertReceived(alert), _) => {
                 of_alert(*alert, requested, self.certificate_given)
             }
-            (TlsError::NoApplicationProtocol, _) => DialFailure::NoCommonProtocol,
-            (TlsError::PeerIncompatible(_), _) => DialFailure::NoCommonTls(tls.to_string()),
-            _ => DialFailure::Tls(tls.to_string()),
-        }
+            (TlsError::NoApplicationProtocol, _) => TlsFailure::NoCommonProtocol,
+            (TlsError::PeerIncompatible(_), _) => TlsFailure::NoCommonTls(tls.to_string()),
+            _ => TlsFailure::Other(tls.to_string()),
+        })
     }
 
-    fn certificate(&self, cause: &CertificateError, presented: Certificate) -> DialFailure {
+    fn certificate(&self, cause: &CertificateError, presented: Certificate) -> CertificateFailure {
         let (expected, now) = (self.expected.clone(), super::wall_time());
         match cause {
-            _ if presented.is_version_1 => DialFailure::Version1 { expected },
+            _ if presented.is_version_1 => CertificateFailure::Version1 { expected },
             CertificateError::Expired | CertificateError::ExpiredContext { .. }
                 if presented.not_after < now =>
             {
-                DialFailure::Expired { not_after: presented.not_after, now }
+                CertificateFailure::Expired { not_after: presented.not_after, now }
             }
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }
                 if presented.not_before > now =>
             {
-                DialFailure::NotYetValid { not_before: presented.not_before, now }
+                CertificateFailure::NotYetValid { not_before: presented.not_before, now }
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 if presented.names.is_empty() {
-                    DialFailure::WithoutSan { expected, subject: presented.subject }
+                    CertificateFailure::WithoutSan { expected, subject: presented.subject }
                 } else {
-                    DialFailure::NameMismatch { expected, names: presented.names }
+                    CertificateFailure::NameMismatch { expected, names: presented.names }
                 }
             }
             CertificateError::UnknownIssuer | CertificateError::BadSignature
                 if !presented.is_ca =>
             {
-                DialFailure::UnknownIssuer { issuer: presented.issuer, trusted: self.ca.clone() }
+                CertificateFailure::UnknownIssuer {
+                    issuer: presented.issuer,
+                    trusted: self.ca.clone(),
+                }
             }
-            _ if presented.is_ca => DialFailure::IsCa { subject: presented.subject },
+            _ if presented.is_ca => CertificateFailure::IsCa { subject: presented.subject },
             CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-                DialFailure::NotForServers
+                CertificateFailure::NotForServers
             }
             CertificateError::UnsupportedSignatureAlgorithmContext { .. }
             | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
-                DialFailure::WeakSignature
+                CertificateFailure::WeakSignature
             }
             // Its own text would be `Other(OtherError(...))`.
-            CertificateError::Other(inner) => DialFailure::Unacceptable(inner.0.to_string()),
-            other => DialFailure::Unacceptable(other.to_string()),
+            CertificateError::Other(inner) => CertificateFailure::Unacceptable(inner.0.to_string()),
+            other => CertificateFailure::Unacceptable(other.to_string()),
         }
     }
 }
 
-fn of_alert(alert: AlertDescription, requested: bool, certificate_given: bool) -> DialFailure {
+fn of_alert(alert: AlertDescription, requested: bool, certificate_given: bool) -> TlsFailure {
     if alert == AlertDescription::NoApplicationProtocol {
-        return DialFailure::NoCommonProtocol;
+        return TlsFailure::NoCommonProtocol;
     }
     of_client_certificate(alert, requested, certificate_given)
-        .unwrap_or_else(|| DialFailure::NoCommonTls(TlsError::AlertReceived(alert).to_string()))
+        .unwrap_or_else(|| TlsFailure::NoCommonTls(TlsError::AlertReceived(alert).to_string()))
 }
 
 /// What an alert says about the client certificate; `None` where it is about something else.
@@ -114,12 +119,12 @@ fn of_client_certificate(
     alert: AlertDescription,
     requested: bool,
     certificate_given: bool,
-) -> Option<DialFailure> {
+) -> Option<TlsFailure> {
     let of_client = CERTIFICATE_ALERTS.contains(&alert)
         || requested && (REFUSAL_ALERTS.contains(&alert) || certificate_given);
     of_client.then_some(match certificate_given {
-        true => DialFailure::ClientCertificateRefused(alert),
-        false => DialFailure::ClientCertificateWanted,
+        true => TlsFailure::ClientCertificateRefused(alert),
+        false => TlsFailure::ClientCertificateWanted,
     })
 }
 
@@ -134,7 +139,7 @@ pub(crate) fn late_failure(
     target: &DialTarget,
     requested: bool,
     error: &io::Error,
-) -> Option<DialFailure> {
+) -> Option<TlsFailure> {
     let Some(TlsError::AlertReceived(alert)) = tls_error(error) else { return None };
     Some(of_alert(*alert, requested, target.has_client_certificate()))
 }
@@ -145,7 +150,8 @@ pub(crate) fn late_alert(
     requested: bool,
     error: &io::Error,
 ) -> Option<DialError> {
-    late_failure(target, requested, error).map(|failure| DialError::new(target, failure))
+    late_failure(target, requested, error)
+        .map(|failure| DialError::new(target, DialFailure::Tls(failure)))
 }
 
 /// Whether a connection that broke before any answer was ended because of the client certificate,
@@ -157,6 +163,6 @@ pub(crate) fn late_refusal(target: &DialTarget, requested: bool, text: &str) -> 
         .map(AlertDescription::from)
         .find(is_in_text)
         .and_then(|alert| of_client_certificate(alert, requested, given))
-        .or((requested && !given).then_some(DialFailure::ClientCertificateWanted))?;
-    Some(DialError::new(target, failure))
+        .or((requested && !given).then_some(TlsFailure::ClientCertificateWanted))?;
+    Some(DialError::new(target, DialFailure::Tls(failure)))
 }

@@ -9,7 +9,8 @@ use tokio_rustls::rustls::crypto::ring as provider;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
 use super::dial::connect_tcp;
-use super::error::{DialError, DialFailure};
+use super::error::DialError;
+use super::failure::{DialFailure, TlsFailure};
 use super::target::DialTarget;
 use super::tls::Handshake;
 use super::verifier::RecordingVerifier;
@@ -63,6 +64,9 @@ async fn present(target: &DialTarget) -> Result<PresentedCertificate, DialFailur
     match (verifier.presented(), outcome) {
         (Some(presented), _) => Ok(PresentedCertificate(presented)),
         (None, Err(failure)) => Err(failure),
-        (None, Ok(_)) => Err(DialFailure::Tls("it presents no certificate".to_owned())),
+        (None, Ok(_)) => {
+            let problem = "it presents no certificate".to_owned();
+            Err(DialFailure::Tls(TlsFailure::Other(problem)))
+        }
     }
 }

@@ -18,9 +18,11 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore, SignatureScheme};
 
-use super::error::{DialError, DialFailure, FileFailure, FileKind};
+use super::error::DialError;
 use super::explain::Facts;
+use super::failure::{DialFailure, TlsFailure};
 use super::file::{expect_file, off_runtime, read};
+use super::file_failure::{FileFailure, FileKind};
 use super::target::{DialTarget, Tls};
 use super::verifier::RecordingVerifier;
 use crate::certificate::Certificate;
@@ -50,7 +52,7 @@ impl Handshake {
             _ => None,
         };
         let verifier = RecordingVerifier::new(trusted.roots, trusted.pinned, provider)
-            .map_err(|error| DialFailure::Tls(error.to_string()))?;
+            .map_err(|error| DialFailure::Tls(TlsFailure::Other(error.to_string())))?;
         let expected = tls.server_name.as_deref().unwrap_or(host).to_owned();
         let ca = tls.files.ca_file.clone().zip(trusted.subject);
         Self::new(expected, Arc::new(verifier), key, &tls.alpn, ca)
@@ -70,7 +72,7 @@ impl Handshake {
         let client = Arc::new(ClientCertificate { key, requested: AtomicBool::new(false) });
         let mut config = ClientConfig::builder_with_provider(verifier.provider())
             .with_safe_default_protocol_versions()
-            .map_err(|error| DialFailure::Tls(error.to_string()))?
+            .map_err(|error| DialFailure::Tls(TlsFailure::Other(error.to_string())))?
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(client.clone());
@@ -90,7 +92,7 @@ impl Handshake {
         let connecting = TlsConnector::from(self.config).connect(self.server_name, socket);
         let outcome = timeout_at(until, connecting)
             .await
-            .map_err(|_| DialFailure::HandshakeTimeout(deadline))?;
+            .map_err(|_| DialFailure::Tls(TlsFailure::Timeout(deadline)))?;
         let presented = self.verifier.presented().and_then(|der| Certificate::read(&der));
         let requested = self.client.requested.load(Ordering::Relaxed);
         match outcome {

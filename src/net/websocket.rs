@@ -13,8 +13,8 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{ClientRequestBuilder, Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::error::DialFailure;
 use super::explain::late_failure;
+use super::failure::{DialFailure, WebsocketFailure};
 use super::target::DialTarget;
 use crate::ids::HostPort;
 
@@ -53,24 +53,24 @@ pub(crate) fn failure(
     target: &DialTarget,
     certificate_requested: bool,
 ) -> DialFailure {
-    match error {
-        Error::Io(error) => late_failure(target, certificate_requested, &error)
-            .unwrap_or_else(|| DialFailure::NotHttp(error.to_string())),
-        Error::Http(response) => DialFailure::NotWebsocket(response.status().to_string()),
-        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
-            DialFailure::NoMqttOverWebsocket
-        }
+    DialFailure::Websocket(match error {
+        Error::Io(error) => match late_failure(target, certificate_requested, &error) {
+            Some(failure) => return DialFailure::Tls(failure),
+            None => WebsocketFailure::NotHttp(error.to_string()),
+        },
+        Error::Http(response) => WebsocketFailure::NotWebsocket(response.status().to_string()),
+        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => WebsocketFailure::NoMqtt,
         Error::Protocol(
             error @ (ProtocolError::WrongHttpVersion
             | ProtocolError::MissingConnectionUpgradeHeader
             | ProtocolError::MissingUpgradeWebSocketHeader
             | ProtocolError::SecWebSocketAcceptKeyMismatch),
-        ) => DialFailure::NotWebsocket(error.to_string()),
+        ) => WebsocketFailure::NotWebsocket(error.to_string()),
         Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-            DialFailure::NotHttp("it closed the connection".to_owned())
+            WebsocketFailure::NotHttp("it closed the connection".to_owned())
         }
-        error => DialFailure::NotHttp(error.to_string()),
-    }
+        error => WebsocketFailure::NotHttp(error.to_string()),
+    })
 }
 
 /// An error of an open connection. What its socket says is passed on as it is: it may be an alert

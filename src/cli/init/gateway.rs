@@ -259,10 +259,9 @@ pub(crate) fn other_name(
     given: Option<&str>,
 ) -> Result<String, InitStop> {
     let names = match error {
-        Error::Dial(error) if given.is_none() => error.certificate_names(),
-        _ => None,
+        Error::Dial(error) if given.is_none() && !error.names.is_empty() => &error.names,
+        error => return Err(InitStop::InvalidAnswer(error.to_string())),
     };
-    let names = names.ok_or_else(|| InitStop::InvalidAnswer(error.to_string()))?;
     print_to_stderr(&escaped(&error.to_string()));
     let usable = names.iter().find(|name| !name.starts_with('*'));
     let question = Question {

@@ -141,12 +141,12 @@ impl SessionFault {
 
     /// Whether a file that the configuration names is missing or cannot be read.
     pub(crate) fn is_file_missing(&self) -> bool {
-        matches!(self, Self::Dial(error) if error.code().is_file_missing())
+        matches!(self, Self::Dial(error) if error.code.is_file_missing())
     }
 
     /// Whether another attempt costs the broker nothing.
     pub(crate) fn is_absence(&self) -> bool {
-        matches!(self, Self::Dial(error) if error.is_absence())
+        matches!(self, Self::Dial(error) if error.is_absence)
     }
 }
 
