@@ -1,10 +1,12 @@
 //! Detects tasks that panic or hang, and lets events pass long work.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// The longest time between two beats of a loop that has nothing else to do.
@@ -64,25 +66,18 @@ impl Heartbeat {
     }
 }
 
-/// Runs `work` as a task and waits for it; dropping the future aborts the task. A panic is returned
-/// as its message.
-pub async fn catch_panic<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> Result<T, String> {
-    let mut tasks = JoinSet::new();
-    tasks.spawn(work);
-    match tasks.join_next().await {
-        Some(Ok(done)) => Ok(done),
-        Some(Err(error)) => Err(error.try_into_panic().map_or_else(
-            |error| error.to_string(),
-            |panic| match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-                (Some(text), _) => (*text).to_owned(),
-                (_, Some(text)) => text.clone(),
-                _ => "a panic without a message".to_owned(),
-            },
-        )),
-        None => Err("the task was lost".to_owned()),
-    }
+/// Waits for `work`. A panic is returned as its message.
+pub fn catch_panic<T>(work: impl Future<Output = T>) -> impl Future<Output = Result<T, String>> {
+    // Kept once on the heap: as a part of the caller's future, work would take its size twice.
+    let mut work = Box::pin(work);
+    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            Poll::Ready(Err(text.unwrap_or("a panic without a message").to_owned()))
+        }
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +88,7 @@ mod tests {
     async fn a_panic_is_returned_as_its_message() {
         assert_eq!(catch_panic(async { 7 }).await, Ok(7));
         let number = 3;
-        let died = catch_panic(async move { assert_eq!(number, 4, "not four") }).await;
+        let died = catch_panic(async { assert_eq!(number, 4, "not four") }).await;
         assert!(died.unwrap_err().contains("not four"));
     }
 

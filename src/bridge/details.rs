@@ -80,8 +80,8 @@ impl DetailsReader {
         self.is_reading = true;
         let (gateway, results) = (self.index, self.results.clone());
         tokio::spawn(async move {
-            let call = async move { client.device_details(device_id).await };
-            let outcome = catch_panic(call).await.inspect_err(|panic| {
+            let call = catch_panic(client.device_details(device_id));
+            let outcome = call.await.inspect_err(|panic| {
                 tracing::error!(panic, "internal error: a task panicked; please report this");
             });
             // The receiver is gone when the process ends.

@@ -82,7 +82,6 @@ impl Link {
 }
 
 /// The task of a link to a gateway at its own address.
-#[derive(Clone)]
 struct GatewayTask {
     output: LinkOutput,
     list_requests: Arc<ListRequests>,

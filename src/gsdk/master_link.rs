@@ -68,7 +68,6 @@ impl MasterLink {
 }
 
 /// The task of a link to a master.
-#[derive(Clone)]
 struct MasterTask {
     behind: Arc<GatewaysBehind>,
     reports: MasterSink,

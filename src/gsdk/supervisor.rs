@@ -15,8 +15,8 @@ use super::error::{ErrorCode, LinkError};
 use crate::net::{Backoff, FailureLog};
 use crate::task::catch_panic;
 
-/// What a link to a gateway and one to a master do differently. Clones are the same link.
-pub(crate) trait Supervised: Clone + Send + Sync + 'static {
+/// What a link to a gateway and one to a master do differently.
+pub(crate) trait Supervised: Send + Sync + 'static {
     /// Connects and reads until the link ends.
     fn attempt(&self, state: &mut AttemptState) -> impl Future<Output = Disconnect> + Send;
 
@@ -30,27 +30,26 @@ pub(crate) trait Supervised: Clone + Send + Sync + 'static {
 }
 
 /// What attempts leave to the next one.
-#[derive(Clone)]
 pub(crate) struct AttemptState {
     /// With what was learned about the other side.
     pub(crate) connector: Connector,
     failures: FailureLog,
-    /// Since when the link is up, and its connection; shared by clones.
-    up: watch::Sender<Option<(Instant, Arc<GrpcConnection>)>>,
+    /// Since when the link is up, and its connection.
+    up: Option<(Instant, Arc<GrpcConnection>)>,
 }
 
 impl AttemptState {
     /// The link is up, with the services of `package`.
-    pub(crate) fn connected(&self, connection: &Arc<GrpcConnection>, package: &'static str) {
-        self.up.send_replace(Some((Instant::now(), connection.clone())));
+    pub(crate) fn connected(&mut self, connection: &Arc<GrpcConnection>, package: &'static str) {
+        self.up = Some((Instant::now(), connection.clone()));
         let failures = self.failures.failures();
         let (gateway, master, noun) = self.connector.options.peer.log_names();
         tracing::info!(gateway, master, package, failures, "connected to the {noun}");
     }
 
     /// The link has ended: when something last came, and how long it was up, if it was.
-    fn take_uptime(&self) -> Option<(Instant, Duration)> {
-        let (since, connection) = self.up.send_replace(None)?;
+    fn take_uptime(&mut self) -> Option<(Instant, Duration)> {
+        let (since, connection) = self.up.take()?;
         let last_activity = connection.activity().last_activity();
         Some((last_activity, last_activity.saturating_duration_since(since)))
     }
@@ -63,8 +62,7 @@ pub(crate) fn start(
     connector: Connector,
     mut stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let (failures, up) = (FailureLog::default(), watch::Sender::new(None));
-    let state = AttemptState { connector, failures, up };
+    let state = AttemptState { connector, failures: FailureLog::default(), up: None };
     tokio::spawn(async move {
         tokio::select! {
             biased;
@@ -105,24 +103,12 @@ async fn run(link: impl Supervised, mut state: AttemptState) {
     }
 }
 
-/// Makes an attempt. A panic ends the link, not the task, and what the attempt learned is learned
-/// again.
+/// Makes an attempt. A panic ends the link, not the task.
 async fn attempt(link: &impl Supervised, state: &mut AttemptState) -> Disconnect {
-    let (link, mut next) = (link.clone(), state.clone());
-    let attempt = async move {
-        let disconnect = link.attempt(&mut next).await;
-        (next, disconnect)
-    };
-    match catch_panic(attempt).await {
-        Ok((next, disconnect)) => {
-            *state = next;
-            disconnect
-        }
-        Err(panic) => {
-            let peer = &state.connector.options.peer;
-            let (gateway, master, noun) = peer.log_names();
-            tracing::error!(gateway, master, panic, "internal error: {noun} task panicked");
-            Disconnect::from_panic(peer, &panic)
-        }
-    }
+    catch_panic(link.attempt(state)).await.unwrap_or_else(|panic| {
+        let peer = &state.connector.options.peer;
+        let (gateway, master, noun) = peer.log_names();
+        tracing::error!(gateway, master, panic, "internal error: {noun} task panicked");
+        Disconnect::from_panic(peer, &panic)
+    })
 }

@@ -63,10 +63,9 @@ pub(crate) async fn metrics(
     first.push_str(&masters_text(&masters));
     first.push_str(&gateways_text(&gateways));
     let (chunks, body) = mpsc::channel(CHUNKS_MAX);
-    let abort = chunks.clone();
     let writer = SeriesWriter { settings: settings.clone(), gateways, chunks };
     tokio::spawn(async move {
-        let result = catch_panic(async move { timeout_at(deadline, writer.write()).await }).await;
+        let result = catch_panic(timeout_at(deadline, writer.write())).await;
         // Before the answer ends, so that its client can scrape again immediately.
         drop(permit);
         let reason = match result {
@@ -78,7 +77,7 @@ pub(crate) async fn metrics(
         tracing::warn!(reason, "scrape aborted");
         truncated.set();
         // Fails if the client has left.
-        _ = abort.send(Err(reason)).await;
+        _ = writer.chunks.send(Err(reason)).await;
     });
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     let body = tokio_stream::once(Ok(first)).chain(ReceiverStream::new(body));

@@ -10,13 +10,13 @@ const REMIND_AFTER: Duration = Duration::from_secs(600);
 const REASONS_MAX: usize = 16;
 
 /// The failures since the last reset.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct FailureLog {
     reasons: Vec<RepeatedReason>,
     failures: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct RepeatedReason {
     text: String,
     times: u64,

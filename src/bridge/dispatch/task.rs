@@ -169,7 +169,7 @@ pub(crate) async fn run(
 /// step.
 async fn run_command(started: &StartedCommand, calls: Calls, context: &TaskContext) -> Outcome {
     let StartedCommand { gateway, request, .. } = started;
-    let (gateway, command) = (*gateway, request.command.clone());
+    let (gateway, command) = (*gateway, &request.command);
     let changes = request.name.changes();
     if !command.has_steps() {
         return tokio::select! {
@@ -220,11 +220,9 @@ fn interrupted(changes: bool, data: Value) -> Outcome {
     Outcome { data: Data::Value(data), ..Outcome::failed(failure) }
 }
 
-/// Runs a command in a task of its own: a panic fails only this command, and a command whose future
-/// is dropped is aborted.
-async fn run_caught(command: Command, calls: Calls) -> Outcome {
-    let run = catch_panic(async move { run_on(&command, &calls).await });
-    run.await.unwrap_or_else(|_| {
+/// Runs a command. A panic fails only this command.
+async fn run_caught(command: &Command, calls: Calls) -> Outcome {
+    catch_panic(run_on(command, &calls)).await.unwrap_or_else(|_| {
         let message = "internal error: the command task panicked; its outcome is unknown, please \
                        report this";
         let data = Data::Value(Value::Null);

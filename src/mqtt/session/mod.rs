@@ -62,30 +62,29 @@ impl Session {
 pub fn spawn(settings: SessionSettings) -> Session {
     let (sender, events) = mpsc::channel(EVENTS_MAX);
     tokio::spawn(async move {
-        let closed = sender.clone();
         tokio::select! {
-            () = closed.closed() => {}
-            () = run(settings, sender) => {}
+            () = sender.closed() => {}
+            () = run(&settings, &sender) => {}
         }
     });
     Session { events }
 }
 
-async fn run(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
-    let (settings, stopping) = (Arc::new(settings), Arc::new(AtomicBool::new(false)));
+async fn run(settings: &SessionSettings, events: &mpsc::Sender<SessionEvent>) {
+    let stopping = Arc::new(AtomicBool::new(false));
     let mut backoff = Backoff::new(settings.retry);
     let mut failures = BrokerFailureLog::default();
     let mut closed_soon = ClosedSoon::default();
     loop {
-        let attempt = attempt(Arc::clone(&settings), events.clone(), Arc::clone(&stopping));
-        let ended = catch_panic(attempt).await.unwrap_or_else(|panic| {
+        let attempt = catch_panic(attempt(settings, events, &stopping));
+        let ended = attempt.await.unwrap_or_else(|panic| {
             let message = "internal error: the broker session panicked; please report this";
             tracing::error!(panic, message);
             Ok(Ended::panicked(panic))
         });
         let Ended { fault, lasted, is_unacknowledged } = ended.unwrap_or_else(Ended::failed);
         let Some(fault) = fault.filter(|_| !stopping.load(Ordering::Relaxed)) else { return };
-        let fault = closed_soon.explain(fault, lasted, is_unacknowledged, &settings);
+        let fault = closed_soon.explain(fault, lasted, is_unacknowledged, settings);
         let retry_in = backoff.next(fault.is_absence(), lasted);
         let reason = fault.to_string();
         let event = if let Some(lasted) = lasted {
@@ -106,9 +105,9 @@ async fn run(settings: SessionSettings, events: mpsc::Sender<SessionEvent>) {
 
 /// Opens a connection, but not without the password that is configured, and runs it to its end.
 async fn attempt(
-    settings: Arc<SessionSettings>,
-    events: mpsc::Sender<SessionEvent>,
-    stopping: Arc<AtomicBool>,
+    settings: &SessionSettings,
+    events: &mpsc::Sender<SessionEvent>,
+    stopping: &Arc<AtomicBool>,
 ) -> Result<Ended, SessionFault> {
     let Mqtt { broker, ca_file, cert_file, key_file, alpn, password, password_file, .. } =
         &settings.mqtt;
@@ -137,7 +136,7 @@ async fn attempt(
         (None, None) => None,
     };
     let dialed = net::dial(&target).await?;
-    let context = FaultContext::new(&settings, target, dialed.certificate_requested);
-    let client = SessionClient::new(dialed, &context, events, stopping);
+    let context = FaultContext::new(settings, target, dialed.certificate_requested);
+    let client = SessionClient::new(dialed, &context, events.clone(), Arc::clone(stopping));
     Ok(client.run(password.as_ref()).await)
 }
