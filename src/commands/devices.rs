@@ -88,7 +88,8 @@ pub async fn read_details(
 
 fn read_now(row: &Listed, now: Moment, known: Option<DeviceState>) -> DeviceState {
     let connected = row.status.connected();
-    let (info, status) = (Some(row.info), Some(row.status));
+    let known_info = known.as_ref().and_then(|known| known.info);
+    let (info, status) = (Some(row.info.or_type_of(known_info)), Some(row.status));
     match known {
         Some(known) if known.connected == connected => {
             DeviceState { status, info, managed: true, expected: true, ..known }

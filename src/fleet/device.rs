@@ -184,9 +184,10 @@ impl Device {
         list: &ListContext,
         view: &ViewContext,
     ) -> bool {
-        let is_changed = !self.presence.is_listed() || self.info != Some(info);
+        let info = Some(info.or_type_of(self.info));
+        let is_changed = !self.presence.is_listed() || self.info != info;
         self.presence.enter_list();
-        self.info = Some(info);
+        self.info = info;
         if view.is_live {
             self.start_observing(list.now);
         }

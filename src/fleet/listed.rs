@@ -31,6 +31,19 @@ pub struct DeviceInfo {
     pub auto_reconnect: bool,
 }
 
+impl DeviceInfo {
+    /// With the type of an earlier row, where this one has none: a gateway does not know the type
+    /// of a device that was registered again until it connects.
+    pub(crate) fn or_type_of(self, earlier: Option<Self>) -> Self {
+        match earlier {
+            Some(Self { device_type, .. }) if self.device_type.is_undefined() => {
+                Self { device_type, ..self }
+            }
+            _ => self,
+        }
+    }
+}
+
 /// A kind of device (`gsdk.device.Type`), by its number on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct DeviceType(i32);

@@ -74,6 +74,27 @@ fn a_synchronous_connection_that_drops_leaves_the_list_and_its_device_is_kept() 
 }
 
 #[test]
+fn a_device_that_is_registered_again_keeps_its_type() {
+    let of_type = |code, status| {
+        let mut row = row(7, status, true);
+        row.info.device_type = DeviceType::from_code(code);
+        vec![row]
+    };
+    let mut test = TestFleet::online(of_type(0x0D, TlsConnected));
+    let known = test.device(7).info;
+    test.status(7, Disconnected);
+    test.link_down();
+    test.input(LinkEvent::LinkUp);
+    test.list(of_type(0, Disconnected));
+    assert_eq!(test.device(7).info, known, "the gateway has forgotten it");
+    test.list(vec![]);
+    test.list(of_type(0, Disconnected));
+    assert_eq!(test.device(7).info, known, "it was removed and added");
+    test.list(of_type(0x12, Disconnected));
+    assert_eq!(test.device(7).info.unwrap().device_type.to_string(), "biolite_n2");
+}
+
+#[test]
 fn a_connected_device_missing_from_the_list_disconnects_first() {
     let mut test = TestFleet::online(vec![row(7, TcpConnected, false)]);
     test.pass(AUDIT_MS);
