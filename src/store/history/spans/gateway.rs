@@ -125,7 +125,15 @@ impl GatewaySpans {
     ) {
         let Some(entry) = &self.entry else { return };
         let name = entry.device_name(device_id, device_type).into_owned();
-        rows.push(Row::Device { gateway: self.name.clone(), device_id, name, first_seen_at: at });
+        let is_typed = device_type.is_some_and(|known| !known.is_undefined());
+        let configured = entry.devices.get(&device_id).and_then(|entry| entry.name.as_ref());
+        rows.push(Row::Device {
+            gateway: self.name.clone(),
+            device_id,
+            name,
+            is_final: is_typed || configured.is_some(),
+            first_seen_at: at,
+        });
     }
 
     /// Applies what was observed of a device. `is_observed`: the bridge writes spans now.
@@ -142,8 +150,7 @@ impl GatewaySpans {
             // A device that was absent for long may have been removed from the database.
             !matches!(it.state, None | Some(SpanState::Absent)) && it.device_type == device_type
         });
-        let is_unchanged = known.is_some_and(|it| it.state == Some(state));
-        if is_unchanged && (is_named || state == SpanState::Absent) {
+        if known.is_some_and(|it| (it.state, it.device_type) == (Some(state), device_type)) {
             return;
         }
         if !is_named && is_observed {

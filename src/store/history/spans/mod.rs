@@ -134,6 +134,8 @@ pub(crate) enum Row {
         name: String,
         first_seen_at: Moment,
     },
+        /// Whether it replaces an earlier name: the type is known, or the name is configured.
+        is_final: bool,
 }
 
 /// What the database has, for the tracker to continue.

@@ -182,13 +182,13 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> Result<(), Error> {
                 transaction.prepare_cached("INSERT OR IGNORE INTO gateways VALUES (?1, ?2)")?;
             insert.execute(params![gateway.as_str(), first_seen_at.millis()])?;
         }
-        Row::Device { gateway, device_id, name, first_seen_at } => {
+        Row::Device { gateway, device_id, name, is_final, first_seen_at } => {
             let mut insert = transaction.prepare_cached(
                 "INSERT INTO devices VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT DO UPDATE SET name = excluded.name",
+                 ON CONFLICT DO UPDATE SET name = excluded.name WHERE ?5",
             )?;
             let (gateway, first_seen_at) = (gateway.as_str(), first_seen_at.millis());
-            insert.execute(params![gateway, device_id.get(), name, first_seen_at])?;
+            insert.execute(params![gateway, device_id.get(), name, first_seen_at, is_final])?;
         }
     }
     Ok(())

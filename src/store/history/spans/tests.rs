@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 
 use super::*;
+use crate::payload::DeviceEntry;
 
 const START: i64 = 1_795_428_000_000;
 const KEEP_MS: i64 = 1_000_000;
@@ -56,6 +57,16 @@ impl Fixture {
     fn device(&mut self, device_id: u32, state: SpanState) {
         let (until, from) = (at(self.now), at(self.now));
         self.apply(device(device_id, state, until, from));
+    }
+
+    /// The same, of a known type.
+    fn typed(&mut self, device_id: u32, state: SpanState) {
+        let at = at(self.now);
+        let mut observation = device(device_id, state, at, at);
+        if let Observation::Device { device, .. } = &mut observation {
+            device.device_type = Some(DeviceType::from_code(0x12));
+        }
+        self.apply(observation);
     }
 
     fn online(&mut self) {
@@ -384,6 +395,38 @@ fn old_events_are_removed() {
 }
 
 /// Something that happens, with the milliseconds until the next.
+#[test]
+fn an_absent_device_keeps_its_name() {
+    let mut fixture = Fixture::new();
+    let names = |fixture: &mut Fixture| {
+        fixture.advance(0);
+        let rows = fixture.rows("SELECT name, 0, NULL FROM devices");
+        rows.into_iter().map(|(name, ..)| name).collect::<Vec<_>>()
+    };
+    fixture.typed(1, SpanState::Connected);
+    fixture.online();
+    fixture.typed(1, SpanState::Absent);
+    assert_eq!(names(&mut fixture), ["BioLite N2 1"]);
+    // The type is not known yet.
+    fixture.start(&["lobby"]);
+    assert_eq!(names(&mut fixture), ["BioLite N2 1"]);
+    fixture.typed(1, SpanState::Absent);
+    fixture.online();
+    assert_eq!(names(&mut fixture), ["BioLite N2 1"]);
+    // Forgotten: nothing is known of it.
+    fixture.device(1, SpanState::Absent);
+    assert_eq!(names(&mut fixture), ["BioLite N2 1"]);
+    // The configuration gives it a name, and no longer.
+    let mut named = entry("lobby");
+    let device = DeviceEntry { name: Some("Gate".to_owned()), ..DeviceEntry::default() };
+    named.devices = Arc::new([(DeviceId::new(1).unwrap(), device)].into());
+    fixture.apply(Observation::Gateways(vec![named]));
+    assert_eq!(names(&mut fixture), ["Gate"]);
+    fixture.start(&["lobby"]);
+    fixture.typed(1, SpanState::Absent);
+    assert_eq!(names(&mut fixture), ["BioLite N2 1"]);
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Device(u32, SpanState, i64, i64),
