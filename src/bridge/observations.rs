@@ -1,15 +1,19 @@
 //! Converts outputs of the core into observations, from which the history makes spans.
 
+use std::collections::BTreeSet;
+
 use super::clock::Clock;
-use crate::fleet::{Fleet, GatewayEvent, GatewayIndex, Output};
+use crate::fleet::{Fleet, GatewayEvent, GatewayIndex, LinkState, Output};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Directory;
-use crate::store::history::{Observation, ObservedDevice, SpanState};
+use crate::store::history::{Observation, ObservedDevice, SpanState, UnobservedReason};
 
 /// Observations of this iteration.
 #[derive(Debug, Default)]
 pub(crate) struct Observations {
     pending: Vec<Observation>,
+    /// Gateways that were lost only because the bridge did not run.
+    interrupted: BTreeSet<GatewayIndex>,
 }
 
 impl Observations {
@@ -27,6 +31,20 @@ impl Observations {
     pub(crate) fn clock_set(&mut self, by_ms: i64, after: Moment) {
         self.pending
             .push(Observation::ClockSet { before: after.plus(by_ms.saturating_neg()), after });
+    }
+
+    /// A gateway was lost because the bridge did not run since `until`.
+    pub(crate) fn interrupted(
+        &mut self,
+        gateway: GatewayIndex,
+        until: Moment,
+        directory: &Directory,
+    ) {
+        self.interrupted.insert(gateway);
+        let (entry, reason) = (directory.gateway(gateway), UnobservedReason::BridgeStopped);
+        let gateway = entry.map(|entry| entry.name.clone());
+        let lost = gateway.map(|gateway| Observation::GatewayLost { gateway, until, reason });
+        self.pending.extend(lost);
     }
 
     /// Observes an output of the core. The core has already made the whole step.
@@ -61,13 +79,24 @@ impl Observations {
                 Observation::Device { gateway, device }
             }),
             Output::GatewayEvent(gateway, GatewayEvent::Reachable) => {
+                self.interrupted.remove(gateway);
                 let from = clock.now();
                 name(*gateway).map(|gateway| Observation::GatewayOnline { gateway, from })
             }
             Output::GatewayEvent(gateway, GatewayEvent::Unreachable) => {
                 let until = fleet.observed_until(*gateway);
                 let until = until.map_or_else(|| clock.now(), |until| clock.wall(until));
-                name(*gateway).map(|gateway| Observation::GatewayLost { gateway, until })
+                let reason = UnobservedReason::GatewayLost;
+                name(*gateway).map(|gateway| Observation::GatewayLost { gateway, until, reason })
+            }
+            // The link broke before the list was read.
+            Output::GatewayChanged(gateway)
+                if self.interrupted.contains(gateway)
+                    && fleet.gateway(*gateway).is_some_and(|it| it.state == LinkState::Lost) =>
+            {
+                self.interrupted.remove(gateway);
+                let (until, reason) = (clock.now(), UnobservedReason::GatewayLost);
+                name(*gateway).map(|gateway| Observation::GatewayLost { gateway, until, reason })
             }
             Output::GatewayEvent(..)
             | Output::StoreState { .. }

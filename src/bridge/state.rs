@@ -62,7 +62,12 @@ impl State {
         tracing::warn!(seconds, "the bridge did not run; reading every device list again");
         let until = self.clock.steady_clock().at(until.into_std());
         for gateway in self.fleet.gateways().collect::<Vec<_>>() {
+            let was_live = self.fleet.gateway_is_live(gateway);
             self.change(gateway, |gateway, now, out| gateway.interrupt(now, until, out));
+            if was_live && !self.fleet.gateway_is_live(gateway) {
+                let until = self.clock.wall(until);
+                self.persistence.observations.interrupted(gateway, until, &self.directory);
+            }
         }
     }
 

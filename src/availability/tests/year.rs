@@ -8,7 +8,9 @@ use super::*;
 use crate::config::HistoryConfig;
 use crate::ids::GatewayName;
 use crate::payload::GatewayEntry;
-use crate::store::history::{Database, FILE_NAME, Observation, ObservedDevice, SpanState, Tracker};
+use crate::store::history::{
+    Database, FILE_NAME, Observation, ObservedDevice, SpanState, Tracker, UnobservedReason,
+};
 
 const GATEWAYS: usize = 10;
 const DEVICES: usize = 100;
@@ -180,7 +182,8 @@ impl Bridge {
             }
             Step::Lost(gateway) => {
                 let (gateway, until) = (name(gateway), Moment::from_millis(at));
-                self.tracker.apply(Observation::GatewayLost { gateway, until });
+                let reason = UnobservedReason::GatewayLost;
+                self.tracker.apply(Observation::GatewayLost { gateway, until, reason });
             }
             Step::Door(gateway, device) => {
                 if !is_in(&truth.lost[gateway], at) {

@@ -9,6 +9,7 @@ use crate::harness::mosquitto::Mosquitto;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::watcher::{Watcher, retained};
 use gsdk2mqtt::simulator::{Fault, Simulator};
+use serde_json::Value;
 
 /// One and a half keep-alives of 30 s.
 const NOTICED_WITHIN: Duration = Duration::from_secs(45);
@@ -109,6 +110,16 @@ async fn a_bridge_that_sleeps_a_minute() {
     let observed = bridge.metric(&series).await.unwrap() - before;
     let awake = since.elapsed().as_secs_f64() - slept;
     assert!(observed <= awake, "{observed} s observed, {awake} s awake, {slept} s asleep");
+    within(GRACE, "sleeping bridge: until its history shows the time", async || {
+        let (_, answer) = bridge.get("/api/v1/availability?of=gateways&from=1h").await;
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        let gateway = &answer["availability"][0];
+        assert_eq!(gateway["outages"], 0, "the gateway was there: {gateway}");
+        // The beat before the stop was less than 5 s old.
+        let unobserved = gateway["unobserved_s"].as_f64().unwrap();
+        (unobserved >= slept - 1.0 && unobserved < slept + 8.0).then_some(())
+    })
+    .await;
 }
 
 /// Aim: silence is detected, and recovered from without loss. Method: three trials in

@@ -69,8 +69,8 @@ impl GatewaySpans {
         self.unseen_are_absent();
     }
 
-    pub(crate) const fn lose(&mut self) {
-        self.loss = Some(UnobservedReason::GatewayLost);
+    pub(crate) const fn lose(&mut self, reason: UnobservedReason) {
+        self.loss = Some(reason);
     }
 
     /// Devices of an earlier process that there are no more.

@@ -40,7 +40,7 @@ pub enum SpanState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
 #[strum(serialize_all = "snake_case")]
 pub enum UnobservedReason {
-    /// The bridge did not run, or had not read the gateway's list since its start.
+    /// The bridge did not run, or had not read the gateway's list since.
     BridgeStopped,
     /// The gateway was lost.
     GatewayLost,
@@ -92,6 +92,8 @@ pub enum Observation {
         gateway: GatewayName,
         /// Up to when they were observed.
         until: Moment,
+        /// Why they are not.
+        reason: UnobservedReason,
     },
     /// The wall clock was set, or the machine was suspended.
     ClockSet {
@@ -132,10 +134,10 @@ pub(crate) enum Row {
         gateway: GatewayName,
         device_id: DeviceId,
         name: String,
-        first_seen_at: Moment,
-    },
         /// Whether it replaces an earlier name: the type is known, or the name is configured.
         is_final: bool,
+        first_seen_at: Moment,
+    },
 }
 
 /// What the database has, for the tracker to continue.

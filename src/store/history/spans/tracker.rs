@@ -143,9 +143,9 @@ impl Tracker {
                     gateway.update(clamp(from), is_observed, &mut self.rows);
                 }
             }
-            Observation::GatewayLost { gateway, until } => {
+            Observation::GatewayLost { gateway, until, reason } => {
                 if let Some(gateway) = self.gateways.get_mut(&gateway) {
-                    gateway.lose();
+                    gateway.lose(reason);
                     gateway.update(clamp(until), is_observed, &mut self.rows);
                 }
             }
