@@ -134,6 +134,10 @@ fn an_outage_is_one_unbroken_time() {
     // The same outage, cut at the bucket's end: what follows is known.
     let cut = tiles.figures(start, Moment::from_millis(4_000));
     assert_eq!((cut.longest_outage_ms, cut.longest_outage_at_least), (Some(1_000), false));
+    let share = Some(0.986_503_856_041_131_1);
+    let exact = Figures { availability: share, ..figures };
+    let read: Figures = serde_json::from_str(&serde_json::to_string(&exact).unwrap()).unwrap();
+    assert_eq!(read, exact, "a report of a bridge's answer has the same digits");
     let json = serde_json::to_value(figures).unwrap();
     assert_eq!(json["connected_s"], 2.5);
     assert_eq!(json["period_s"], 10);
