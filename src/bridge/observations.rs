@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::clock::Clock;
-use crate::fleet::{Fleet, GatewayEvent, GatewayIndex, LinkState, Output};
+use crate::fleet::{DeviceState, Fleet, GatewayEvent, GatewayIndex, LinkState, Output};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Directory;
 use crate::store::history::{Observation, ObservedDevice, SpanState, UnobservedReason};
@@ -60,12 +60,18 @@ impl Observations {
             Output::Event(event) => name(event.gateway).map(|gateway| {
                 let (device_id, device_type) = (event.device_id, event.device_type);
                 let device = fleet.device(event.gateway, device_id);
-                let is_expected = device.is_some_and(|device| device.expected);
+                let is_expected = device.is_some_and(|device| is_expected(&device));
                 let state = state(is_expected, event.status.connected());
                 let (until, from) = (event.observed_until, event.received_at);
                 let device = ObservedDevice { device_id, device_type, state, until, from };
                 Observation::Device { gateway, device }
             }),
+            Output::LeftList { gateway, device_id, since } => {
+                let left = seen(fleet, *gateway, *device_id, *since);
+                let left = left.filter(|now| now.state == SpanState::Absent);
+                let left = name(*gateway).zip(left);
+                left.map(|(gateway, device)| Observation::Device { gateway, device })
+            }
             Output::StateChanged { gateway, device_id } => {
                 let observed = name(*gateway).zip(seen(fleet, *gateway, *device_id, clock.now()));
                 // The event of the same change was observed before its state.
@@ -117,18 +123,25 @@ impl Observations {
     }
 }
 
-/// What a device is now; `None` while that is unknown because of its gateway.
+/// What a device is, since `from`; `None` while that is unknown because of its gateway.
 fn seen(
     fleet: &Fleet,
     gateway: GatewayIndex,
     device_id: DeviceId,
-    now: Moment,
+    from: Moment,
 ) -> Option<ObservedDevice> {
     let device = fleet.device(gateway, device_id)?;
-    let is_known = !device.expected || fleet.gateway_is_live(gateway);
+    let is_expected = is_expected(&device);
+    let is_known = !is_expected || fleet.gateway_is_live(gateway);
     let device_type = device.info.map(|info| info.device_type);
-    let state = state(device.expected, device.connected);
-    is_known.then_some(ObservedDevice { device_id, device_type, state, until: now, from: now })
+    let state = state(is_expected, device.connected);
+    is_known.then_some(ObservedDevice { device_id, device_type, state, until: from, from })
+}
+
+/// Whether its time counts. A device that is connected is expected, also before a list shows it.
+fn is_expected(device: &DeviceState) -> bool {
+    let last_known = device.last_known.map(|known| known.connected);
+    device.expected || device.connected.or(last_known) == Some(true)
 }
 
 const fn state(is_expected: bool, connected: Option<bool>) -> SpanState {

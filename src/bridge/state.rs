@@ -168,6 +168,8 @@ impl State {
                     self.connections.push((gateway, device_id, Some(false)));
                 }
                 Output::RequestList(gateway) => self.list_requests.push(gateway),
+                // Followed by `Output::StateChanged`.
+                Output::LeftList { .. } => {}
             }
         }
     }

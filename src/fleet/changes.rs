@@ -99,8 +99,10 @@ impl<'a> Changes<'a> {
                 continue;
             }
             corrected += self.compare(device, None, list);
-            if device.leave_list(list.now, &self.view) {
-                self.state(device.id());
+            if let Some(since) = device.leave_list(list.now, &self.view) {
+                let (gateway, device_id) = (self.view.gateway, device.id());
+                self.out.push(Output::LeftList { gateway, device_id, since });
+                self.state(device_id);
             }
         }
         corrected

@@ -31,6 +31,9 @@ pub(crate) struct Device {
     counts: Counts,
     updated_at: Moment,
     check: ListCheck,
+    /// When its connection ended, by the wall clock, if its gateway does not connect to it again
+    /// and therefore drops it from its list.
+    ended_at: Option<Moment>,
 }
 
 impl Device {
@@ -46,6 +49,7 @@ impl Device {
             counts: Counts::default(),
             updated_at: wall_time,
             check: ListCheck::default(),
+            ended_at: None,
         }
     }
 
@@ -134,14 +138,10 @@ impl Device {
     /// Whether the list has to be read after the stream has reported this status.
     pub(crate) fn needs_list_after(&self, status: Status) -> bool {
         let is_connected = status.connected() == Some(true);
-        // The gateway drops a device that it does not connect to again from its list.
-        let may_leave = self.connected() == Some(true)
-            && !is_connected
-            && !self.info.is_some_and(|info| info.auto_reconnect);
         // A gateway has a device's type only after the device connected, and only in the list.
         let type_is_new =
             is_connected && self.info.is_some_and(|info| info.device_type.is_undefined());
-        may_leave || type_is_new || !self.presence.is_listed()
+        self.ends_with(status) || type_is_new || !self.presence.is_listed()
     }
 
     /// Changes to a new status.
@@ -153,6 +153,7 @@ impl Device {
         let is_observed = source == Source::Stream && is_gapless;
         let duration_ms = if is_observed { self.connection.observed_ms(at) } else { None };
 
+        self.ended_at = self.ends_with(status).then_some(wall_time);
         self.uptime.stop(view.observed_until(at), self.connected());
         self.connection.change(at, wall_time, status, source, is_gapless);
         self.start_observing(at);
@@ -219,16 +220,24 @@ impl Device {
         }
     }
 
-    /// Records that a list lacks it; returns whether that changed its state. A device that is still
-    /// known as connected remains until its disconnect is applied.
-    pub(crate) fn leave_list(&mut self, now: Moment, view: &ViewContext) -> bool {
+    /// Records that a list lacks it; returns since when, by the wall clock, if that changed its
+    /// state. A device that is still known as connected remains until its disconnect is applied.
+    pub(crate) fn leave_list(&mut self, now: Moment, view: &ViewContext) -> Option<Moment> {
         if !self.presence.is_listed() || !self.connection.matches_list(None) {
-            return false;
+            return None;
         }
         self.presence.leave_list();
         self.stop_unless_expected(now, view);
         self.updated_at = view.wall_time(now);
-        true
+        Some(self.ended_at.map_or(self.updated_at, |ended| ended.min(self.updated_at)))
+    }
+
+    /// Whether this status ends a connection that the gateway does not make again: it drops the
+    /// device from its list.
+    fn ends_with(&self, status: Status) -> bool {
+        self.connected() == Some(true)
+            && status.connected() != Some(true)
+            && !self.info.is_some_and(|info| info.auto_reconnect)
     }
 
     pub(crate) fn set_kept(&mut self, kept: bool, now: Moment, view: &ViewContext) {

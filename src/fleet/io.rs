@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::event::{DeviceEvent, GatewayEvent, GatewayIndex};
 use super::listed::Listed;
 use super::status::Status;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, Moment};
 
 /// The configuration of a gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +60,8 @@ pub enum Output {
     GatewayEvent(GatewayIndex, GatewayEvent),
     /// The device's retained state has changed.
     StateChanged { gateway: GatewayIndex, device_id: DeviceId },
+    /// The device left the gateway's list at `since`, by the wall clock.
+    LeftList { gateway: GatewayIndex, device_id: DeviceId, since: Moment },
     /// The device is forgotten: clear its retained topics.
     Forgotten { gateway: GatewayIndex, device_id: DeviceId },
     /// The device's persisted state has changed, but nothing that is published.

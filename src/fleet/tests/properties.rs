@@ -201,6 +201,7 @@ impl World {
                 | Output::StateChanged { .. }
                 | Output::StoreState { .. }
                 | Output::Forgotten { .. }
+                | Output::LeftList { .. }
                 | Output::GatewayChanged(_) => {}
             }
         }

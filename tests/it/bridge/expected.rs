@@ -109,6 +109,24 @@ async fn a_door_that_nothing_declares_is_no_longer_expected_once_it_left_the_lis
     })
     .await;
     assert_eq!(device_metric(&bridge, "gsdk_device_expected", door).await, Some(1.0));
+    // From one event to the other it was absent, and never down.
+    let received_at = async |kind| {
+        let topic = format!("gsdk/lobby/{door}/event/{kind}");
+        let event = watcher.see(kind, |seen| seen.topic == topic).await.json();
+        event["received_at"].as_str().unwrap().to_owned()
+    };
+    let (from, to) = (received_at("disconnected").await, received_at("connected").await);
+    let path = format!("/api/v1/availability?device_id={door}&from={from}&to={to}");
+    patiently("who was absent all the time has no row", async {
+        loop {
+            let answer: Value = serde_json::from_str(&bridge.get(&path).await.1).unwrap();
+            if answer["complete"] == true && answer["availability"] == json!([]) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
 }
 
 /// Aim: a gateway that is silent may be gone, so nothing counts beyond its last sign of life.
