@@ -130,7 +130,7 @@ fn every_documented_query_returns_its_result() {
 
     let backup = fixture.path().with_file_name("backup.db");
     let sql = queries.remove("a backup").unwrap();
-    let sql = sql.replace("/var/backups/gsdk2mqtt-history.db", backup.to_str().unwrap());
+    let sql = sql.replace("/var/backups/gsdk2mqtt/history.db", backup.to_str().unwrap());
     connection.execute_batch(&sql).unwrap();
     let copy = Connection::open_with_flags(backup, flags).unwrap();
     assert_eq!(rows(&copy, "SELECT count(*) FROM events"), [["8"]]);
