@@ -243,6 +243,8 @@ impl Gateways {
                 set_error(state, gateway, &error);
                 if let Some(last_activity) = last_activity {
                     state.step(gateway, LinkEvent::LinkDown { last_activity });
+                } else if error.code.is_gateway_absent() {
+                    state.step(gateway, LinkEvent::Absent);
                 }
             }
             LinkReport::AcceptFilter(filter) => {

@@ -120,10 +120,13 @@ impl Gateway {
         // The list that would have shown these devices never comes.
         self.counts.strangers += self.unknown_devices.discard_until(u64::MAX).count;
         let view = self.view();
-        for device in self.devices.iter_mut() {
-            device.end_link(last_activity, &view);
-        }
+        self.devices.iter_mut().for_each(|device| device.end_link(last_activity, &view));
         self.update_state(now, out);
+        self.expire_if_due(now, out);
+    }
+
+    pub(crate) fn absent(&mut self, now: Moment, out: &mut Vec<Output>) {
+        self.link.absent(now);
         self.expire_if_due(now, out);
     }
 

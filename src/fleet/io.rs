@@ -36,6 +36,8 @@ pub enum LinkEvent {
         /// When the last byte came from the gateway.
         last_activity: Instant,
     },
+    /// There is no link, and the gateway's master says that it has no connection to the gateway.
+    Absent,
 }
 
 /// A status change from the stream.

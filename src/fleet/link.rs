@@ -166,6 +166,13 @@ impl LinkTracker {
         }
     }
 
+    /// The gateway's master has no connection to it: no longer waits for the first list.
+    pub(crate) const fn absent(&mut self, now: Moment) {
+        if let GatewayView::Pending { expiry } = &mut self.view {
+            expiry.at = now;
+        }
+    }
+
     /// The first list of the link was read; returns whether the view was not current before.
     pub(crate) fn mark_online(&mut self) -> bool {
         let is_returned = !self.is_live();

@@ -154,6 +154,7 @@ impl Fleet {
             LinkEvent::LinkDown { last_activity } => {
                 gateway.link_down(now, clock.at(last_activity), out);
             }
+            LinkEvent::Absent => gateway.absent(now, out),
         }
         debug_assert_eq!(gateway.broken_invariant(changed), None);
     }

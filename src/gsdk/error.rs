@@ -154,6 +154,11 @@ impl ErrorCode {
             other => other.into(),
         }
     }
+
+    /// Whether a master says that it has no connection to the gateway.
+    pub(crate) const fn is_gateway_absent(self) -> bool {
+        matches!(self, Self::GatewayNotConnected | Self::GatewayNotListed)
+    }
 }
 
 impl fmt::Display for ErrorCode {

@@ -184,6 +184,16 @@ fn a_gateway_never_heard_is_lost_once_unknown_after_has_passed() {
 }
 
 #[test]
+fn a_gateway_that_its_master_does_not_have_is_not_waited_for() {
+    let mut test = TestFleet::new(&[7]);
+    test.input(LinkEvent::Absent);
+    assert!(test.fleet.gateway_is_decided(test.gateway));
+    assert_eq!(test.gateway_events(), [GatewayEvent::Unreachable]);
+    test.input(LinkEvent::Absent);
+    assert_eq!(test.gateway_events(), []);
+}
+
+#[test]
 fn a_declared_device_that_no_list_holds_is_disconnected() {
     let mut test = TestFleet::new(&[7]);
     test.input(LinkEvent::LinkUp);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Campus, NAMED};
 use crate::harness::eventually;
-use crate::harness::master::Master;
+use crate::harness::master::{Master, behind};
 use crate::harness::watcher::{check_chain, retained};
 
 fn end_streams(code: &str) -> Fault {
@@ -80,6 +80,18 @@ async fn one_gateway_is_lost_and_comes_back_while_the_others_stay() {
         assert!(campus.watcher.find(|seen| seen.topic == topic).is_none(), "{topic}");
     }
     assert_eq!(campus.master.calls("Login"), 1, "the master's own link stayed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_the_master_reports_as_disconnected_at_the_start_is_not_waited_for() {
+    let master = Master::start(&["a", "b"], 2).await;
+    master.link("b", false, false);
+    let lines = ["a", "b"].map(|id| behind(id, "campus", id, "unknown_after = \"1h\""));
+    let campus = Campus::with(master, "", &lines.concat()).await;
+    campus.see_state("bridge", "online").await;
+    campus.see_state("a", "online").await;
+    campus.see_state("b", "offline").await;
+    campus.bridge.is_ready().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
