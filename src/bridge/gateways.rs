@@ -220,6 +220,7 @@ impl Gateways {
                 }
                 state.step(gateway, LinkEvent::ListRequested);
             }
+            LinkReport::ListNeeded => state.request_list(gateway),
             LinkReport::List(rows) => self.devices_listed(state, gateway, rows),
             LinkReport::Listed(is_listed) => {
                 let recalled = is_listed.then(|| self.discovered.recall(state, gateway)).flatten();
@@ -272,9 +273,11 @@ impl Gateways {
         if let Some(provisioner) = self.provisioner(gateway) {
             provisioner.listed(state, &rows);
         }
+        let others = masters::affected_gateways(state, gateway, &rows);
         state.step(gateway, LinkEvent::List(rows));
         let moved = masters::moved_devices(state, gateway);
         state.forget(gateway, &moved);
+        others.into_iter().for_each(|other| state.request_list(other));
     }
 
     /// When something last came from a gateway, while there is a link.

@@ -1,13 +1,13 @@
 //! The links to master gateways: applies their own reports, apart from those of their gateways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::state::State;
-use crate::fleet::{GatewayIndex, LinkState, Skew};
+use crate::fleet::{GatewayIndex, LinkState, Listed, Skew};
 use crate::gsdk::{
     GatewayOptions, LinkError, LinkReportSender, MasterLink, MasterReport, RpcObserver,
 };
@@ -176,6 +176,26 @@ fn set_facts(state: &mut State, name: &GatewayName, set: impl FnOnce(&mut Master
 fn set_error(state: &mut State, name: &GatewayName, error: &LinkError) {
     let error = LastError { code: error.code.to_string(), message: error.to_string() };
     set_facts(state, name, |facts| facts.last_error = Some(error));
+}
+
+/// The other gateways of the same master that have or had a device which this list adds or removes:
+/// their lists show whether it has moved, and what is true of it since.
+pub(crate) fn affected_gateways(
+    state: &State,
+    gateway: GatewayIndex,
+    rows: &[Listed],
+) -> Vec<GatewayIndex> {
+    let State { fleet, directory, .. } = state;
+    let entry = directory.gateway(gateway);
+    let Some(master) = entry.and_then(|entry| entry.master.as_ref()) else { return Vec::new() };
+    let before = fleet.devices(gateway).filter(|device| device.managed);
+    let before: BTreeSet<DeviceId> = before.map(|device| device.device_id).collect();
+    let after = rows.iter().map(|row| row.device_id).collect();
+    let changed: Vec<&DeviceId> = before.symmetric_difference(&after).collect();
+    let has_any =
+        |other: GatewayIndex| changed.iter().any(|id| fleet.device(other, **id).is_some());
+    let others = directory.behind(&master.name).map(|(other, _)| other);
+    others.filter(|other| *other != gateway && has_any(*other)).collect()
 }
 
 /// Those devices of a gateway that have left its list and are in the list of another gateway of the

@@ -90,7 +90,7 @@ impl State {
         result
     }
 
-    /// Requests a gateway's list: something was changed at it.
+    /// Requests a gateway's list: something has changed at it, or may have.
     pub(crate) fn request_list(&mut self, gateway: GatewayIndex) {
         self.change(gateway, Gateway::request_list);
     }

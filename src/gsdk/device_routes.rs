@@ -1,7 +1,14 @@
-//! Which gateway of a master has which device (pure). The master's stream names no gateway: a
-//! status belongs to the gateway whose list has the device.
+//! Which gateway of a master has which device (pure). The master's stream names no gateway: the
+//! gateways' lists decide whose a status is.
+//!
+//! While a gateway is connected, it has the devices of its newest list. The master's own list may
+//! report more, before the gateway's next list confirms or refutes it. A status of a device
+//! - that one gateway has belongs to this gateway;
+//! - that several gateways have may be of any: none gets it, and the lists of all are read again,
+//!   which show what is true at each;
+//! - that no gateway has is held until a list or the master's list shows whose it is.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +30,8 @@ const HELD_OF_DEVICE_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StatusRoute {
     Gateway(GatewayIndex),
+    /// To none: several gateways have the device.
+    InDoubt,
     /// To none: its gateway is not one of ours, or no gateway had the device a short time ago.
     Elsewhere,
     /// To be held: it is not known whose the device is.
@@ -33,10 +42,12 @@ pub(crate) enum StatusRoute {
 pub(crate) struct DeviceRoutes {
     /// Our gateways by their IDs.
     gateways: HashMap<Arc<str>, GatewayIndex>,
-    /// By the gateways' lists.
-    listed: HashMap<DeviceId, GatewayIndex>,
-    /// By the master's list of gateways: the gateway's ID.
-    reported: HashMap<DeviceId, Arc<str>>,
+    /// Which of our connected gateways have which devices.
+    devices: BTreeSet<(DeviceId, GatewayIndex)>,
+    /// Our connected gateways whose list was read.
+    listed: BTreeSet<GatewayIndex>,
+    /// The devices of other gateways, by the master's list.
+    elsewhere: HashSet<DeviceId>,
     /// The devices that no gateway has, and until when they are not looked up again.
     unassigned: HashMap<DeviceId, Instant>,
     /// Statuses of unknown devices.
@@ -52,6 +63,17 @@ struct HeldStatuses {
     statuses: VecDeque<StreamedStatus>,
 }
 
+/// What the master's list of gateways shows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reported {
+    /// The held statuses of devices that are ours now, with their gateways.
+    pub(crate) found: Vec<(GatewayIndex, StreamedStatus)>,
+    /// The gateways that have devices which were not in their lists.
+    pub(crate) outdated: BTreeSet<GatewayIndex>,
+    /// The number of devices with held statuses that no gateway has.
+    pub(crate) unassigned: usize,
+}
+
 impl DeviceRoutes {
     /// Adds one of our gateways.
     pub(crate) fn add_gateway(&mut self, id: Arc<str>, gateway: GatewayIndex) {
@@ -60,6 +82,18 @@ impl DeviceRoutes {
 
     pub(crate) fn gateway(&self, gateway_id: &str) -> Option<GatewayIndex> {
         self.gateways.get(gateway_id).copied()
+    }
+
+    /// The gateway is no longer connected: another one may have its devices now.
+    pub(crate) fn gateway_absent(&mut self, gateway: GatewayIndex) {
+        self.listed.remove(&gateway);
+        self.devices.retain(|(_, owner)| *owner != gateway);
+    }
+
+    /// Our gateways that have the device.
+    pub(crate) fn owners(&self, device_id: DeviceId) -> impl Iterator<Item = GatewayIndex> {
+        let all = (device_id, GatewayIndex(0))..=(device_id, GatewayIndex(usize::MAX));
+        self.devices.range(all).map(|(_, owner)| *owner)
     }
 
     /// The destination of a status that shows the device as connected, or not.
@@ -82,13 +116,15 @@ impl DeviceRoutes {
         }
     }
 
-    /// By the lists of the gateways and of the master; `None` for a device that is in none.
+    /// `None` for a device that no gateway has.
     fn known(&self, device_id: DeviceId) -> Option<StatusRoute> {
-        if let Some(&gateway) = self.listed.get(&device_id) {
-            return Some(StatusRoute::Gateway(gateway));
+        let (mut owners, is_elsewhere) =
+            (self.owners(device_id), self.elsewhere.contains(&device_id));
+        match (owners.next(), owners.next()) {
+            (None, _) => is_elsewhere.then_some(StatusRoute::Elsewhere),
+            (Some(owner), None) if !is_elsewhere => Some(StatusRoute::Gateway(owner)),
+            (Some(_), _) => Some(StatusRoute::InDoubt),
         }
-        let gateway_id = self.reported.get(&device_id)?;
-        Some(self.gateway(gateway_id).map_or(StatusRoute::Elsewhere, StatusRoute::Gateway))
     }
 
     /// Holds the status of an unknown device; drops it when [`HELD_MAX`] are held. Returns whether
@@ -114,28 +150,37 @@ impl DeviceRoutes {
         self.held.values_mut().for_each(|held| held.is_requested = true);
     }
 
-    /// The master's list of gateways: the devices of each. Returns the held statuses of devices
-    /// that are ours now, with their gateways, and the number of devices that no gateway has.
+    /// The master's list of gateways: the devices of each that is connected.
     pub(crate) fn reported(
         &mut self,
-        gateways: impl IntoIterator<Item = (Arc<str>, Vec<DeviceId>)>,
+        gateways: impl IntoIterator<Item = (String, Vec<DeviceId>)>,
         now: Instant,
-    ) -> (Vec<(GatewayIndex, StreamedStatus)>, usize) {
-        self.reported.clear();
+    ) -> Reported {
+        let mut reported = Reported::default();
+        self.elsewhere.clear();
         for (gateway_id, device_ids) in gateways {
-            self.reported.extend(device_ids.into_iter().map(|id| (id, gateway_id.clone())));
+            let Some(gateway) = self.gateway(&gateway_id) else {
+                self.elsewhere.extend(device_ids);
+                continue;
+            };
+            for device_id in device_ids {
+                if self.devices.insert((device_id, gateway)) && self.listed.contains(&gateway) {
+                    reported.outdated.insert(gateway);
+                }
+            }
         }
         self.unassigned.retain(|_, until| *until > now);
-        let (mut found, mut unassigned) = (Vec::new(), 0);
         for (device_id, held) in std::mem::take(&mut self.held) {
             match self.known(device_id) {
                 Some(StatusRoute::Gateway(gateway)) => {
-                    found.extend(held.statuses.into_iter().map(|status| (gateway, status)));
+                    let statuses = held.statuses.into_iter();
+                    reported.found.extend(statuses.map(|status| (gateway, status)));
                 }
+                // Where several gateways have it, their lists show what is true at each.
                 Some(_) => {}
                 None if !held.is_requested => _ = self.held.insert(device_id, held),
                 None => {
-                    unassigned += 1;
+                    reported.unassigned += 1;
                     if self.unassigned.len() < UNASSIGNED_MAX {
                         self.unassigned.insert(device_id, now + UNASSIGNED_FOR);
                     }
@@ -143,7 +188,7 @@ impl DeviceRoutes {
             }
         }
         self.held_len = self.held.values().map(|held| held.statuses.len()).sum();
-        (found, unassigned)
+        reported
     }
 
     /// Whether statuses are held that the next report of the gateways is to explain.
@@ -151,28 +196,20 @@ impl DeviceRoutes {
         self.held.values().any(|held| !held.is_requested)
     }
 
-    /// The list of a gateway: its devices, and whether each is connected. Where two
-    /// lists have a device, it belongs to the one that shows it as connected, else to the earlier.
-    /// Returns the held statuses of these devices, which are older than the list, and the other
-    /// gateways that had some of these devices: their lists are to be read again.
+    /// The list of a gateway. Returns the held statuses of its devices, which are older.
     pub(crate) fn listed(
         &mut self,
         gateway: GatewayIndex,
-        rows: impl IntoIterator<Item = (DeviceId, bool)>,
-    ) -> (Vec<StreamedStatus>, BTreeSet<GatewayIndex>) {
-        let rows: BTreeMap<DeviceId, bool> = rows.into_iter().collect();
-        self.listed.retain(|device_id, listed| *listed != gateway || rows.contains_key(device_id));
-        let (mut found, mut others) = (Vec::new(), BTreeSet::new());
-        for (device_id, is_connected) in rows {
-            match self.listed.get(&device_id) {
-                Some(&other) if other != gateway => {
-                    others.insert(other);
-                    if is_connected {
-                        self.listed.insert(device_id, gateway);
-                    }
-                }
-                Some(_) => {}
-                None => _ = self.listed.insert(device_id, gateway),
+        device_ids: impl IntoIterator<Item = DeviceId>,
+    ) -> Vec<StreamedStatus> {
+        let device_ids: BTreeSet<DeviceId> = device_ids.into_iter().collect();
+        self.listed.insert(gateway);
+        self.devices.retain(|(id, owner)| *owner != gateway || device_ids.contains(id));
+        let mut found = Vec::new();
+        for device_id in device_ids {
+            if self.devices.insert((device_id, gateway)) {
+                // It has moved here since the master's list was read.
+                self.elsewhere.remove(&device_id);
             }
             self.unassigned.remove(&device_id);
             // A held device was in no list, so it belongs to this gateway now.
@@ -181,7 +218,7 @@ impl DeviceRoutes {
                 found.extend(held.statuses);
             }
         }
-        (found, others)
+        found
     }
 }
 
@@ -213,7 +250,7 @@ mod tests {
     #[test]
     fn a_status_is_assigned_to_the_gateway_whose_list_has_the_device() {
         let (mut routes, now) = (routes(), Instant::now());
-        assert_eq!(routes.listed(GatewayIndex(0), [(id(1), true)]).1, BTreeSet::new());
+        assert!(routes.listed(GatewayIndex(0), [id(1)]).is_empty());
         assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(GatewayIndex(0)));
         routes.listed(GatewayIndex(0), []);
         assert_eq!(routes.route(id(1), false, now), StatusRoute::Unknown);
@@ -233,8 +270,8 @@ mod tests {
         routes.hold(refused(4));
         assert!(routes.is_waiting());
         let gateways = [("b".into(), vec![id(1)]), ("other".into(), vec![id(2)])];
-        let (found, unassigned) = routes.reported(gateways, now);
-        assert_eq!((found, unassigned), (vec![(GatewayIndex(1), held)], 1));
+        let reported = routes.reported(gateways, now);
+        assert_eq!((reported.found, reported.unassigned), (vec![(GatewayIndex(1), held)], 1));
         assert_eq!(routes.route(id(2), false, now), StatusRoute::Elsewhere);
         assert_eq!(routes.route(id(3), false, now), StatusRoute::Elsewhere);
         assert_eq!(routes.route(id(3), false, now + UNASSIGNED_FOR), StatusRoute::Unknown);
@@ -248,9 +285,9 @@ mod tests {
         routes.requested();
         let connected = streamed(1, Status::TcpConnected);
         assert!(routes.hold(connected), "the lookup may be older");
-        assert_eq!(routes.reported([], now), (vec![], 0), "it waits for another");
+        assert_eq!(routes.reported([], now), Reported::default(), "it waits for another");
         routes.requested();
-        assert_eq!(routes.reported([], now), (vec![], 1));
+        assert_eq!(routes.reported([], now).unassigned, 1);
         assert_eq!(routes.route(id(1), false, now), StatusRoute::Elsewhere);
         assert_eq!(routes.route(id(1), true, now), StatusRoute::Unknown);
     }
@@ -261,10 +298,11 @@ mod tests {
         let held = streamed(1, Status::TryToConnect);
         assert!(routes.hold(held));
         assert!(routes.hold(refused(2)));
-        assert_eq!(routes.listed(GatewayIndex(0), [(id(1), true)]).0, [held]);
+        assert_eq!(routes.listed(GatewayIndex(0), [id(1)]), [held]);
         routes.requested();
         let gateways = [("a".into(), vec![id(1)])];
-        assert_eq!(routes.reported(gateways, now), (vec![], 1), "none is reported late");
+        let reported = routes.reported(gateways, now);
+        assert_eq!((reported.found, reported.unassigned), (vec![], 1), "none is reported late");
         assert_eq!(routes.held_len, 0);
     }
 
@@ -276,7 +314,7 @@ mod tests {
         }
         assert_eq!(routes.held_len, HELD_MAX);
         routes.requested();
-        assert_eq!(routes.reported([], now).1, HELD_MAX);
+        assert_eq!(routes.reported([], now).unassigned, HELD_MAX);
         assert_eq!((routes.held_len, routes.unassigned.len()), (0, UNASSIGNED_MAX));
     }
 
@@ -287,29 +325,53 @@ mod tests {
             routes.hold(streamed(1, Status::TcpConnected));
             routes.requested();
             routes.hold(streamed(1, Status::TcpConnected));
-            assert_eq!(routes.reported([], now), (vec![], 0));
+            assert_eq!(routes.reported([], now), Reported::default());
         }
         assert!(routes.held_len <= 64, "{}", routes.held_len);
         let other = refused(2);
         assert!(routes.hold(other));
-        assert_eq!(routes.listed(GatewayIndex(0), [(id(2), true)]).0, [other]);
+        assert_eq!(routes.listed(GatewayIndex(0), [id(2)]), [other]);
     }
 
     #[test]
-    fn a_device_in_two_lists_belongs_to_the_one_that_has_it_connected() {
+    fn a_status_of_a_device_that_two_gateways_have_is_in_doubt_until_a_list_lacks_it() {
         let (mut routes, now) = (routes(), Instant::now());
-        routes.listed(GatewayIndex(0), [(id(1), true)]);
-        assert_eq!(
-            routes.listed(GatewayIndex(1), [(id(1), false)]).1,
-            BTreeSet::from([GatewayIndex(0)])
-        );
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(GatewayIndex(0)));
-        assert_eq!(
-            routes.listed(GatewayIndex(1), [(id(1), true)]).1,
-            BTreeSet::from([GatewayIndex(0)])
-        );
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(GatewayIndex(1)));
-        assert_eq!(routes.listed(GatewayIndex(0), []).1, BTreeSet::new());
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(GatewayIndex(1)));
+        routes.listed(GatewayIndex(0), [id(1), id(2)]);
+        routes.listed(GatewayIndex(1), [id(1)]);
+        assert_eq!(routes.route(id(1), true, now), StatusRoute::InDoubt);
+        assert!(routes.owners(id(1)).eq([GatewayIndex(0), GatewayIndex(1)]));
+        routes.listed(GatewayIndex(0), [id(2)]);
+        assert_eq!(routes.route(id(1), true, now), StatusRoute::Gateway(GatewayIndex(1)));
+        // Other gateways of the master count, until a newer list brings the device.
+        routes.reported([("other".into(), vec![id(1), id(3)])], now);
+        assert_eq!(routes.route(id(1), true, now), StatusRoute::InDoubt);
+        assert_eq!(routes.route(id(3), true, now), StatusRoute::Elsewhere);
+        routes.listed(GatewayIndex(1), [id(1), id(3)]);
+        assert_eq!(routes.route(id(1), true, now), StatusRoute::InDoubt, "it had it before");
+        assert_eq!(routes.route(id(3), true, now), StatusRoute::Gateway(GatewayIndex(1)));
+    }
+
+    #[test]
+    fn what_the_master_reports_holds_until_the_list_of_the_gateway() {
+        let (mut routes, now) = (routes(), Instant::now());
+        let report = |devices| [("a".to_owned(), devices)];
+        let first = routes.reported(report(vec![id(1)]), now);
+        assert_eq!(first.outdated, BTreeSet::new(), "its first list is read anyway");
+        assert_eq!(routes.route(id(1), true, now), StatusRoute::Gateway(GatewayIndex(0)));
+        routes.listed(GatewayIndex(0), []);
+        assert_eq!(routes.route(id(1), true, now), StatusRoute::Unknown);
+        let second = routes.reported(report(vec![id(1)]), now);
+        assert_eq!(second.outdated, BTreeSet::from([GatewayIndex(0)]));
+        assert_eq!(routes.reported(report(vec![id(1)]), now), Reported::default());
+    }
+
+    #[test]
+    fn a_gateway_that_is_absent_has_no_devices() {
+        let (mut routes, now) = (routes(), Instant::now());
+        routes.listed(GatewayIndex(0), [id(1)]);
+        routes.listed(GatewayIndex(1), [id(2)]);
+        routes.gateway_absent(GatewayIndex(0));
+        assert_eq!(routes.route(id(1), true, now), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(2), true, now), StatusRoute::Gateway(GatewayIndex(1)));
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::behind_master::GatewaysBehind;
 use super::convert;
-use super::device_routes::{DeviceRoutes, StatusRoute};
+use super::device_routes::{DeviceRoutes, Reported, StatusRoute};
 use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
 use super::keep_alive;
@@ -140,7 +140,14 @@ impl MasterSession {
             };
             let is_connected = status.status.connected() == Some(true);
             match self.routes.route(status.device_id, is_connected, now) {
-                StatusRoute::Gateway(index) => self.gateways.report(index, status)?,
+                StatusRoute::Gateway(index) => {
+                    self.gateways.report(index, LinkReport::Status(status))?;
+                }
+                StatusRoute::InDoubt => {
+                    for owner in self.routes.owners(status.device_id) {
+                        self.gateways.report(owner, LinkReport::ListNeeded)?;
+                    }
+                }
                 StatusRoute::Unknown => self.check.want(self.routes.hold(status)),
                 StatusRoute::Elsewhere => {}
             }
@@ -158,7 +165,12 @@ impl MasterSession {
             let is_connected = status == i32::from(gateway::Status::Connected);
             self.changes += 1;
             if let Some(index) = self.routes.gateway(&gateway_id) {
-                self.gateways.set_status(index, self.changes, true, is_connected)?;
+                self.gateways.set_status(
+                    &mut self.routes,
+                    index,
+                    self.changes,
+                    Some(is_connected),
+                )?;
             }
             if self.connected.insert(gateway_id, is_connected).is_none() {
                 // A gateway that was added at the master.
@@ -178,18 +190,27 @@ impl MasterSession {
         self.connected = gateways.iter().map(|it| (it.id.clone(), it.is_connected)).collect();
         self.reports.try_send(MasterReport::Gateways(self.connected.keys().cloned().collect()))?;
         for (index, id) in self.gateways.ids() {
-            let connected = self.connected.get(id.as_ref()).copied();
-            let (is_listed, is_connected) = (connected.is_some(), connected == Some(true));
-            self.gateways.set_status(index, requested, is_listed, is_connected)?;
+            let status = self.connected.get(id.as_ref()).copied();
+            self.gateways.set_status(&mut self.routes, index, requested, status)?;
         }
-        let devices = gateways.into_iter().map(|it| (Arc::from(it.id), it.device_ids));
-        let (found, unassigned) = self.routes.reported(devices, Instant::now());
+        // A status can only be of a gateway that is connected.
+        let is_connected = |it: &ListedGateway| match self.routes.gateway(&it.id) {
+            Some(index) => self.gateways.is_up(index),
+            None => it.is_connected,
+        };
+        let connected: Vec<_> = gateways.into_iter().filter(is_connected).collect();
+        let devices = connected.into_iter().map(|it| (it.id, it.device_ids));
+        let Reported { found, outdated, unassigned } =
+            self.routes.reported(devices, Instant::now());
         if unassigned > 0 {
             let master = self.master.connection().options().peer.name();
             tracing::debug!(master, devices = unassigned, "status of unknown devices");
         }
         for (index, status) in found {
-            self.gateways.report(index, status)?;
+            self.gateways.report(index, LinkReport::Status(status))?;
+        }
+        for index in outdated {
+            self.gateways.report(index, LinkReport::ListNeeded)?;
         }
         self.check.want(self.routes.is_waiting());
         Ok(())
@@ -199,13 +220,13 @@ impl MasterSession {
     fn add_gateways(&mut self) -> Result<(), Disconnect> {
         for gateway in self.behind.after(self.gateways.len()) {
             let id = gateway.id.clone();
-            let connected = self.connected.get(id.as_ref()).copied();
+            let status = self.connected.get(id.as_ref()).copied();
             let index = gateway.output.gateway;
             self.gateways.add(gateway);
             self.routes.add_gateway(id, index);
-            match connected {
-                Some(is_connected) => {
-                    self.gateways.set_status(index, self.changes, true, is_connected)?;
+            match status {
+                Some(_) => {
+                    self.gateways.set_status(&mut self.routes, index, self.changes, status)?;
                 }
                 None => self.check.want(true),
             }
@@ -249,12 +270,9 @@ impl MasterSession {
                 None
             }
             CallResult::Gateways(requested, infos) => {
-                self.check.end();
+                self.check.end(infos.is_ok());
                 match infos {
-                    Ok(infos) => {
-                        self.gateways_read(requested, infos)?;
-                        None
-                    }
+                    Ok(infos) => self.gateways_read(requested, infos).map(|()| None)?,
                     Err(error) => Some(error),
                 }
             }
@@ -301,15 +319,8 @@ impl MasterSession {
         let Some(gateway) = self.gateways.list_ended(index, link) else { return Ok(None) };
         match list {
             Ok(rows) => {
-                let connected = |row: &Listed| row.status.connected() == Some(true);
-                let rows_by_id = rows.iter().map(|row| (row.device_id, connected(row)));
-                let (held, others) = self.routes.listed(index, rows_by_id);
-                for status in held {
-                    self.gateways.report(index, status)?;
-                }
-                for other in others {
-                    // A device has moved: the other list is to agree.
-                    self.gateways.want_list(other);
+                for status in self.routes.listed(index, rows.iter().map(|row| row.device_id)) {
+                    self.gateways.report(index, LinkReport::Status(status))?;
                 }
                 gateway.output.reports.try_send(LinkReport::List(rows))?;
                 if let Some(client) = gateway.output.client() {

@@ -21,12 +21,14 @@ pub(crate) struct Check {
     is_running: bool,
     is_wanted: bool,
     last: Instant,
+    /// How many have failed since one succeeded.
+    failures: u32,
 }
 
 impl Check {
     /// As after a comparison.
     pub(crate) fn new() -> Self {
-        Self { is_running: false, is_wanted: false, last: Instant::now() }
+        Self { is_running: false, is_wanted: false, last: Instant::now(), failures: 0 }
     }
 
     /// Has the next one done soon, if `is_wanted`.
@@ -35,16 +37,20 @@ impl Check {
     }
 
     pub(crate) fn start(&mut self) {
-        *self = Self { is_running: true, ..Self::new() };
+        *self = Self { is_running: true, failures: self.failures, ..Self::new() };
     }
 
-    pub(crate) const fn end(&mut self) {
+    pub(crate) const fn end(&mut self, is_read: bool) {
         self.is_running = false;
+        self.failures = if is_read { 0 } else { self.failures.saturating_add(1) };
     }
 
-    /// When the next one is due.
+    /// When the next one is due: after failures soon, but less and less often.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let wait = if self.is_wanted { CHECK_INTERVAL_MIN } else { CHECK_INTERVAL };
+        let wait = match self.failures {
+            0 if !self.is_wanted => CHECK_INTERVAL,
+            failures => CHECK_INTERVAL_MIN.saturating_mul(1 << failures.min(6)).min(CHECK_INTERVAL),
+        };
         (!self.is_running).then(|| self.last + wait)
     }
 }

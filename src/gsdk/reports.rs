@@ -24,6 +24,8 @@ pub enum LinkReport {
     ListRequested,
     /// The device list, ordered by ID, each device once.
     List(Vec<Listed>),
+    /// The list has to be read, because it is not clear which gateway has a device.
+    ListNeeded,
     /// The list could not be read; the link is still up.
     ListFailed(LinkError),
     /// Whether the gateway's master lists it; true until something else is reported.

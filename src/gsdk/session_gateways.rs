@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::behind_master::BehindMaster;
 use super::client::GatewayClient;
+use super::device_routes::DeviceRoutes;
 use super::disconnect::Disconnect;
 use super::list_requests::ListRequests;
 use super::master_client::MasterClient;
 use super::reports::LinkReport;
-use crate::fleet::{GatewayIndex, StreamedStatus};
+use crate::fleet::GatewayIndex;
 
 /// Lists that are read at the same time.
 const LISTS_MAX: usize = 16;
@@ -78,28 +79,29 @@ impl SessionGateways {
         Some(&entry.gateway).filter(|gateway| gateway.output.is_up())
     }
 
-    /// Reports the status of a device. A gateway whose link is down gets none: its next list shows
-    /// what is true.
-    pub(crate) fn report(
-        &self,
-        index: GatewayIndex,
-        status: StreamedStatus,
-    ) -> Result<(), Disconnect> {
+    /// Reports about a gateway, unless its link is down: its next list shows what is true.
+    pub(crate) fn report(&self, index: GatewayIndex, report: LinkReport) -> Result<(), Disconnect> {
         match self.gateways.get(&index).filter(|entry| entry.gateway.output.is_up()) {
-            Some(entry) => entry.gateway.output.reports.try_send(LinkReport::Status(status)),
+            Some(entry) => entry.gateway.output.reports.try_send(report),
             None => Ok(()),
         }
     }
 
+    pub(crate) fn is_up(&self, index: GatewayIndex) -> bool {
+        self.gateways.get(&index).is_some_and(|entry| entry.gateway.output.is_up())
+    }
+
     /// Applies the master's status of a gateway, unless a later status of it has been read;
-    /// `changes`: how many statuses of gateways had been read by then.
+    /// `changes`: how many statuses of gateways had been read by then; `status`: whether it is
+    /// connected, `None` if the master does not list it.
     pub(crate) fn set_status(
         &mut self,
+        routes: &mut DeviceRoutes,
         index: GatewayIndex,
         changes: u64,
-        is_listed: bool,
-        is_connected: bool,
+        status: Option<bool>,
     ) -> Result<(), Disconnect> {
+        let (is_listed, is_connected) = (status.is_some(), status == Some(true));
         let Some(entry) = self.gateways.get_mut(&index).filter(|entry| entry.changed <= changes)
         else {
             return Ok(());
@@ -119,6 +121,7 @@ impl SessionGateways {
             self.list_requests.discard(gateway.output.gateway);
             return gateway.up(&self.master);
         }
+        routes.gateway_absent(index);
         gateway.absent(is_listed, &self.master.connection().options().peer)
     }
 

@@ -100,9 +100,10 @@ impl Watch {
                 };
                 rows.iter().map(line).collect()
             }
-            LinkReport::ListRequested | LinkReport::Listed(_) | LinkReport::AcceptFilter(_) => {
-                Vec::new()
-            }
+            LinkReport::ListRequested
+            | LinkReport::ListNeeded
+            | LinkReport::Listed(_)
+            | LinkReport::AcceptFilter(_) => Vec::new(),
         }
     }
 

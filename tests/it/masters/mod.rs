@@ -28,6 +28,8 @@ use crate::harness::watcher::{Seen, Watcher};
 const NAMED: [(&str, &str); 3] = [("north", "Gateway-North"), ("south", "gateway2"), ("east", "3")];
 /// Soon lost, so that tests need not wait for 10 s.
 const SOON_LOST: &str = "unknown_after = \"2s\"\naudit_interval = \"5s\"";
+/// No list is read without a reason.
+const NO_AUDIT: &str = "unknown_after = \"2s\"\naudit_interval = \"1h\"";
 
 /// A broker, a watcher of all topics, a master `campus` and a bridge.
 struct Campus {
@@ -40,8 +42,13 @@ struct Campus {
 impl Campus {
     /// With the gateways of [`NAMED`], each with so many devices, under names of their own.
     async fn named(devices: usize) -> Self {
+        Self::named_with(devices, SOON_LOST).await
+    }
+
+    /// The same, with these keys of each gateway.
+    async fn named_with(devices: usize, keys: &str) -> Self {
         let master = Master::start(&NAMED.map(|(_, id)| id), devices).await;
-        let gateways = NAMED.map(|(name, id)| behind(name, "campus", id, SOON_LOST));
+        let gateways = NAMED.map(|(name, id)| behind(name, "campus", id, keys));
         let campus = Self::with(master, "", &gateways.concat()).await;
         for (name, _) in NAMED {
             campus.see_state(name, "online").await;

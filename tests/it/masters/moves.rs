@@ -1,34 +1,162 @@
 //! Devices and gateways that move.
 
-use gsdk2mqtt::simulator::{Fault, Simulator};
-use serde_json::Value;
+use std::time::{Duration, Instant};
 
-use super::{Campus, SOON_LOST};
+use gsdk2mqtt::simulator::{Fault, Simulator};
+use serde_json::{Value, json};
+
+use super::{Campus, NO_AUDIT, SOON_LOST};
 use crate::harness::bridge::Setup;
 use crate::harness::eventually;
 use crate::harness::master::{Master, behind};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, check_chain};
 
+/// A device in the subnet of the gateway `north`.
+const IP: &str = "192.168.0.77";
+
+fn fault(fault: Value) -> Fault {
+    serde_json::from_value(fault).unwrap()
+}
+
+fn add_to_north(campus: &Campus, device: u32, mode: &str) {
+    campus.master.fault(&fault(json!({
+        "do": "add_device", "id": device, "type": "bioentry_w2", "ip": IP, "mode": mode,
+    })));
+}
+
+fn remove(campus: &Campus, device: u32) {
+    campus.master.fault(&fault(json!({ "do": "remove_device", "devices": [device] })));
+}
+
+async fn register(campus: &Campus, gateway: &str, device: u32) {
+    let payload = json!({ "devices": [{ "device_id": device, "ip": IP }] }).to_string();
+    let answer = campus.ask(gateway, "async/add", &payload).await;
+    assert_eq!(answer["result"], "ok", "{answer}");
+}
+
+async fn accept_all(campus: &Campus, gateway: &str) {
+    let answer = campus.ask(gateway, "accept_filter/allow_all", r#"{"enabled":true}"#).await;
+    assert_eq!(answer["result"], "ok", "{answer}");
+}
+
+async fn see_connected(campus: &Campus, gateway: &str, device: u32, connected: bool) {
+    let topic = format!("gsdk/{gateway}/{device}/state");
+    let what = format!("connected: {connected}");
+    campus.see(&topic, &what, |state| state["connected"] == connected).await;
+}
+
+/// The names of the events of a device at a gateway.
+fn events_at(campus: &Campus, gateway: &str, device: u32) -> Vec<String> {
+    let prefix = format!("gsdk/{gateway}/{device}/event/");
+    let all = campus.watcher.all();
+    all.iter().filter_map(|seen| seen.topic.strip_prefix(&prefix).map(str::to_owned)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_of_a_gateway_that_is_gone_is_seen_where_it_is_registered_now() {
+    let campus = Campus::named_with(2, NO_AUDIT).await;
+    campus.bridge.is_ready().await;
+    let device = 700_000_001;
+    add_to_north(&campus, device, "server_to_device");
+    campus.master.fault(&Fault::power(device, false));
+    register(&campus, "south", device).await;
+    see_connected(&campus, "south", device, false).await;
+    campus.master.link("gateway2", false, true);
+    campus.see_state("south", "offline").await;
+    register(&campus, "north", device).await;
+    see_connected(&campus, "north", device, false).await;
+    // Long enough that no list is read after its command.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    campus.master.fault(&Fault::power(device, true));
+    campus.see_event(&format!("north/{device}"), "connected").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_dials_another_gateway_is_not_shown_at_the_old_one() {
+    let campus = Campus::named_with(4, NO_AUDIT).await;
+    campus.bridge.is_ready().await;
+    accept_all(&campus, "north").await;
+    let dials = |state: &Value| state["mode"] == "device_to_server" && state["connected"] == true;
+    let of_south = &campus.master.devices[1];
+    let device = *of_south
+        .iter()
+        .find(|device| {
+            let topic = format!("gsdk/south/{device}/state");
+            campus.watcher.find(|seen| seen.topic == topic && dials(&seen.json())).is_some()
+        })
+        .unwrap();
+    remove(&campus, device);
+    let old = format!("gsdk/south/{device}/state");
+    campus.see(&old, "no longer listed", |state| state["managed"] == false).await;
+    campus.watcher.clear();
+    add_to_north(&campus, device, "device_to_server");
+    see_connected(&campus, "north", device, true).await;
+    assert_eq!(events_at(&campus, "south", device), Vec::<String>::new());
+    campus.see_cleared(&old).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_that_two_gateways_have_is_shown_at_each_as_its_list_has_it() {
+    let campus = Campus::named_with(2, NO_AUDIT).await;
+    campus.bridge.is_ready().await;
+    let device = 700_000_001;
+    add_to_north(&campus, device, "server_to_device");
+    register(&campus, "south", device).await;
+    see_connected(&campus, "south", device, false).await;
+    register(&campus, "north", device).await;
+    see_connected(&campus, "north", device, true).await;
+    // The failed attempts of the other gateway are not its own.
+    campus.watcher.clear();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(events_at(&campus, "north", device), Vec::<String>::new());
+    assert!(!events_at(&campus, "south", device).contains(&"connected".to_owned()));
+    campus.master.fault(&Fault::power(device, false));
+    see_connected(&campus, "north", device, false).await;
+    campus.watcher.clear();
+    campus.master.fault(&Fault::power(device, true));
+    see_connected(&campus, "north", device, true).await;
+    // With one gateway only, its statuses are certain again.
+    let payload = json!({ "device_ids": [device] }).to_string();
+    campus.ask("south", "async/remove", &payload).await;
+    campus.see_cleared(&format!("gsdk/south/{device}/state")).await;
+    campus.watcher.clear();
+    campus.master.fault(&Fault::power(device, false));
+    let event = campus.see_event(&format!("north/{device}"), "disconnected").await;
+    assert_eq!(event["source"], "stream", "{event}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_device_is_found_soon_although_a_lookup_fails() {
+    let campus = Campus::named_with(2, NO_AUDIT).await;
+    campus.bridge.is_ready().await;
+    accept_all(&campus, "north").await;
+    campus.master.fault(&fault(json!({
+        "do": "fail", "method": "Get", "code": "not_found", "times": 1,
+    })));
+    let (device, started) = (700_000_001, Instant::now());
+    add_to_north(&campus, device, "device_to_server");
+    see_connected(&campus, "north", device, true).await;
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_that_moves_ends_at_the_old_gateway_and_begins_at_the_new_one() {
-    let campus = Campus::named(4).await;
+    let campus = Campus::named_with(4, NO_AUDIT).await;
     campus.bridge.is_ready().await;
     let device = campus.master.devices[1][0];
     let (old, new) = (format!("gsdk/south/{device}/state"), format!("gsdk/north/{device}/state"));
     campus.see(&old, "connected", |state| state["connected"] == true).await;
     campus.watcher.clear();
-    let devices = serde_json::json!([device]);
-    let fault = |fault: Value| serde_json::from_value::<Fault>(fault).unwrap();
-    campus.master.fault(&fault(serde_json::json!({ "do": "remove_device", "devices": devices })));
+    remove(&campus, device);
     let payload = format!(r#"{{"device_ids":[{device}]}}"#);
     campus.ask("south", "async/remove", &payload).await;
-    campus.master.fault(&fault(serde_json::json!({
-        "do": "add_device", "id": device, "type": "bioentry_w2", "ip": "192.168.0.77",
-    })));
+    add_to_north(&campus, device, "server_to_device");
     campus.master.fault(&Fault::Manage);
-    let state = campus.see(&new, "connected", |state| state["connected"] == true).await;
-    assert_eq!(state["seq"], 0, "it is a new device: {state}");
+    campus.see(&new, "connected", |state| state["connected"] == true).await;
+    let of_new = format!("gsdk/north/{device}/event/");
+    let first = campus.watcher.find(|seen| seen.topic.starts_with(&of_new));
+    assert!(first.is_none_or(|event| event.json()["seq"] == 1), "it is a new device");
     let event = format!("gsdk/south/{device}/event/disconnected");
     campus.see(&event, "the last event", |_| true).await;
     campus.see_cleared(&old).await;
