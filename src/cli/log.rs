@@ -98,12 +98,12 @@ fn filter(value: String, default: &str) -> (Targets, Option<String>) {
     }
 }
 
-/// Whether a filter is not just a word that is neither a level nor a module of this program: alone,
-/// it would be taken for the name of a module, and everything else would be silent.
+/// Whether a filter has no word that is neither a level nor a module of this program: it would be
+/// taken for the name of a module, and everything else would be silent.
 fn is_meant(filter: &Targets, value: &str) -> bool {
-    filter.would_enable("gsdk2mqtt", &Level::ERROR)
-        || value.contains('=')
-        || value.eq_ignore_ascii_case("off")
+    filter.default_level().is_some()
+        || filter.iter().any(|(module, _)| module.starts_with("gsdk2mqtt"))
+        || value.split(',').all(|directive| directive.contains('='))
 }
 
 /// Whether stderr is the journal: `JOURNAL_STREAM` names its device and inode. Child processes
@@ -182,10 +182,10 @@ mod tests {
         for value in ["", "debgu"] {
             assert!(shown(value).would_enable("gsdk2mqtt::bridge", &Level::INFO), "{value:?}");
         }
-        for value in ["", "debug", "OFF", "gsdk2mqtt", "warn,h2=debug", "h2=trace"] {
+        for value in ["", "debug", "OFF", "0", "gsdk2mqtt::mqtt", "warn,h2=debug", "h2=trace"] {
             assert_eq!(invalid(value), None, "{value}");
         }
-        for value in ["debgu", "verbose", "!!", "a=b=c"] {
+        for value in ["debgu", "verbose", "!!", "a=b=c", "debgu,h2=debug"] {
             assert_eq!(invalid(value).as_deref(), Some(value));
         }
     }

@@ -153,7 +153,11 @@ impl Device {
         let is_observed = source == Source::Stream && is_gapless;
         let duration_ms = if is_observed { self.connection.observed_ms(at) } else { None };
 
-        self.ended_at = self.ends_with(status).then_some(wall_time);
+        if self.ends_with(status) {
+            self.ended_at = Some(wall_time);
+        } else if status.connected() != Some(false) {
+            self.ended_at = None;
+        }
         self.uptime.stop(view.observed_until(at), self.connected());
         self.connection.change(at, wall_time, status, source, is_gapless);
         self.start_observing(at);

@@ -75,13 +75,19 @@ pub(crate) struct Reported {
 }
 
 impl DeviceRoutes {
-    /// Adds one of our gateways.
+    /// Adds one of our gateways: it has some of the devices that other gateways seemed to have.
     pub(crate) fn add_gateway(&mut self, id: Arc<str>, gateway: GatewayIndex) {
         self.gateways.insert(id, gateway);
+        self.elsewhere.clear();
     }
 
     pub(crate) fn gateway(&self, gateway_id: &str) -> Option<GatewayIndex> {
         self.gateways.get(gateway_id).copied()
+    }
+
+    /// A gateway that is not ours is no longer connected: one of ours may have its devices now.
+    pub(crate) fn other_gateway_absent(&mut self) {
+        self.elsewhere.clear();
     }
 
     /// The gateway is no longer connected: another one may have its devices now.
@@ -163,8 +169,12 @@ impl DeviceRoutes {
                 self.elsewhere.extend(device_ids);
                 continue;
             };
+            let is_listed = self.listed.contains(&gateway);
+            if !is_listed {
+                self.devices.retain(|(_, owner)| *owner != gateway);
+            }
             for device_id in device_ids {
-                if self.devices.insert((device_id, gateway)) && self.listed.contains(&gateway) {
+                if self.devices.insert((device_id, gateway)) && is_listed {
                     reported.outdated.insert(gateway);
                 }
             }
@@ -368,6 +378,16 @@ mod tests {
     #[test]
     fn a_gateway_that_is_absent_has_no_devices() {
         let (mut routes, now) = (routes(), Instant::now());
+        routes.reported([("other".into(), vec![id(3)]), ("a".into(), vec![id(4)])], now);
+        assert_eq!(routes.route(id(3), true, now), StatusRoute::Elsewhere);
+        assert_eq!(routes.route(id(4), true, now), StatusRoute::Gateway(GatewayIndex(0)));
+        routes.reported([("other".into(), vec![id(3)]), ("a".into(), vec![])], now);
+        assert_eq!(routes.route(id(4), true, now), StatusRoute::Unknown, "its list was never read");
+        routes.add_gateway("other".into(), GatewayIndex(2));
+        assert_eq!(routes.route(id(3), true, now), StatusRoute::Unknown, "it is ours now");
+        routes.reported([("another".into(), vec![id(3)])], now);
+        routes.other_gateway_absent();
+        assert_eq!(routes.route(id(3), true, now), StatusRoute::Unknown);
         routes.listed(GatewayIndex(0), [id(1)]);
         routes.listed(GatewayIndex(1), [id(2)]);
         routes.gateway_absent(GatewayIndex(0));

@@ -61,8 +61,8 @@ pub enum Error {
     LoginRefused { peer: Peer, status: Status },
     /// A gateway has made a change that its master could not store.
     #[error(
-        "{0}; the gateway has the change, but its master has not stored it and undoes it at the \
-         gateway's next connection: send the command again"
+        "{0}; the gateway has the change, but unless it is repeated the master may undo it at the \
+         gateway's next connection"
     )]
     NotStored(Box<Self>),
 }

@@ -164,18 +164,17 @@ impl MasterSession {
             self.reports.try_send(MasterReport::Clock { timestamp_s: timestamp, received })?;
             let is_connected = status == i32::from(gateway::Status::Connected);
             self.changes += 1;
-            if let Some(index) = self.routes.gateway(&gateway_id) {
-                self.gateways.set_status(
-                    &mut self.routes,
-                    index,
-                    self.changes,
-                    Some(is_connected),
-                )?;
+            let ours = self.routes.gateway(&gateway_id);
+            if let Some(index) = ours {
+                let (routes, status) = (&mut self.routes, Some(is_connected));
+                self.gateways.set_status(routes, index, self.changes, status)?;
             }
-            if self.connected.insert(gateway_id, is_connected).is_none() {
-                // A gateway that was added at the master.
-                self.check.want(true);
+            let is_new = self.connected.insert(gateway_id, is_connected).is_none();
+            let is_other_absent = ours.is_none() && !is_connected;
+            if is_other_absent {
+                self.routes.other_gateway_absent();
             }
+            self.check.want(is_new || is_other_absent);
         }
         Ok(())
     }

@@ -48,7 +48,8 @@ impl ReadError {
     pub(crate) const fn remedy(&self) -> &'static str {
         match self {
             Self::Forbidden => "give it the right (chgrp and chmod g+r)",
-            _ => "put it there",
+            Self::Missing => "put it there",
+            _ => "replace it",
         }
     }
 

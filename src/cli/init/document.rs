@@ -32,7 +32,10 @@ impl ConfigDocument {
     }
 
     pub(crate) fn parse(text: &str) -> Result<Self, TomlError> {
-        Ok(Self { toml: text.parse()?, has_crlf: text.contains("\r\n") })
+        Ok(Self {
+            toml: text.parse()?,
+            has_crlf: text.contains("\r\n") && !text.replace("\r\n", "").contains('\n'),
+        })
     }
 
     pub(crate) fn text(&self) -> String {

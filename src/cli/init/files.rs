@@ -3,7 +3,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -120,10 +120,10 @@ fn stage(file: &NewFile, account: Option<Account>) -> io::Result<NamedTempFile> 
     let mut mode = file.access.mode();
     if let (FileAccess::Group, Ok(replaced)) = (file.access, fs::metadata(&file.path)) {
         mode = replaced.mode() & 0o7777;
-        chown(temporary.path(), Some(replaced.uid()), Some(replaced.gid()))?;
+        fchown(temporary.as_file(), Some(replaced.uid()), Some(replaced.gid()))?;
     } else if let Some(Account { user, group }) = account {
         let user = if file.access == FileAccess::Secret { user } else { 0 };
-        chown(temporary.path(), Some(user), Some(group))?;
+        fchown(temporary.as_file(), Some(user), Some(group))?;
     }
     temporary.as_file().set_permissions(Permissions::from_mode(mode))?;
     temporary.as_file().sync_all()?;
