@@ -164,17 +164,14 @@ impl DeviceRoutes {
     ) -> Reported {
         let mut reported = Reported::default();
         self.elsewhere.clear();
+        self.devices.retain(|(_, owner)| self.listed.contains(owner));
         for (gateway_id, device_ids) in gateways {
             let Some(gateway) = self.gateway(&gateway_id) else {
                 self.elsewhere.extend(device_ids);
                 continue;
             };
-            let is_listed = self.listed.contains(&gateway);
-            if !is_listed {
-                self.devices.retain(|(_, owner)| *owner != gateway);
-            }
             for device_id in device_ids {
-                if self.devices.insert((device_id, gateway)) && is_listed {
+                if self.devices.insert((device_id, gateway)) && self.listed.contains(&gateway) {
                     reported.outdated.insert(gateway);
                 }
             }
