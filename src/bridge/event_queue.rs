@@ -87,9 +87,14 @@ impl EventQueue {
     fn add(&mut self, event: Event) {
         self.next_id += 1;
         for dropped in self.outbox.append(event) {
-            let count = 1 + losses_reported_by(&dropped);
-            self.add_loss(dropped.subject, UnreportedLoss { count, refused: false });
+            self.lost(dropped, false);
         }
+    }
+
+    /// An event will not be delivered; `refused`: because the broker does not accept it.
+    pub(crate) fn lost(&mut self, event: Event, refused: bool) {
+        let count = 1 + losses_reported_by(&event);
+        self.add_loss(event.subject, UnreportedLoss { count, refused });
     }
 
     /// The device events are written.
@@ -149,7 +154,7 @@ impl EventQueue {
     }
 }
 
-/// How many lost events this event reports; if it is dropped, they are not reported.
+/// How many lost events this event reports; if it is lost itself, they are not reported.
 fn losses_reported_by(event: &Event) -> u64 {
     #[derive(Deserialize)]
     struct Report {
@@ -198,7 +203,17 @@ mod tests {
         queue.append(Moment::from_millis(0), Subject::Bridge, "events_lost", payload);
         queue.append(Moment::from_millis(0), device(1), "x", Bytes::new());
         let report = queue.report(Instant::now() + REPORT_INTERVAL);
+        let Some(BridgeEventKind::EventsLost { count, .. }) = &report else { panic!("{report:?}") };
+        assert_eq!(*count, 5 + 2);
+
+        // The same if the broker refuses it.
+        let payload = to_bytes(&report);
+        queue.append(Moment::from_millis(0), Subject::Bridge, "events_lost", payload);
+        assert!(queue.outbox_mut().next(|_| true).is_some());
+        let refused = queue.outbox_mut().give_up(&Subject::Bridge).unwrap();
+        queue.lost(refused, true);
+        let report = queue.report(Instant::now() + 2 * REPORT_INTERVAL);
         let Some(BridgeEventKind::EventsLost { count, .. }) = report else { panic!("{report:?}") };
-        assert_eq!(count, 5 + 2);
+        assert_eq!(count, 7 + 2);
     }
 }

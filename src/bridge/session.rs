@@ -8,7 +8,6 @@ use tokio::time::{Instant, timeout};
 
 use super::clock::instant_now;
 use super::dispatch::Reply;
-use super::event_queue::UnreportedLoss;
 use super::state::State;
 use crate::commands::AnswerLimit;
 use crate::mqtt::{
@@ -244,9 +243,8 @@ impl BrokerSession {
         } else {
             tracing::debug!(kind, topic, reason, "message refused by the broker");
         }
-        if let Some(subject) = lost {
-            let loss = UnreportedLoss { count: 1, refused: true };
-            state.persistence.events.add_loss(subject, loss);
+        if let Some(event) = lost {
+            state.persistence.events.lost(*event, true);
             state.publisher.content().infos().changed(InfoOf::Bridge);
         }
     }

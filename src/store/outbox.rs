@@ -172,8 +172,8 @@ impl Outbox {
     }
 
     /// The subject's event in flight will never be delivered: it is dropped, and counts as lost.
-    pub(crate) fn give_up(&mut self, subject: &Subject) -> bool {
-        self.put_back(subject) && self.drop_first_of(subject).is_some()
+    pub(crate) fn give_up(&mut self, subject: &Subject) -> Option<Event> {
+        if self.put_back(subject) { self.drop_first_of(subject) } else { None }
     }
 
     /// The subject's event in flight was not delivered: it is sent again. Returns whether there was

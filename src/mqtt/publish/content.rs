@@ -305,7 +305,7 @@ impl Content {
         let mut lost = None;
         match &id {
             MessageId::Event(subject) if refusal.is_permanent() => {
-                lost = outbox.give_up(subject).then(|| subject.clone());
+                lost = outbox.give_up(subject).map(Box::new);
             }
             MessageId::Clear(topic) if refusal.is_permanent() => {
                 self.clearing.finish(topic.clone(), outbox);

@@ -190,8 +190,8 @@ pub(crate) struct Rejected {
     pub(crate) refusal: Refusal,
     /// It is rejected for the first time, which is worth a warning.
     pub(crate) is_new: bool,
-    /// The subject of an event that is lost, as the broker will never accept it.
-    pub(crate) lost: Option<Subject>,
+    /// The event that is lost, as the broker will never accept it.
+    pub(crate) lost: Option<Box<Event>>,
 }
 
 /// The current values, read when a message is sent.

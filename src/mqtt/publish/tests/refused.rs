@@ -52,7 +52,7 @@ fn an_event_refused_permanently_is_lost_and_reported_by_the_next_of_its_subject(
         setup.append("lobby", "corrected");
         let refused = setup.next().unwrap();
         let rejected = setup.answer(refused.token, code).unwrap_err();
-        assert_eq!(rejected.lost, Some(Subject::Gateway("lobby".parse().unwrap())));
+        assert_eq!(rejected.lost.unwrap().subject, Subject::Gateway("lobby".parse().unwrap()));
         assert_eq!(rejected.topic, "gsdk/lobby/event/corrected");
     }
     setup.append("lobby", "corrected");
@@ -116,7 +116,7 @@ fn an_event_over_which_the_broker_closes_is_found_and_no_other_is_lost() {
     };
     assert_eq!(rejected.refusal, Refusal::ClosesConnection);
     assert!((3..=5).contains(&cuts), "{cuts}");
-    assert_eq!(rejected.lost, Some(Subject::Gateway("lobby".parse().unwrap())));
+    assert_eq!(rejected.lost.unwrap().subject, Subject::Gateway("lobby".parse().unwrap()));
     assert_eq!(setup.outbox.dropped(), 1);
     let (messages, _) = closes_over(&mut setup, "nothing");
     assert_eq!(messages.iter().filter(|topic| *topic == "gsdk/lobby/event/corrected").count(), 2);
