@@ -89,8 +89,7 @@ async fn a_broker_restarted_without_data_gets_everything_again() {
     broker.kill();
     let device = simulator.control().managed()[0].device_id;
     simulator.control().apply_fault(&Fault::Drop { devices: device.into() });
-    broker.restart().await;
-    let watcher = Watcher::start(broker.port).await;
+    let watcher = bridge.broker_is_back(&mut broker).await;
     watcher.see_text("gsdk/bridge/state", "online").await;
     let disconnected = format!("gsdk/lobby/{device}/event/disconnected");
     watcher.see("what happened meanwhile", |seen| seen.topic == disconnected).await;
@@ -186,8 +185,7 @@ async fn bridge_and_gateway_and_broker_may_start_in_any_order() {
     .await;
     assert!(reasons.contains("broker"), "{reasons}");
     assert_eq!(bridge.get("/healthz").await.0, 200);
-    broker.restart().await;
-    let watcher = Watcher::start(broker.port).await;
+    let watcher = bridge.broker_is_back(&mut broker).await;
     watcher.see("unreachable", |seen| seen.topic == "gsdk/lobby/event/unreachable").await;
     watcher.see_text("gsdk/bridge/state", "online").await;
     simulator.control().start_listening();

@@ -109,16 +109,16 @@ async fn a_start_with_another_configuration_continues_with_the_chain() {
     bridge.restart();
     simulator.control().storm(Storm::of(41)).await.unwrap();
     within(PATIENCE, "another configuration: until it fits", async || {
-        (bridge.metric("gsdk_outbox_events").await <= Some(1_001.0)).then_some(())
+        bridge.metric("gsdk_outbox_events").await.filter(|waiting| *waiting <= 1_001.0)
     })
     .await;
     let dropped = bridge.metric("gsdk_outbox_dropped_total").await.unwrap();
     assert!(dropped > 3_000.0, "{dropped}");
-    broker.restart().await;
-    let watcher = Watcher::start(broker.port).await;
+    let watcher = bridge.broker_is_back(&mut broker).await;
     reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "another configuration: until reported")
         .await;
     assert_eq!(chain(&broker), before, "the same chain");
+    watcher.has_all(broker.port).await;
     let all = watcher.all();
     let events = all.iter().filter(|seen| seen.topic.contains("/event/"));
     let lost: u64 = events.filter_map(|seen| seen.json()["lost"].as_u64()).sum();

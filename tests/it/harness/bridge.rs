@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 
 use gsdk2mqtt::simulator::Simulator;
 
-use super::mosquitto::free_port;
+use super::mosquitto::{Mosquitto, free_port};
+use super::watcher::Watcher;
 use super::{bounded, eventually, patiently};
 
 /// The program under test.
@@ -263,6 +264,16 @@ impl Bridge {
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Starts its broker again, with a client that receives the bridge's first message too: the
+    /// bridge is frozen until the client is subscribed.
+    pub(crate) async fn broker_is_back(&self, broker: &mut Mosquitto) -> Watcher {
+        self.signal("-STOP");
+        broker.restart().await;
+        let watcher = Watcher::start(broker.port).await;
+        self.signal("-CONT");
+        watcher
     }
 
     /// GET on its web server: status and body.

@@ -57,14 +57,15 @@ impl Watcher {
             }
         });
         let watcher = Self { child, seen };
-        watcher.is_listening(port).await;
+        watcher.has_all(port).await;
         watcher
     }
 
-    /// A message of our own is received once the subscription is active.
-    async fn is_listening(&self, port: u16) {
+    /// Waits until it is subscribed and has what the broker has accepted so far: a broker
+    /// delivers in the order of arrival, so a message of our own comes after it.
+    pub(crate) async fn has_all(&self, port: u16) {
         let probe = unique("probe");
-        eventually("the watcher is subscribed", || {
+        eventually("the watcher has all messages", || {
             publish(port, &["-t", &probe, "-m", "x"]);
             self.find(|seen| seen.topic == probe).map(drop)
         })
