@@ -139,6 +139,10 @@ impl Bridge {
             Input::Task(message) => self.task_message(message),
             Input::Due => {}
         }
+        // A scrape asks many times, and would wait for two inputs each time.
+        if let Some(query) = self.web.waiting_query() {
+            self.answer_query(query);
+        }
         self.settle();
     }
 

@@ -38,6 +38,11 @@ impl Web {
         self.queries.recv().await
     }
 
+    /// A query that waits already.
+    pub(crate) fn waiting_query(&mut self) -> Option<LoopQuery> {
+        self.queries.try_recv().ok()
+    }
+
     /// The next query, until the server has ended. Cancel safe.
     pub(crate) async fn query_or_end(&mut self) -> Option<LoopQuery> {
         tokio::select! {

@@ -268,7 +268,7 @@ async fn a_store_that_fails_uses_no_more_memory_for_further_events() {
     let proxy = Proxy::before(broker.port).await;
     proxy.set_mode(AWAY);
     let simulator = crate::harness::simulator(100).await;
-    let lines = "[outbox]\nmax_events = 1_000\n";
+    let lines = "[outbox]\nmax_events = 1_000\n[metrics]\ndevice = []\n";
     let setup = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").lines(lines);
     let bridge = setup.start();
     reads(&bridge, "gsdk_store_ok", 1.0, PATIENCE, "until it has started").await;

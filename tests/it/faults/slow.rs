@@ -130,7 +130,7 @@ async fn a_full_outbox_uses_no_more_memory_for_further_events() {
     let mut broker = Mosquitto::start("max_queued_messages 0").await;
     broker.kill();
     let simulator = crate::harness::simulator(100).await;
-    let lines = "[outbox]\nmax_events = 10_000\n";
+    let lines = "[outbox]\nmax_events = 10_000\n[metrics]\ndevice = []\n";
     let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").lines(lines).start();
     let series = "gsdk_gateway_up{gateway=\"lobby\"}";
     reads(&bridge, series, 1.0, PATIENCE, "no broker: until the gateway is up").await;
