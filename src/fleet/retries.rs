@@ -10,17 +10,18 @@ use super::status::Status;
 #[serde(from = "Vec<Status>", into = "Vec<Status>")]
 pub struct RetrySet(u8);
 
-/// The statuses of a device that tries to connect; the place of each is its bit.
-const RETRIES: [Status; 5] = [
-    Status::TryToConnect,
-    Status::TcpCannotConnect,
-    Status::TcpNotAllowed,
-    Status::TlsCannotConnect,
-    Status::TlsNotAllowed,
-];
-
-fn bit(status: Status) -> u8 {
-    RETRIES.iter().position(|retry| *retry == status).map_or(0, |index| 1 << index)
+/// The bit of a status of a device that tries to connect; 0 for all others.
+const fn bit(status: Status) -> u8 {
+    match status {
+        Status::TryToConnect => 1,
+        Status::TcpCannotConnect => 1 << 1,
+        Status::TcpNotAllowed => 1 << 2,
+        Status::TlsCannotConnect => 1 << 3,
+        Status::TlsNotAllowed => 1 << 4,
+        Status::Disconnected | Status::TcpConnected | Status::TlsConnected | Status::Unknown(_) => {
+            0
+        }
+    }
 }
 
 impl RetrySet {
@@ -43,6 +44,6 @@ impl From<Vec<Status>> for RetrySet {
 
 impl From<RetrySet> for Vec<Status> {
     fn from(set: RetrySet) -> Self {
-        RETRIES.into_iter().filter(|status| set.contains(*status)).collect()
+        Status::KNOWN.into_iter().filter(|status| set.contains(*status)).collect()
     }
 }

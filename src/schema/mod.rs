@@ -57,6 +57,7 @@ fn extend(schemas: &mut Value, from: &str, to: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::Status;
 
     #[test]
     fn channels_are_the_topics() {
@@ -66,6 +67,16 @@ mod tests {
         assert_eq!(address("deviceEvent"), "gsdk/{gateway}/{device_id}/event/{event_type}");
         assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
         assert!(!document.to_string().contains('@'), "{document}");
+    }
+
+    #[test]
+    fn every_status_is_described_wherever_a_payload_has_one() {
+        let described: Vec<&str> =
+            ASYNC_API.lines().filter(|line| line.contains("tcp_connected, ")).collect();
+        assert_eq!(described.len(), 4, "{described:?}");
+        for (line, status) in described.iter().flat_map(|line| Status::KNOWN.map(|it| (line, it))) {
+            assert!(line.contains(&format!("{status}, ")), "{status}: {line}");
+        }
     }
 
     #[test]

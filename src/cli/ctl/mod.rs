@@ -128,7 +128,7 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         (_, Some(FailureCode::InvalidRequest)) => ExitCode::from(super::EXIT_WRONG),
         (ResultKind::Partial | ResultKind::Error, _) => ExitCode::FAILURE,
     };
-    show(&answer, &gateway.entry, args.json)?;
+    show(name, &answer, &gateway.entry, args.json)?;
     Ok(code)
 }
 
@@ -305,7 +305,12 @@ fn print_json(answer: &Response) -> anyhow::Result<bool> {
 }
 
 /// Prints data to stdout, then errors to stderr, even if stdout is closed.
-fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<()> {
+fn show(
+    command: CommandName,
+    answer: &Response,
+    entry: &GatewayEntry,
+    json: bool,
+) -> anyhow::Result<()> {
     if json {
         return print_json(answer).map(drop);
     }
@@ -315,8 +320,7 @@ fn show(answer: &Response, entry: &GatewayEntry, json: bool) -> anyhow::Result<(
     if answer.result != ResultKind::Error || answer.data.value().get("steps").is_some() {
         let by_number = |id: u64| name_of(DeviceId::new(u32::try_from(id).ok()?)?);
         let terminal = Terminal::of_stdout();
-        let (text, omitted) =
-            table::format(&answer.command, answer.data.value(), by_number, terminal);
+        let (text, omitted) = table::format(command, answer.data.value(), by_number, terminal);
         shown = super::print(&text);
         if !omitted.is_empty() {
             let omitted = omitted.join(", ");

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::terminal::Terminal;
 use crate::cli::escape::escaped;
+use crate::ids::CommandName;
 
 /// A cell is wrapped to no less than this width.
 const WRAPPED_WIDTH_MIN: u16 = 10;
@@ -68,16 +69,17 @@ const NAMED: &[TableColumn] = &[ID, NAME];
 /// Formats an answer's data, and names the columns that were omitted. `name_of` gives the
 /// configured name of a device.
 pub(crate) fn format(
-    command: &str,
+    command: CommandName,
     data: &Value,
     name_of: impl Fn(u64) -> Option<String>,
     terminal: Terminal,
 ) -> (String, Vec<&'static str>) {
     let (key, columns) = match command {
-        "devices" => ("devices", DEVICES),
-        "search" => ("devices", FOUND),
-        "pending" => ("devices", PENDING),
-        "slaves/get" => ("slaves", SLAVES),
+        CommandName::Devices => ("devices", DEVICES),
+        CommandName::Search => ("devices", FOUND),
+        CommandName::Pending => ("devices", PENDING),
+        CommandName::SlavesGet => ("slaves", SLAVES),
+        // All others have fields, and some of them steps.
         _ => ("steps", STEPS),
     };
     let rows = data.get(key).and_then(Value::as_array);
@@ -224,7 +226,11 @@ mod tests {
 
     use super::*;
 
-    fn shown(command: &str, data: &Value, terminal: Terminal) -> (String, Vec<&'static str>) {
+    fn shown(
+        command: CommandName,
+        data: &Value,
+        terminal: Terminal,
+    ) -> (String, Vec<&'static str>) {
         format(command, data, |id| (id == 7).then(|| "Front door".to_owned()), terminal)
     }
 
@@ -246,15 +252,18 @@ mod tests {
                         7          Front door  8, 9    -\n\
                         544114231  -           -       1\n";
         let plain = |command, data: &Value| shown(command, data, Terminal::default()).0;
-        assert_eq!(plain("slaves/get", &data), expected);
-        assert_eq!(plain("pending", &json!({"devices": []})), "none\n");
-        assert_eq!(plain("disconnect_all", &json!({})), "done\n");
-        assert_eq!(plain("connect", &json!({"device_id": 7})), "device_id: 7 (Front door)\n");
+        assert_eq!(plain(CommandName::SlavesGet, &data), expected);
+        assert_eq!(plain(CommandName::Pending, &json!({"devices": []})), "none\n");
+        assert_eq!(plain(CommandName::DisconnectAll, &json!({})), "done\n");
+        assert_eq!(
+            plain(CommandName::Connect, &json!({"device_id": 7})),
+            "device_id: 7 (Front door)\n"
+        );
         let filter = json!({"allow_all": false, "device_ids": [7, 8], "ips": []});
         let expected = "allow_all: no\nips: -\nID  NAME\n7   Front door\n8   -\n";
-        assert_eq!(plain("accept_filter/get", &filter), expected);
+        assert_eq!(plain(CommandName::FilterGet, &filter), expected);
         let bare = json!({"device_ids": [8], "steps": []});
-        assert_eq!(plain("mode/set", &bare), "ID  NAME\n8   -\n");
+        assert_eq!(plain(CommandName::ModeSet, &bare), "ID  NAME\n8   -\n");
     }
 
     #[test]
@@ -262,13 +271,14 @@ mod tests {
         let data = json!({"devices": [row(540_092_578, "tcp_connected")]});
         for width in 20..140 {
             let terminal = Terminal { width: Some(width), colours: false };
-            let (text, omitted) = shown("devices", &data, terminal);
+            let (text, omitted) = shown(CommandName::Devices, &data, terminal);
             let widest = text.lines().map(str::len).max().unwrap();
             assert!(widest <= usize::from(width) || omitted.len() == 4, "{width}:\n{text}");
             assert!(text.contains("540092578") && text.contains("tcp_connected"), "{text}");
             assert_eq!(text.contains("REGISTERED"), !omitted.contains(&"REGISTERED"));
         }
-        let (text, omitted) = shown("devices", &data, Terminal { width: Some(80), colours: false });
+        let (text, omitted) =
+            shown(CommandName::Devices, &data, Terminal { width: Some(80), colours: false });
         assert_eq!(omitted, ["FIRMWARE", "SSL", "REGISTERED"], "{text}");
         let expected = "ID         NAME             STATUS         ADDRESS              MODE\n\
                         540092578  Front door of    tcp_connected  192.168.0.101:51211  \
@@ -281,7 +291,7 @@ mod tests {
         let name_of = |id| Some(if id == 7 { "정문" } else { "Hall" }.to_owned());
         let data =
             json!({"slaves": [{"device_id": 7, "rs485": [1]}, {"device_id": 8, "rs485": [2]}]});
-        let (text, _) = format("slaves/get", &data, name_of, Terminal::default());
+        let (text, _) = format(CommandName::SlavesGet, &data, name_of, Terminal::default());
         let expected = "ID  NAME  RS-485  WIEGAND\n7   정문  1\n8   Hall  2\n";
         assert_eq!(text, expected);
     }
@@ -289,8 +299,9 @@ mod tests {
     #[test]
     fn colours_change_no_width() {
         let data = json!({"devices": [row(7, "tcp_connected"), row(8, "tls_not_allowed")]});
-        let plain = shown("devices", &data, Terminal::default()).0;
-        let coloured = shown("devices", &data, Terminal { width: None, colours: true }).0;
+        let plain = shown(CommandName::Devices, &data, Terminal::default()).0;
+        let coloured =
+            shown(CommandName::Devices, &data, Terminal { width: None, colours: true }).0;
         assert!(coloured.contains("\x1b[32mtcp_connected\x1b[0m  "), "{coloured:?}");
         assert!(coloured.contains("\x1b[31mtls_not_allowed\x1b[0m"), "{coloured:?}");
         let codes = ["\x1b[0m", "\x1b[1m", "\x1b[31m", "\x1b[32m"];

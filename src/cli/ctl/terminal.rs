@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 
 use terminal_size::{Width, terminal_size_of};
 
+use crate::fleet::Status;
+
 /// What the terminal offers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Terminal {
@@ -27,13 +29,20 @@ impl Terminal {
 
     /// Colours the text if the word is a status or a result.
     pub(crate) fn coloured(self, word: &str, text: String) -> String {
-        let code = match word {
-            _ if !self.colours => return text,
-            "tcp_connected" | "tls_connected" | "ok" | "linked" => "32",
-            "try_to_connect" => "33",
-            "disconnected" | "error" | "link_lost" | "no_link" => "31",
-            _ if word.ends_with("_cannot_connect") || word.ends_with("_not_allowed") => "31",
-            _ => return text,
+        const GREEN: &str = "32";
+        const YELLOW: &str = "33";
+        const RED: &str = "31";
+        if !self.colours {
+            return text;
+        }
+        let status = Status::KNOWN.into_iter().find(|status| <&str>::from(status) == word);
+        let code = match (word, status) {
+            ("ok" | "linked", _) => GREEN,
+            ("error" | "link_lost" | "no_link", _) => RED,
+            (_, Some(Status::TryToConnect)) => YELLOW,
+            (_, Some(status)) if status.connected() == Some(true) => GREEN,
+            (_, Some(_)) => RED,
+            (_, None) => return text,
         };
         format!("\x1b[{code}m{text}\x1b[0m")
     }
