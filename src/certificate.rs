@@ -23,7 +23,6 @@ pub struct Certificate {
     pub not_before: Moment,
     /// The last moment at which it is valid.
     pub not_after: Moment,
-    /// Whether it is a CA's certificate.
     pub is_ca: bool,
     /// Whether it is of X.509 version 1, which has no subject alternative names.
     pub is_version_1: bool,

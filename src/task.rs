@@ -1,4 +1,4 @@
-//! Detects tasks that panic or hang, and lets events pass long work.
+//! Detects tasks that panic or hang, and yields the processor during long work.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};

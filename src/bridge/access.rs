@@ -25,7 +25,6 @@ impl GatewayAccess {
         self.clients.borrow().clone()
     }
 
-    /// Whether there is a link.
     pub(crate) fn is_connected(&self) -> bool {
         self.clients.borrow().is_some()
     }

@@ -137,7 +137,7 @@ pub(crate) struct OwnState {
 }
 
 impl OwnState {
-    /// A message on the bridge's own state topic; `online`: whether the bridge is online.
+    /// A message on the bridge's own state topic; `is_online`: whether the bridge is.
     pub(crate) fn received(&mut self, payload: &[u8], retained: bool, is_online: bool) {
         if retained {
             self.is_outdated = !is_online && payload == b"online";
@@ -152,7 +152,6 @@ impl OwnState {
         self.is_outdated
     }
 
-    /// Whether `online` was received.
     pub(crate) const fn is_seen(&self) -> bool {
         self.is_seen
     }

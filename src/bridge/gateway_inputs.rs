@@ -23,7 +23,6 @@ const REPORTS_PER_TURN: usize = 64;
 /// Results that may wait for the loop. A full queue makes only the tasks wait.
 const RESULTS_MAX: usize = 64;
 
-/// What has come from the gateways.
 #[derive(Debug)]
 pub(crate) enum GatewayInput {
     Reports(Vec<(GatewayIndex, LinkReport)>),

@@ -29,7 +29,6 @@ pub(crate) struct Gateways {
     /// Changes that the loop has not taken yet.
     changes: Vec<GatewayChange>,
     inputs: GatewayInputs,
-    /// Whether details of devices are read.
     reads_details: bool,
     stop: watch::Sender<bool>,
 }
@@ -150,7 +149,6 @@ impl Gateways {
         std::mem::take(&mut self.changes)
     }
 
-    /// Whether details of devices are read.
     pub(crate) const fn reads_details(&self) -> bool {
         self.reads_details
     }
@@ -285,7 +283,6 @@ impl Gateways {
         self.gateways.get(gateway.0)?.link.last_activity()
     }
 
-    /// What is provisioned at a gateway.
     pub(crate) fn provisioner(&mut self, gateway: GatewayIndex) -> Option<&mut Provisioner> {
         self.gateways.get_mut(gateway.0).map(|gateway| &mut gateway.provisioner)
     }

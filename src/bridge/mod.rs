@@ -1,8 +1,8 @@
 //! The event loop: it waits for one input, passes it to a component, and then stores and publishes
 //! the changes.
 //!
-//! It owns all state, so there is no lock: the gateways' tasks, the broker session, the tasks of
-//! commands and the web server exchange messages with it over bounded channels.
+//! It owns all state: the gateways' tasks, the broker session, the tasks of commands and the web
+//! server exchange messages with it over bounded channels.
 
 mod access;
 mod broker;

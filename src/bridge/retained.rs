@@ -225,7 +225,6 @@ impl ForgetScan {
         self.deadline
     }
 
-    /// Whether its scan is under way.
     pub(crate) const fn is_started(&self) -> bool {
         self.is_started
     }

@@ -38,7 +38,7 @@ pub(crate) struct BrokerSession {
     connection: Option<BrokerConnection>,
     /// Why there is no connection.
     fault: String,
-    /// The fault, where it is a file of ours that is missing.
+    /// The fault, if it names a configured file that cannot be read.
     file_missing: Option<String>,
     /// The broker keeps no retained messages, according to its CONNACK or a refusal.
     retain_unavailable: bool,

@@ -66,7 +66,7 @@ impl From<StoreError> for StartError {
 }
 
 /// Starts the gateways' tasks, the broker's session and the web server on `listeners`, which are of
-/// the runtime `web`; the loop turns with [`Bridge::run`]. Gateways and broker need not be there.
+/// the runtime `web`. [`Bridge::run`] runs the event loop. Gateways and broker need not be there.
 ///
 /// # Errors
 /// When the metrics cannot be set up, or the state directory cannot be used.

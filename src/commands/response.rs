@@ -102,7 +102,6 @@ impl Data {
     }
 }
 
-/// What a command gave.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub data: Data,

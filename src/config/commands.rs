@@ -26,7 +26,6 @@ fn patterns() -> Vec<String> {
 pub struct Allow(BTreeSet<String>);
 
 impl Allow {
-    /// Whether a command may run.
     pub fn permits(&self, command: CommandName) -> bool {
         let name = command.as_str();
         let has_group = |(group, _)| self.0.contains(&format!("{group}/*"));

@@ -53,7 +53,6 @@ impl Reconciler {
         self.commanded = commanded;
     }
 
-    /// What the configuration declares.
     pub const fn declared(&self) -> &DesiredState {
         &self.declared
     }
@@ -131,7 +130,6 @@ impl Reconciler {
         })
     }
 
-    /// Whether nothing is desired.
     pub fn is_empty(&self) -> bool {
         self.declared.is_empty() && self.commanded.is_empty()
     }
@@ -216,7 +214,6 @@ pub fn by_kind(
     groups.into_iter().map(|(kind, (count, device_ids))| (kind.what(), count, device_ids))
 }
 
-/// Whether all the desired slaves are present.
 pub(crate) fn covers(present: &Slaves, desired: &Slaves) -> bool {
     desired.rs485.iter().all(|id| present.rs485.contains(id))
         && desired.wiegand.iter().all(|id| present.wiegand.contains(id))

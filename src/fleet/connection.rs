@@ -89,7 +89,6 @@ impl ConnectionState {
         }
     }
 
-    /// Whether a status is a repeat.
     pub(crate) fn is_repeat(&self, status: Status) -> bool {
         self.status() == Some(status) || self.retries().contains(status)
     }

@@ -77,7 +77,6 @@ impl Device {
         self.details.as_deref()
     }
 
-    /// What is persisted.
     pub(crate) fn remember(&self) -> Remembered {
         Remembered {
             seq: self.seq,
@@ -95,7 +94,6 @@ impl Device {
         self.id
     }
 
-    /// Whether it should be connected.
     pub(crate) fn is_expected(&self) -> bool {
         self.presence.is_expected()
     }
@@ -109,7 +107,7 @@ impl Device {
         self.presence.add_absence(passed_ms)
     }
 
-    /// The value of `connected` while its gateway's view is current.
+    /// The value of `connected` while its gateway's view is live.
     pub(crate) const fn connected(&self) -> Option<bool> {
         self.connection.connected()
     }
@@ -258,7 +256,7 @@ impl Device {
         self.check.is_suspect()
     }
 
-    /// The link broke at `last_activity`. A view that is current is kept for a while.
+    /// The link broke at `last_activity`. A view that is live is kept for a while.
     pub(crate) fn end_link(&mut self, last_activity: Moment, view: &ViewContext) {
         self.check.clear();
         if !view.is_live {

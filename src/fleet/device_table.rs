@@ -100,12 +100,17 @@ impl DeviceTable {
         (device, is_new)
     }
 
-    pub(crate) fn restore(&mut self, now: Moment, device_id: DeviceId, remembered: Remembered) {
+    pub(crate) fn restore(
+        &mut self,
+        wall_time: Moment,
+        device_id: DeviceId,
+        remembered: Remembered,
+    ) {
         if remembered.forgotten && !self.devices.contains_key(&device_id) {
             self.tombstones.insert(device_id, remembered);
             return;
         }
-        self.get_or_add(device_id, now).0.restore(&remembered);
+        self.get_or_add(device_id, wall_time).0.restore(&remembered);
     }
 
     /// What is persisted of a device; `None` if it never had topics.
@@ -114,7 +119,6 @@ impl DeviceTable {
         device.or_else(|| self.tombstones.get(&device_id).copied())
     }
 
-    /// What is persisted of all devices.
     pub(crate) fn all_remembered(&self) -> impl Iterator<Item = (DeviceId, Remembered)> {
         let devices = self.iter().map(|device| (device.id(), device.remember()));
         devices.chain(self.tombstones.iter().map(|(id, tombstone)| (*id, *tombstone)))

@@ -88,13 +88,13 @@ impl Fleet {
     /// that its first list shows continue the event chain.
     pub fn restore(
         &mut self,
-        now: Moment,
+        wall_time: Moment,
         gateway: GatewayIndex,
         device_id: DeviceId,
         remembered: Remembered,
     ) {
         if let Some(gateway) = self.gateway_mut(gateway) {
-            gateway.devices_mut().restore(now, device_id, remembered);
+            gateway.devices_mut().restore(wall_time, device_id, remembered);
         }
     }
 
@@ -103,7 +103,6 @@ impl Fleet {
         self.get(gateway)?.devices().remembered(device_id)
     }
 
-    /// What is persisted of all devices of a gateway.
     pub fn all_remembered(
         &self,
         gateway: GatewayIndex,

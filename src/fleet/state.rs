@@ -20,13 +20,13 @@ pub struct DeviceState {
     pub device_id: DeviceId,
     /// `None` if it is unknown.
     pub connected: Option<bool>,
-    /// `None` if its gateway's view is not current.
+    /// `None` if its gateway's view is not live.
     pub status: Option<Status>,
     /// When the present `connected` began; `None` only if that is unknown.
     pub since: Option<Moment>,
     /// Whether that beginning was seen.
     pub since_exact: bool,
-    /// The last known state, if its gateway's view is not current.
+    /// The last known state, if its gateway's view is not live.
     pub last_known: Option<Known>,
     /// The last event's number; 0 before the first.
     pub seq: u64,

@@ -119,7 +119,7 @@ pub(crate) fn slave_info(slaves: &Slaves) -> connect::SlaveDeviceInfo {
     }
 }
 
-fn ids(numbers: Vec<u32>) -> Vec<DeviceId> {
+pub(crate) fn ids<C: FromIterator<DeviceId>>(numbers: impl IntoIterator<Item = u32>) -> C {
     numbers.into_iter().filter_map(DeviceId::new).collect()
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn accept_filter(wire: Option<connect::AcceptFilter>) -> AcceptFilter
     let wire = wire.unwrap_or_default();
     AcceptFilter {
         allow_all: wire.allow_all,
-        device_ids: ids(wire.device_i_ds).into_iter().collect(),
+        device_ids: ids(wire.device_i_ds),
         ips: wire.ip_addrs,
         subnets: wire.subnet_masks,
     }
@@ -163,6 +163,10 @@ pub(crate) fn listed_gateway(wire: gateway::GatewayInfo) -> ListedGateway {
         is_connected: wire.is_connected,
         device_ids: ids(wire.device_i_ds),
     }
+}
+
+pub(crate) const fn gateway_is_connected(wire: &gateway::StatusChange) -> bool {
+    wire.status == gateway::Status::Connected as i32
 }
 
 /// The devices that failed; rows with the code OK did not.

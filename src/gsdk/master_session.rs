@@ -159,10 +159,11 @@ impl MasterSession {
         &mut self,
         changes: &mut Vec<gateway::StatusChange>,
     ) -> Result<(), Disconnect> {
-        for gateway::StatusChange { gateway_id, status, timestamp } in changes.drain(..) {
+        for change in changes.drain(..) {
+            let is_connected = convert::gateway_is_connected(&change);
+            let gateway::StatusChange { gateway_id, timestamp, .. } = change;
             let received = Instant::now().into_std();
             self.reports.try_send(MasterReport::Clock { timestamp_s: timestamp, received })?;
-            let is_connected = status == i32::from(gateway::Status::Connected);
             self.changes += 1;
             let ours = self.routes.gateway(&gateway_id);
             if let Some(index) = ours {

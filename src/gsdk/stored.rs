@@ -35,7 +35,7 @@ impl StoredItems {
     pub async fn registered(&self) -> Result<BTreeSet<DeviceId>, Error> {
         let request = wire::GetAsyncConnectionDbRequest { gateway_id: self.gateway_id() };
         let infos = self.call(request).await?.connect_infos;
-        Ok(infos.into_iter().filter_map(|info| DeviceId::new(info.device_id)).collect())
+        Ok(convert::ids(infos.into_iter().map(|info| info.device_id)))
     }
 
     pub async fn register(&self, devices: &[(DeviceId, Target)]) -> Result<(), Error> {

@@ -13,7 +13,6 @@ use super::target::{DialTarget, Peer};
 use super::{NO_HANDLES_REMEDY, no_handles_left};
 use crate::ids::{GATEWAY_PORT, MASTER_PORT};
 
-/// What failed.
 #[derive(Debug)]
 pub(crate) enum DialFailure {
     File(FileFailure),

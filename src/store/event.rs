@@ -16,7 +16,6 @@ pub struct Event {
     pub id: u64,
     /// When it was recorded, by the bridge's wall clock.
     pub recorded_at: Moment,
-    /// What it is about.
     pub subject: Subject,
     /// Its type, as in the topic.
     pub event_type: Cow<'static, str>,

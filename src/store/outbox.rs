@@ -212,7 +212,6 @@ impl Outbox {
         self.len
     }
 
-    /// Whether none waits.
     pub(crate) const fn is_empty(&self) -> bool {
         self.len == 0
     }

@@ -10,7 +10,7 @@ use crate::payload::Subject;
 /// The subjects whose first event may be sent.
 #[derive(Debug, Default)]
 pub(crate) struct ReadySubjects {
-    /// By gateway, of which the bridge has none, and by the ID of that event.
+    /// By gateway (`None`: the bridge) and event ID.
     subjects: BTreeMap<Option<GatewayName>, BTreeMap<u64, Subject>>,
     /// Whose turn was the last one.
     last: Option<GatewayName>,

@@ -17,9 +17,9 @@ use super::span_writer::PROVEN_EVERY;
 use crate::config::HistoryConfig;
 use crate::ids::Moment;
 
-/// The history is written at most this often ...
+/// The history is written at most this often.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
-/// ... but at once when so many observations wait: about 1 MB.
+/// It is written at once when this many observations wait: about 1 MB.
 const OBSERVATIONS_URGENT: usize = 8_192;
 /// Between two attempts after an error.
 const RETRY_EVERY: Duration = Duration::from_secs(10);

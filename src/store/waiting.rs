@@ -1,5 +1,5 @@
-//! An event that waits in memory. While many wait they are compressed: those of one bridge differ
-//! in a few fields, so that another one as a dictionary makes a quarter of each.
+//! An event that waits in memory. While many wait, each is compressed with an earlier event as
+//! dictionary, to about a quarter: the events of one bridge differ in a few fields.
 
 use std::borrow::Cow;
 use std::sync::Arc;

@@ -137,7 +137,6 @@ impl Refusals {
         self.to_empty.push_back(id);
     }
 
-    /// Whether topics wait to be emptied.
     pub(crate) fn has_to_empty(&self) -> bool {
         !self.to_empty.is_empty()
     }

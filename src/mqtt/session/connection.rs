@@ -109,7 +109,6 @@ impl BrokerConnection {
         self.granted.window
     }
 
-    /// Whether the broker keeps retained messages.
     pub fn retain_available(&self) -> bool {
         self.granted.retain_available
     }

@@ -10,10 +10,9 @@ use crate::mqtt::refusal::Refusal;
 /// Packet identifiers run from 1 to this number, then again from 1.
 const PACKETS: usize = 65_535;
 
-/// What is in flight on one connection.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    /// Identifiers are taken in turn; this one, less 1, has the first slot.
+    /// Packet identifier of the first slot, minus 1.
     first: usize,
     /// Tokens of publishes. `None`: acknowledged, or another kind of packet.
     slots: VecDeque<Option<u64>>,
@@ -108,7 +107,6 @@ impl InFlight {
         self.is_skipped
     }
 
-    /// Whether no publish is in flight.
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 use super::frame::frames;
 use super::record::{Item, Key, Live, LogBatch, RecordChange, hash_of, records};
 
-/// What the files hold.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     segments: BTreeMap<u32, Usage>,
@@ -16,7 +15,6 @@ pub(crate) struct Index {
     next_id: u64,
 }
 
-/// What a segment holds.
 #[derive(Debug, Default)]
 struct Usage {
     bytes: u64,
@@ -86,7 +84,6 @@ impl Index {
         (live.len() == self.segments.get(&segment)?.live_records).then_some(batch)
     }
 
-    /// Whether a key has this value already.
     pub(crate) fn has(&self, key: &Key, value: &[u8]) -> bool {
         self.values.get(key).is_some_and(|(_, live)| live.hash == hash_of(value))
     }

@@ -39,7 +39,7 @@ pub(crate) use segment::{segment_numbers, segment_path};
 /// A segment is followed by another when it is larger than this, in bytes. Small enough that to
 /// append its live records again takes a few milliseconds.
 const SEGMENT_MAX: u64 = 4 << 20;
-/// What the log may hold besides twice what is live before it is cleaned, in segments.
+/// Obsolete bytes tolerated beyond the live ones, in segments.
 const SLACK_SEGMENTS: u64 = 2;
 /// How long written records may be unsynced while events wait for the broker, and otherwise.
 const SYNC_WITHIN: Duration = Duration::from_secs(1);
@@ -253,7 +253,6 @@ impl Log {
         self.sync_at
     }
 
-    /// Whether a key has this value already.
     pub(crate) fn has(&self, key: &Key, value: &[u8]) -> bool {
         self.index.has(key, value)
     }

@@ -128,7 +128,6 @@ impl Default for LogBatch {
 }
 
 impl LogBatch {
-    /// Whether it has no record.
     pub(crate) const fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }

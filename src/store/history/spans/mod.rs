@@ -76,7 +76,6 @@ pub enum Observation {
     Device {
         /// Its gateway.
         gateway: GatewayName,
-        /// What was observed.
         device: ObservedDevice,
     },
     /// The states of a gateway's devices are known from here on.
