@@ -173,6 +173,7 @@ impl Broker {
 
     fn message(&mut self, state: &mut State, now: Instant, message: Message) -> Option<Message> {
         let topics = state.publisher.topics();
+        self.duplicates.message_received(now);
         if !self.session.is_connected() {
             // It is of a connection that was given up.
         } else if message.topic == topics.bridge_state() {
@@ -317,19 +318,7 @@ impl Broker {
 
     /// Accepts requests to gateways that were added, and no more to those that were forgotten.
     pub(crate) fn gateways_changed(&mut self, state: &State, changes: Vec<GatewayChange>) {
-        let (mut added, mut forgotten) = (Vec::new(), Vec::new());
-        for change in changes {
-            let (filters, name) = match change {
-                GatewayChange::Added(name) => (&mut added, name),
-                GatewayChange::Forgotten(name) => (&mut forgotten, name),
-            };
-            filters.push(state.publisher.topics().request_filter(&name));
-        }
-        self.requests.remove(&forgotten);
-        // Otherwise it starts with the filters of all gateways.
-        if self.requests.is_started() {
-            self.requests.add(&added);
-        }
+        let forgotten = self.requests.gateways_changed(state.publisher.topics(), changes);
         self.session.unsubscribe(&forgotten);
     }
 

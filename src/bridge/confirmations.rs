@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::discovered::GatewayChange;
 use crate::mqtt::{FILTERS_PER_PACKET, Refusal};
+use crate::topics::Topics;
 
 /// The time after which refused filters are subscribed again, and `online` is published again if it
 /// was not received: the broker's access list may permit it by then.
@@ -48,15 +50,38 @@ impl RequestSubscription {
         self.add(filters);
     }
 
+    /// Adds filters of gateways that were added, and drops those of gateways that were forgotten,
+    /// which are returned.
+    pub(crate) fn gateways_changed(
+        &mut self,
+        topics: &Topics,
+        changes: Vec<GatewayChange>,
+    ) -> Vec<String> {
+        let (mut added, mut forgotten) = (Vec::new(), Vec::new());
+        for change in changes {
+            let (filters, name) = match change {
+                GatewayChange::Added(name) => (&mut added, name),
+                GatewayChange::Forgotten(name) => (&mut forgotten, name),
+            };
+            filters.push(topics.request_filter(&name));
+        }
+        self.remove(&forgotten);
+        // Otherwise it starts with the filters of all gateways.
+        if self.is_started {
+            self.add(&added);
+        }
+        forgotten
+    }
+
     /// Adds these filters to those that wait.
-    pub(crate) fn add(&mut self, filters: &[String]) {
+    fn add(&mut self, filters: &[String]) {
         if self.is_wanted {
             self.waiting.extend(filters.chunks(FILTERS_PER_PACKET).map(<[String]>::to_vec));
         }
     }
 
     /// Drops filters of gateways that were forgotten, whether they wait or were refused.
-    pub(crate) fn remove(&mut self, filters: &[String]) {
+    fn remove(&mut self, filters: &[String]) {
         for packet in &mut self.waiting {
             packet.retain(|filter| !filters.contains(filter));
         }

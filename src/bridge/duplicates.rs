@@ -8,13 +8,13 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-/// The deadline for the bridge's own `info`. A broker whose access list forbids that does not keep
-/// the bridge from publishing.
+/// How long the bridge's own `info` is awaited without another message. A broker whose access list
+/// forbids that does not keep the bridge from publishing.
 const OWN_INFO_WAIT: Duration = Duration::from_secs(3);
 /// The time another instance has to answer this one's `info`.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
-/// A session that lasted this long is settled: the process is established, stale topics may be
-/// cleared.
+/// A session that lasted this long is settled: the process is established. Stale topics may be
+/// cleared once no other instance has been seen for this long.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
 /// The time until a newcomer tries again, doubled at each further attempt.
 const RETRY_FIRST: Duration = Duration::from_secs(60);
@@ -58,7 +58,7 @@ pub(crate) enum InfoAction {
 #[derive(Debug)]
 pub(crate) struct DuplicateDetector {
     instance_id: String,
-    /// A check has been passed in this process.
+    /// A check has been passed in this process, with the own `info` received.
     is_checked: bool,
     /// A session of this process has settled.
     is_established: bool,
@@ -77,13 +77,34 @@ pub(crate) struct DuplicateDetector {
 #[derive(Debug, Default)]
 struct SessionFindings {
     connected_at: Option<Instant>,
-    /// When the check for another instance ends. Until then nothing but the own `info` is
-    /// published.
-    check_until: Option<Instant>,
-    is_settled: bool,
+    check: DuplicateCheck,
     is_other_retained: bool,
+    /// When stale topics may be cleared, until they may.
+    clear_at: Option<Instant>,
     /// The instances answered lately, and when.
     answered: BTreeMap<String, Instant>,
+}
+
+/// The check for another instance. Until it has ended, nothing but the own `info` is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum DuplicateCheck {
+    /// The subscription to `info` is not acknowledged yet.
+    Subscribing,
+    /// The own `info` is awaited, and before it what is retained, until this time.
+    Reading(Instant),
+    /// The answer of another instance is awaited until this time.
+    Waiting(Instant),
+    #[default]
+    Ended,
+}
+
+impl DuplicateCheck {
+    const fn until(self) -> Option<Instant> {
+        match self {
+            Self::Reading(until) | Self::Waiting(until) => Some(until),
+            Self::Subscribing | Self::Ended => None,
+        }
+    }
 }
 
 impl DuplicateDetector {
@@ -104,7 +125,8 @@ impl DuplicateDetector {
     pub(crate) fn connected(&mut self, now: Instant) {
         self.session = SessionFindings {
             connected_at: Some(now),
-            check_until: Some(now + OWN_INFO_WAIT),
+            check: DuplicateCheck::Subscribing,
+            clear_at: Some(now + SETTLED_AFTER),
             ..SessionFindings::default()
         };
     }
@@ -112,25 +134,35 @@ impl DuplicateDetector {
     /// The subscription to `info` is acknowledged, or refused: then neither the own one nor that of
     /// another instance will be received.
     pub(crate) fn subscribed(&mut self, now: Instant, is_refused: bool) {
-        self.end_check_at(if is_refused { now } else { now + OWN_INFO_WAIT });
+        if self.session.check == DuplicateCheck::Subscribing {
+            let until = if is_refused { now } else { now + OWN_INFO_WAIT };
+            self.session.check = DuplicateCheck::Reading(until);
+        }
+    }
+
+    /// A message was received: the own `info` may follow, as the broker still sends.
+    pub(crate) fn message_received(&mut self, now: Instant) {
+        if let DuplicateCheck::Reading(until) = &mut self.session.check {
+            *until = now + OWN_INFO_WAIT;
+        }
     }
 
     /// The own `info` was received, and before it everything that is retained.
     pub(crate) fn retained_read(&mut self, now: Instant) {
-        let may_be_answered = !self.is_checked || self.session.is_other_retained;
-        self.end_check_at(if may_be_answered { now + ANSWER_WAIT } else { now });
-    }
-
-    fn end_check_at(&mut self, at: Instant) {
-        if let Some(until) = &mut self.session.check_until {
-            *until = at;
+        if let DuplicateCheck::Reading(_) = self.session.check {
+            let may_be_answered = !self.is_checked || self.session.is_other_retained;
+            let until = if may_be_answered { now + ANSWER_WAIT } else { now };
+            self.session.check = DuplicateCheck::Waiting(until);
         }
     }
 
     /// Whether the check has ended just now, without another instance.
     pub(crate) fn take_passed(&mut self, now: Instant) -> bool {
-        let passed = self.session.check_until.take_if(|until| *until <= now).is_some();
-        self.is_checked |= passed;
+        let passed = self.session.check.until().is_some_and(|until| until <= now);
+        if passed {
+            let ended = std::mem::take(&mut self.session.check);
+            self.is_checked |= matches!(ended, DuplicateCheck::Waiting(_));
+        }
         passed
     }
 
@@ -158,8 +190,12 @@ impl DuplicateDetector {
             return if self.is_established { InfoAction::Ignore } else { InfoAction::StepBack };
         }
         self.detected(now, instance_id.clone());
-        if self.session.check_until.is_some() {
+        if self.session.check != DuplicateCheck::Ended || !(self.is_checked || self.is_established)
+        {
             return InfoAction::StepBack;
+        }
+        if let Some(at) = &mut self.session.clear_at {
+            *at = now + SETTLED_AFTER;
         }
         let answered = &mut self.session.answered;
         answered.retain(|_, at| now.duration_since(*at) < ANSWER_INTERVAL);
@@ -185,14 +221,13 @@ impl DuplicateDetector {
     /// long to wait where this process gives way; otherwise the session connects again by itself.
     pub(crate) fn disconnected(&mut self, now: Instant, taken_over: bool) -> Option<Duration> {
         self.settle(now);
-        let session = std::mem::take(&mut self.session);
-        session.connected_at?;
+        let connected_at = std::mem::take(&mut self.session).connected_at?;
         if !taken_over {
             return None;
         }
         self.is_published = false;
         self.other = Some(("a client with the same client ID".to_owned(), now));
-        if session.is_settled {
+        if connected_at + SETTLED_AFTER <= now {
             return None;
         }
         self.taken_over();
@@ -207,25 +242,19 @@ impl DuplicateDetector {
         wait.mul_f64(1.0 + JITTER * fastrand::f64())
     }
 
-    /// Whether the session has settled just now.
+    /// Establishes the process once its session has settled. Returns whether stale topics may be
+    /// cleared from now on; true once.
     pub(crate) fn settle(&mut self, now: Instant) -> bool {
-        let due = self.settled_at().is_some_and(|at| at <= now);
-        if due {
-            self.session.is_settled = true;
+        if self.session.connected_at.is_some_and(|at| at + SETTLED_AFTER <= now) {
             self.is_established = true;
             (self.takeovers, self.step_backs) = (0, 0);
         }
-        due
+        self.session.clear_at.take_if(|at| *at <= now).is_some()
     }
 
-    /// When the check ends, or the session settles.
+    /// When the check ends, or stale topics may be cleared.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.session.check_until.into_iter().chain(self.settled_at()).min()
-    }
-
-    fn settled_at(&self) -> Option<Instant> {
-        let connected_at = self.session.connected_at.filter(|_| !self.session.is_settled)?;
-        Some(connected_at + SETTLED_AFTER)
+        [self.session.check.until(), self.session.clear_at].into_iter().flatten().min()
     }
 
     /// The presence of another instance, with the remedy.
@@ -288,9 +317,7 @@ mod tests {
     #[test]
     fn an_answer_that_came_in_time_and_is_read_later_makes_it_step_back() {
         let (mut detector, now) = (DuplicateDetector::new("us".to_owned()), Instant::now());
-        detector.connected(now);
-        assert_eq!(detector.received(now, false, &info("us")), InfoAction::Own);
-        detector.retained_read(now);
+        connect(&mut detector, now);
         let later = now + ANSWER_WAIT * 2;
         assert_eq!(detector.received(later, false, &info("x")), InfoAction::StepBack);
     }
@@ -302,11 +329,36 @@ mod tests {
         detector.subscribed(now, true);
         assert!(detector.take_passed(now), "it will never be received");
         detector.connected(now);
-        detector.subscribed(now + secs(1), false);
-        assert!(!detector.take_passed(now + OWN_INFO_WAIT));
-        assert!(detector.take_passed(now + secs(1) + OWN_INFO_WAIT));
-        detector.retained_read(now + secs(5));
-        assert_eq!(detector.due(), Some(now + SETTLED_AFTER), "it may come later");
+        assert!(!detector.take_passed(now + secs(30)), "the subscription is not acknowledged");
+        let mut now = now + secs(30);
+        detector.subscribed(now, false);
+        for _ in 0..5 {
+            now += OWN_INFO_WAIT - Duration::from_millis(1);
+            assert!(!detector.take_passed(now), "retained messages are still received");
+            detector.message_received(now);
+        }
+        now += OWN_INFO_WAIT;
+        assert!(detector.take_passed(now));
+        let due = detector.due();
+        detector.retained_read(now);
+        assert_eq!(detector.due(), due, "it may come later");
+        assert_eq!(detector.received(now, false, &info("x")), InfoAction::StepBack);
+        // Another session, in which the check is made.
+        connect(&mut detector, now);
+        assert!(detector.take_passed(now + ANSWER_WAIT));
+        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Answer);
+    }
+
+    #[test]
+    fn nothing_is_cleared_beside_another_instance() {
+        let (mut detector, now) = (DuplicateDetector::new("us".to_owned()), Instant::now());
+        connect(&mut detector, now);
+        assert!(detector.take_passed(now + ANSWER_WAIT));
+        assert_eq!(detector.received(now + secs(40), false, &info("x")), InfoAction::Answer);
+        assert!(!detector.settle(now + SETTLED_AFTER));
+        assert!(detector.settle(now + secs(40) + SETTLED_AFTER));
+        assert_eq!(detector.due(), None);
+        assert_eq!(detector.disconnected(now + SETTLED_AFTER, true), None, "it is established");
     }
 
     #[test]
@@ -345,6 +397,7 @@ mod tests {
             // The other one tries twice in a row, then waits.
             assert_eq!(detector.disconnected(now, true), None, "it had settled");
             detector.connected(now);
+            detector.subscribed(now, false);
             assert_eq!(detector.received(now, true, &info("x")), InfoAction::Ignore);
             detector.retained_read(now);
             assert!(!detector.take_passed(now), "another's info is retained");

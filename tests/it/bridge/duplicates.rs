@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::patiently;
-use crate::harness::scripted_broker::ScriptedBroker;
+use crate::harness::proxy::{Mode, Proxy};
+use crate::harness::scripted_broker::{Reply, ScriptedBroker};
 use crate::harness::watcher::{Watcher, publish, retained};
 use gsdk2mqtt::simulator::Fault;
 
@@ -98,6 +99,54 @@ async fn an_answer_within_two_seconds_is_enough_and_a_retained_info_is_not() {
     readyz_contains(&bridge, "another bridge (instance other)").await;
     assert!(!watcher.all().iter().any(|seen| seen.topic.starts_with("gsdk/lobby")));
     assert!(watcher.place("gsdk/bridge/state", "offline").is_none(), "the other one is online");
+}
+
+/// As with a broker that asks another service whether a client may subscribe.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_publishes_nothing_before_its_subscription_is_acknowledged() {
+    let broker = ScriptedBroker::start("").await;
+    broker.on_subscribe(|filter| match filter {
+        "gsdk/bridge/state" => Reply::Delay(Duration::from_secs(4)),
+        _ => Reply::Forward,
+    });
+    let simulator = crate::harness::simulator(3).await;
+    let start = |client: &str| {
+        let setup = Setup::new(broker.port, &format!("client_id = \"{client}\""));
+        setup.gateway("lobby", &simulator, "").start()
+    };
+    let first = start("one");
+    first.is_ready().await;
+    let second = start("two");
+    readyz_contains(&second, "another bridge").await;
+    is_connected(&second, false).await;
+    is_connected(&first, true).await;
+    let published = broker.published();
+    let mut of_second = published.iter().filter(|published| published.connection == 2);
+    assert!(of_second.all(|it| it.topic == "gsdk/bridge/info"), "{published:?}");
+}
+
+/// Its store is empty, so it reads all retained states.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bridge_publishes_nothing_while_it_still_receives_retained_messages() {
+    let broker = Mosquitto::start("").await;
+    let slow = Proxy::before(broker.port).await;
+    slow.set_mode(Mode { delay: Duration::from_millis(150), ..Mode::default() });
+    let simulator = crate::harness::simulator(40).await;
+    let start = |port: u16, client: &str| {
+        let setup = Setup::new(port, &format!("client_id = \"{client}\""));
+        setup.top("device_details = false").gateway("lobby", &simulator, "").start()
+    };
+    let first = start(broker.port, "one");
+    first.is_ready().await;
+    let watcher = Watcher::start(broker.port).await;
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    watcher.clear();
+    let second = start(slow.port, "two");
+    readyz_contains(&second, "another bridge").await;
+    is_connected(&second, false).await;
+    let all = watcher.all();
+    assert!(all.iter().all(|seen| !seen.topic.ends_with("/state")), "{all:?}");
+    is_connected(&first, true).await;
 }
 
 /// One that gets no answer would also go online.

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -36,6 +37,8 @@ pub(crate) enum Reply {
     Withhold,
     /// The connection is closed.
     Close,
+    /// mosquitto receives it after this time, and later packets before it.
+    Delay(Duration),
 }
 
 /// A PUBLISH of the client.
@@ -242,10 +245,11 @@ impl Shared {
     async fn relay_requests(
         &self,
         mut from: OwnedReadHalf,
-        mut to: OwnedWriteHalf,
+        to: OwnedWriteHalf,
         mqtt_5: bool,
         connection: usize,
     ) -> io::Result<()> {
+        let to = Arc::new(AsyncMutex::new(to));
         loop {
             let mut packet = read_packet(&mut from).await?;
             let reply = match packet[0] >> 4 {
@@ -263,7 +267,7 @@ impl Shared {
                 _ => Reply::Forward,
             };
             match reply {
-                Reply::Forward => to.write_all(&packet).await?,
+                Reply::Forward => to.lock().await.write_all(&packet).await?,
                 Reply::Code(code) => {
                     let (_, id, _) = publish_parts(&packet);
                     let [high, low] = id.to_be_bytes();
@@ -273,6 +277,13 @@ impl Shared {
                 }
                 Reply::Withhold => {}
                 Reply::Close => return Err(io::ErrorKind::ConnectionAborted.into()),
+                Reply::Delay(time) => {
+                    let to = Arc::clone(&to);
+                    tokio::spawn(async move {
+                        tokio::time::sleep(time).await;
+                        _ = to.lock().await.write_all(&packet).await;
+                    });
+                }
             }
         }
     }
@@ -308,15 +319,16 @@ impl Shared {
                 None => Reply::Forward,
             };
             self.client.seen.lock().unwrap().filters.push(text);
-            if reply != Reply::Forward {
+            if !matches!(reply, Reply::Forward | Reply::Delay(_)) {
                 filter.fill(b'x');
             }
             replies.push(reply);
             at += 2 + len + 1;
         }
-        let closes = replies.contains(&Reply::Close);
+        let of_packet = |reply: &&Reply| matches!(reply, Reply::Close | Reply::Delay(_));
+        let reply = replies.iter().find(of_packet).copied();
         self.subscribing.lock().unwrap().push((id, replies));
-        if closes { Reply::Close } else { Reply::Forward }
+        reply.unwrap_or(Reply::Forward)
     }
 
     async fn relay_answers(&self, mut from: OwnedReadHalf, mqtt_5: bool) -> io::Result<()> {
