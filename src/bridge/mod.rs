@@ -192,6 +192,9 @@ impl Bridge {
         self.state.persist();
         self.broker.session.publish(&mut self.state);
         self.iterate_until(GOODBYE_DEADLINE, |bridge| bridge.state.publisher.is_shut_down()).await;
+        if !self.state.publisher.offline_is_accepted() {
+            self.broker.session.abort();
+        }
         let disconnected = self.broker.session.disconnect(DISCONNECT_DEADLINE);
         // A client that does not read is not waited for.
         let web = timeout(DISCONNECT_DEADLINE, self.answer_web());

@@ -269,6 +269,12 @@ impl BrokerSession {
         }
     }
 
+    /// Closes the connection without DISCONNECT, so that the broker publishes the last will.
+    pub(crate) fn abort(&mut self) {
+        tracing::warn!("the broker has not accepted offline; leaving it to the last will");
+        (self.connection, self.session) = (None, None);
+    }
+
     /// Disconnects; the future waits for the end of the session.
     pub(crate) fn disconnect(&mut self, deadline: Duration) -> impl Future<Output = ()> + use<> {
         let connection = self.connection.take().map(BrokerConnection::disconnect);

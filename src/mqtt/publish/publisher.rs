@@ -127,7 +127,7 @@ impl Publisher {
         }
     }
 
-    /// Whether `offline` was acknowledged, or cannot be published.
+    /// Whether the broker has answered `offline`, or is not connected.
     pub(crate) fn is_shut_down(&self) -> bool {
         match self.phase {
             Phase::Disconnected => true,
@@ -138,6 +138,12 @@ impl Publisher {
             }
             _ => false,
         }
+    }
+
+    /// Whether the broker has accepted `offline`, or is not connected.
+    pub(crate) fn offline_is_accepted(&self) -> bool {
+        let is_refused = self.content.refusals().contains(&MessageId::BridgeState);
+        !self.is_connected() || (self.is_shut_down() && !is_refused)
     }
 
     /// Whether only the bridge's info is published, as another instance may answer.

@@ -7,7 +7,7 @@ use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::scripted_broker::{Reply, ScriptedBroker};
 use crate::harness::watcher::{Watcher, check_chain, retained};
-use crate::harness::{LOOK_EVERY, patiently};
+use crate::harness::{LOOK_EVERY, eventually, patiently};
 
 const PERMITTED: &str = "topic readwrite #\n";
 
@@ -163,4 +163,26 @@ async fn a_refusal_on_each_connection_is_logged_once_and_remains_degraded_in_bet
     let times = |words: &str| log.lines().filter(|line| line.contains(words)).count();
     assert_eq!(times("message refused by the broker"), 20, "{log}");
     assert_eq!(times("no longer degraded"), 0, "{log}");
+}
+
+/// A DISCONNECT would make the broker drop the last will, and `online` would be retained.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_whose_offline_is_not_accepted_leaves_it_to_the_last_will() {
+    let simulator = crate::harness::simulator(1).await;
+    for reply in [Reply::Code(0x97), Reply::Withhold] {
+        let broker = ScriptedBroker::start("").await;
+        let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+        bridge.is_ready().await;
+        broker.on_publish(move |publish| match publish.topic == "gsdk/bridge/state" {
+            true => reply,
+            false => Reply::Forward,
+        });
+        let (status, log) = bridge.stop().await;
+        assert_eq!(status.code(), Some(0), "{log}");
+        eventually("offline is retained", || {
+            (retained(broker.mosquitto.port)["gsdk/bridge/state"] == "offline").then_some(())
+        })
+        .await;
+        assert_eq!(broker.disconnects(), Vec::<u8>::new());
+    }
 }
