@@ -162,6 +162,7 @@ impl Broker {
             }
         }
         self.requests.acknowledged(now, filters, refused);
+        self.own_state.acknowledged(&state.publisher.topics().own(), refused);
         for (filter, reason) in refused {
             if *filter == discovery && self.home_assistant_topic.is_none() {
                 tracing::debug!(filter, %reason, "subscription refused by the broker");
@@ -298,7 +299,11 @@ impl Broker {
         self.session.wake(now);
         self.requests.wake(now);
         if self.own_state.wake(now, state.publisher.is_online()) {
-            state.publisher.publish_online_again();
+            let refused = self.own_state.take_refused().into_iter();
+            self.session.subscribe(refused.map(|it| (it, RetainHandling::DoNotSend)).collect());
+            if !self.own_state.is_seen() {
+                state.publisher.publish_online_again();
+            }
         }
         if self.republish_at.is_some_and(|at| at <= now) {
             self.republish_at = self.republish_every.map(|every| now + every);

@@ -1,5 +1,5 @@
-//! What the broker has to confirm on each connection: the subscription to requests, and the
-//! bridge's own `online`, which is received again after it was published.
+//! What the broker has to confirm on each connection: the subscriptions to requests and to the
+//! bridge's own topics, and its `online`, which is received again after it was published.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -158,6 +158,8 @@ pub(crate) struct OwnState {
     is_seen: bool,
     /// The broker retains `online` of an earlier connection.
     is_outdated: bool,
+    /// The bridge's own topics whose subscription the broker refuses.
+    refused: Vec<String>,
     repeat_at: Option<Instant>,
 }
 
@@ -171,6 +173,18 @@ impl OwnState {
         }
     }
 
+    /// The broker has answered a subscription, and refused these filters; `own`: the bridge's own
+    /// topics.
+    pub(crate) fn acknowledged(&mut self, own: &[String], refused: &[(String, Refusal)]) {
+        let refused = refused.iter().map(|(filter, _)| filter);
+        self.refused.extend(refused.filter(|filter| own.contains(filter)).cloned());
+    }
+
+    /// The topics that are to be subscribed again.
+    pub(crate) fn take_refused(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.refused)
+    }
+
     /// Whether the broker retains `online` of an earlier connection, which does not hold for the
     /// states that are published now.
     pub(crate) const fn is_outdated(&self) -> bool {
@@ -181,9 +195,10 @@ impl OwnState {
         self.is_seen
     }
 
-    /// Whether `online` is to be published again now.
+    /// Whether it is time to subscribe again to what was refused, and to publish `online` again if
+    /// it was not received.
     pub(crate) fn wake(&mut self, now: Instant, is_online: bool) -> bool {
-        if self.is_seen || !is_online {
+        if !is_online || (self.is_seen && self.refused.is_empty()) {
             self.repeat_at = None;
             return false;
         }
@@ -194,7 +209,7 @@ impl OwnState {
         repeat_at <= now
     }
 
-    /// When `online` may have to be published again.
+    /// When [`OwnState::wake`] may have something to do.
     pub(crate) const fn due(&self) -> Option<Instant> {
         self.repeat_at
     }
@@ -258,6 +273,27 @@ mod tests {
         subscription.acknowledged(now(), &first, &[refusal]);
         subscription.remove(&[all[0].clone(), all[8].clone()]);
         assert_eq!((subscription.next_packet(), subscription.fault()), (None, None));
+    }
+
+    #[test]
+    fn a_refused_topic_is_subscribed_again_every_minute_until_it_is_accepted() {
+        let (mut own_state, mut now) = (OwnState::default(), now());
+        let own = ["gsdk/bridge/state", "gsdk/bridge/info"].map(str::to_owned);
+        let refused = |topic: &String| (topic.clone(), Refusal::NOT_AUTHORIZED);
+        let other = refused(&"gsdk/lobby/request/#".to_owned());
+        own_state.acknowledged(&own, &[refused(&own[1]), other]);
+        own_state.received(b"online", false, true);
+        for _ in 0..3 {
+            assert!(!own_state.wake(now, true));
+            now += RETRY_AFTER;
+            assert_eq!(own_state.due(), Some(now));
+            assert!(own_state.wake(now, true));
+            assert_eq!(own_state.take_refused(), own[1..]);
+            own_state.acknowledged(&own, &[refused(&own[1])]);
+        }
+        assert_eq!(own_state.take_refused(), own[1..]);
+        assert!(!own_state.wake(now + RETRY_AFTER, true));
+        assert_eq!(own_state.due(), None);
     }
 
     fn now() -> Instant {

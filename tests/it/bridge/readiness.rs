@@ -7,7 +7,7 @@ use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::scripted_broker::{Published, Reply, ScriptedBroker};
 use crate::harness::watcher::Watcher;
-use crate::harness::{patiently, simulator};
+use crate::harness::{eventually, patiently, simulator};
 
 const USER: &str = "username = \"gsdk2mqtt\"";
 
@@ -139,6 +139,24 @@ async fn without_its_subscription_to_requests_the_bridge_is_not_ready_unless_non
         drop(bridge);
         let setup = Setup::new(broker.port, "").lines("[commands]\nallow = []\n");
         setup.gateway("lobby", &gateway, "").start().is_ready().await;
+    }
+}
+
+/// As when the broker's access list is corrected.
+#[tokio::test(flavor = "multi_thread")]
+async fn own_topics_that_the_broker_refused_are_subscribed_again_after_a_minute() {
+    let broker = ScriptedBroker::start("").await;
+    let subscribed = |topic| broker.filters().iter().filter(|filter| *filter == topic).count();
+    broker.on_subscribe(|_| Reply::Code(0x87));
+    let gateway = simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
+    readyz_contains(&bridge, 503, "was not received from gsdk/bridge/state").await;
+    eventually("subscribed", || (subscribed("gsdk/bridge/info") == 1).then_some(())).await;
+    broker.on_subscribe(|_| Reply::Forward);
+    tokio::time::sleep(std::time::Duration::from_secs(45)).await;
+    bridge.is_ready().await;
+    for topic in ["gsdk/bridge/state", "gsdk/bridge/info"] {
+        assert_eq!(subscribed(topic), 2, "{topic}");
     }
 }
 
