@@ -214,7 +214,7 @@ impl Broker {
             }
             InfoAction::Ignore => {}
             InfoAction::Answer => {
-                tracing::error!("another bridge with the same name has connected; answering it");
+                tracing::error!("another client published this bridge's info; answering it");
                 state.publisher.content().infos().again(InfoOf::Bridge);
             }
             InfoAction::StepBack => {
@@ -293,6 +293,9 @@ impl Broker {
             self.session.reply(state, &forget.unreadable());
         }
         self.scan_again(state);
+        if self.duplicates.take_answer(now) {
+            state.publisher.content().infos().again(InfoOf::Bridge);
+        }
         if self.duplicates.settle(now) {
             state.publisher.content().set_settled();
         }

@@ -2,7 +2,6 @@
 //!
 //! The decision depends on received messages only and never on a comparison of clocks.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -23,11 +22,11 @@ const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
 const JITTER: f64 = 0.25;
 /// An instance counts as present for this long after a sign of it: until after its next attempt.
 const PRESENT_FOR: Duration = Duration::from_secs(20 * 60);
-/// The least time between two answers to one instance: two that are both online do not flood the
-/// broker.
+/// The least time between two answers. It leaves a newcomer time to receive the next one.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
-/// Instances answered within that time; further ones get no answer.
-const ANSWERED_MAX: usize = 16;
+/// The same where the instance has just been answered: two that are both online answer each other
+/// without end, and do not flood the broker.
+const REPEATED_ANSWER_INTERVAL: Duration = Duration::from_secs(10);
 /// After this many takeovers in a row an established process becomes a newcomer. Two established
 /// ones would take over from each other without end.
 const TAKEOVERS_MAX: u32 = 5;
@@ -46,7 +45,7 @@ struct InfoIdentity {
 pub(crate) enum InfoAction {
     /// It is this instance's own, published on this session.
     Own,
-    /// Nothing: its publisher may be gone.
+    /// Nothing: its publisher may be gone, or is answered later.
     Ignore,
     /// Publish the own `info` again.
     Answer,
@@ -81,8 +80,11 @@ struct SessionFindings {
     is_other_retained: bool,
     /// When stale topics may be cleared, until they may.
     clear_at: Option<Instant>,
-    /// The instances answered lately, and when.
-    answered: BTreeMap<String, Instant>,
+    /// The publisher of the last `info` that is answered, `None` if it is no bridge, and when one
+    /// was answered.
+    answered: Option<(Option<String>, Instant)>,
+    /// When an `info` is answered that came soon after that.
+    answer_at: Option<Instant>,
 }
 
 /// The check for another instance. Until it has ended, nothing but the own `info` is published.
@@ -168,42 +170,69 @@ impl DuplicateDetector {
 
     /// An `info` was received, `retained` from before or live.
     pub(crate) fn received(&mut self, now: Instant, retained: bool, info: &[u8]) -> InfoAction {
-        let Ok(InfoIdentity { instance_id }) = serde_json::from_slice(info) else {
-            return InfoAction::Ignore;
-        };
-        if instance_id == self.instance_id {
+        let identity = serde_json::from_slice(info).ok();
+        let publisher = identity.map(|InfoIdentity { instance_id }| instance_id);
+        if publisher.as_ref() == Some(&self.instance_id) {
             self.is_published = true;
             return if retained { InfoAction::Ignore } else { InfoAction::Own };
         }
-        if retained {
-            self.session.is_other_retained = true;
-            if !self.is_published {
-                return InfoAction::Ignore;
-            }
-            // It replaced this instance's info: its publisher has been here in between.
-            self.is_published = false;
-            self.taken_over();
-            if self.takeovers < SILENT_TAKEOVERS_BELIEVED {
-                return InfoAction::Ignore;
-            }
-            self.detected(now, instance_id);
-            return if self.is_established { InfoAction::Ignore } else { InfoAction::StepBack };
+        match publisher {
+            Some(instance_id) if retained => self.other_retained(now, instance_id),
+            None if retained => InfoAction::Ignore,
+            publisher => self.other_published(now, publisher),
         }
-        self.detected(now, instance_id.clone());
-        if self.session.check != DuplicateCheck::Ended || !(self.is_checked || self.is_established)
-        {
-            return InfoAction::StepBack;
-        }
-        if let Some(at) = &mut self.session.clear_at {
-            *at = now + SETTLED_AFTER;
-        }
-        let answered = &mut self.session.answered;
-        answered.retain(|_, at| now.duration_since(*at) < ANSWER_INTERVAL);
-        if answered.contains_key(&instance_id) || answered.len() >= ANSWERED_MAX {
+    }
+
+    fn other_retained(&mut self, now: Instant, instance_id: String) -> InfoAction {
+        self.session.is_other_retained = true;
+        if !self.is_published {
             return InfoAction::Ignore;
         }
-        answered.insert(instance_id, now);
+        // It replaced this instance's info: its publisher has been here in between.
+        self.is_published = false;
+        self.taken_over();
+        if self.takeovers < SILENT_TAKEOVERS_BELIEVED {
+            return InfoAction::Ignore;
+        }
+        self.detected(now, instance_id);
+        if self.is_established { InfoAction::Ignore } else { InfoAction::StepBack }
+    }
+
+    /// The publisher is `None` if it is no bridge.
+    fn other_published(&mut self, now: Instant, publisher: Option<String>) -> InfoAction {
+        if let Some(instance_id) = &publisher {
+            self.detected(now, instance_id.clone());
+            if self.session.check != DuplicateCheck::Ended
+                || !(self.is_checked || self.is_established)
+            {
+                return InfoAction::StepBack;
+            }
+            if let Some(at) = &mut self.session.clear_at {
+                *at = now + SETTLED_AFTER;
+            }
+        }
+        if let Some((answered, at)) = &mut self.session.answered
+            && now < *at + ANSWER_INTERVAL
+        {
+            let is_repeated = *answered == publisher;
+            let wait = if is_repeated { REPEATED_ANSWER_INTERVAL } else { ANSWER_INTERVAL };
+            let answer_at = self.session.answer_at.get_or_insert(*at + wait);
+            *answer_at = (*answer_at).min(*at + wait);
+            *answered = publisher;
+            return InfoAction::Ignore;
+        }
+        self.session.answered = Some((publisher, now));
         InfoAction::Answer
+    }
+
+    /// Whether the own `info` is to be published now, as the answer to an `info` that was ignored
+    /// for a while; true once.
+    pub(crate) fn take_answer(&mut self, now: Instant) -> bool {
+        let is_due = self.session.answer_at.take_if(|at| *at <= now).is_some();
+        if is_due && let Some((_, at)) = &mut self.session.answered {
+            *at = now;
+        }
+        is_due
     }
 
     fn detected(&mut self, now: Instant, instance_id: String) {
@@ -252,9 +281,10 @@ impl DuplicateDetector {
         self.session.clear_at.take_if(|at| *at <= now).is_some()
     }
 
-    /// When the check ends, or stale topics may be cleared.
+    /// When the check ends, another instance is answered, or stale topics may be cleared.
     pub(crate) fn due(&self) -> Option<Instant> {
-        [self.session.check.until(), self.session.clear_at].into_iter().flatten().min()
+        let SessionFindings { check, answer_at, clear_at, .. } = &self.session;
+        [check.until(), *answer_at, *clear_at].into_iter().flatten().min()
     }
 
     /// The presence of another instance, with the remedy.
@@ -310,7 +340,7 @@ mod tests {
         assert_eq!(detector.fault(now), None, "what is retained may be of a bridge that is gone");
         assert_eq!(detector.received(now, false, &info("x")), InfoAction::StepBack);
         assert!(detector.fault(now).is_some());
-        assert_eq!(detector.received(now, false, b"not JSON"), InfoAction::Ignore);
+        assert_eq!(detector.received(now, true, b"not JSON"), InfoAction::Ignore);
     }
 
     /// The event loop reads it late, after a stall.
@@ -376,10 +406,22 @@ mod tests {
         let mut detector = established(&mut now);
         assert_eq!(detector.received(now, false, &info("x")), InfoAction::Answer);
         assert_eq!(detector.received(now, false, &info("x")), InfoAction::Ignore);
-        // Each of several newcomers has to be answered.
-        assert_eq!(detector.received(now, false, &info("y")), InfoAction::Answer);
+        assert_eq!(detector.due(), Some(now + REPEATED_ANSWER_INTERVAL));
+        // Each of several newcomers has to be answered in time.
+        assert_eq!(detector.received(now, false, &info("y")), InfoAction::Ignore);
+        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Ignore);
+        assert!(!detector.take_answer(now));
+        now += ANSWER_INTERVAL;
+        assert_eq!(detector.due(), Some(now));
+        assert!(detector.take_answer(now));
+        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Ignore, "its answer");
+        now += REPEATED_ANSWER_INTERVAL;
+        assert!(detector.take_answer(now));
+        assert_eq!(detector.due(), None);
         now += ANSWER_INTERVAL;
         assert_eq!(detector.received(now, false, &info("x")), InfoAction::Answer);
+        now += ANSWER_INTERVAL;
+        assert_eq!(detector.received(now, false, b"not JSON"), InfoAction::Answer);
         assert!(detector.fault(now + secs(60)).is_some());
         assert_eq!(detector.fault(now + PRESENT_FOR), None);
     }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
-use crate::harness::patiently;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::scripted_broker::{Reply, ScriptedBroker};
-use crate::harness::watcher::{Watcher, publish, retained};
+use crate::harness::watcher::{Seen, Watcher, publish, retained};
+use crate::harness::{eventually, patiently};
 use gsdk2mqtt::simulator::Fault;
 
 /// After this a session has settled, and its process is established.
@@ -147,6 +147,29 @@ async fn a_bridge_publishes_nothing_while_it_still_receives_retained_messages() 
     let all = watcher.all();
     assert!(all.iter().all(|seen| !seen.topic.ends_with("/state")), "{all:?}");
     is_connected(&first, true).await;
+}
+
+/// Also where its publisher is no bridge, or publishes it again before the answer to the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_info_does_not_stay_retained() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    for foreign in ["{\"instance_id\":\"other\"}", "not JSON", ""] {
+        watcher.clear();
+        let publish = || publish(broker.port, &["-r", "-t", "gsdk/bridge/info", "-m", foreign]);
+        publish();
+        let is_own = |payload: &str| payload.contains("lobby");
+        let answer = |seen: &Seen| seen.topic == "gsdk/bridge/info" && is_own(&seen.payload);
+        watcher.see("its answer", answer).await;
+        publish();
+        eventually("its info is retained", || {
+            retained(broker.port).get("gsdk/bridge/info").filter(|info| is_own(info)).map(drop)
+        })
+        .await;
+    }
 }
 
 /// One that gets no answer would also go online.
