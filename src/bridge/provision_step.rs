@@ -1,13 +1,13 @@
 //! Executes one step of a provisioning round for a gateway's missing items.
 //!
-//! Each step waits for its own slot among the gateway's changes, so that requests run in between.
+//! Each step has its own permit, as each change of the gateway, so that requests run in between.
 //! Steps only add: they remove nothing and never restrict the accept filter.
 
 use std::collections::BTreeSet;
 
 use tonic::Code;
 
-use crate::commands::{Calls, Command, Failure, Slot};
+use crate::commands::{Calls, Command, Failure};
 use crate::desired::{DesiredItem, DesiredState, covers};
 use crate::fleet::Slaves;
 use crate::gsdk::{Error, GatewayClient};
@@ -43,13 +43,8 @@ pub(crate) fn may_concern_single(why: &Failure) -> bool {
     )
 }
 
-/// Executes one step in its slot, with items of one kind.
-pub(crate) async fn provision(
-    step: DesiredState,
-    client: GatewayClient,
-    slot: Slot,
-) -> Provisioned {
-    let _permit = slot.permit().await;
+/// Executes one step, with items of one kind.
+pub(crate) async fn provision(step: DesiredState, client: GatewayClient) -> Provisioned {
     let items: BTreeSet<DesiredItem> = step.items().collect();
     if !step.registered.is_empty() {
         let devices = step.registered.into_iter().collect();

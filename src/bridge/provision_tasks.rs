@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 
 use super::access::GatewayAccess;
 use super::provision_step::{Provisioned, provision};
-use crate::desired::DesiredState;
+use crate::commands::Permit;
+use crate::desired::{DesiredItem, DesiredState};
 use crate::fleet::{AcceptFilter, GatewayIndex, Slaves};
 use crate::gsdk::{Error, StoredItems};
 use crate::ids::{CommandClass, DeviceId};
@@ -24,6 +25,8 @@ pub(crate) struct TaskResult {
 
 #[derive(Debug)]
 pub(crate) enum TaskDone {
+    /// A step with these items may start.
+    Permit(Vec<DesiredItem>, Permit),
     Step(Provisioned),
     Slaves(Vec<Slaves>),
     Stored(StoredAtMaster),
@@ -69,12 +72,20 @@ impl ProvisionTasks {
         (result.link == self.link).then_some(result.done)
     }
 
-    /// Starts a step, if there are a link and a slot for it; returns whether it has started.
-    pub(crate) fn start_step(&self, step: DesiredState) -> bool {
-        let Some(client) = self.access.client() else { return false };
+    /// Waits for the permit of a step with these items, if there are a link and a slot for it;
+    /// returns whether it does.
+    pub(crate) fn wait_for_permit(&self, items: Vec<DesiredItem>) -> bool {
         let Ok(slot) = self.access.acquire(CommandClass::Change, None) else { return false };
+        self.spawn(async move { Some(TaskDone::Permit(items, slot.permit().await)) });
+        true
+    }
+
+    /// Starts a step, if there is a link; returns whether it has started.
+    pub(crate) fn start_step(&self, step: DesiredState, permit: Permit) -> bool {
+        let Some(client) = self.access.client() else { return false };
         self.spawn(async move {
-            let provisioned = catch_panic(provision(step, client, slot)).await;
+            let provisioned = catch_panic(provision(step, client)).await;
+            drop(permit);
             Some(TaskDone::Step(provisioned.unwrap_or_else(|panic| {
                 let message = "internal error: a provisioning task panicked; please report this";
                 tracing::error!(panic, message);

@@ -44,7 +44,7 @@ pub(crate) struct Provisioner {
 #[derive(Clone, Copy, Debug)]
 enum Activity {
     Idle,
-    /// A step runs beside the loop.
+    /// A step runs, or waits for its permit, beside the loop.
     Running {
         /// Whether the round has added anything so far.
         has_added: bool,
@@ -180,9 +180,16 @@ impl Provisioner {
                 self.withdrawn(state, withdrawn);
             }
             Some(TaskDone::Stored(stored)) => self.stored_read(state, &stored),
+            Some(TaskDone::Permit(items, permit)) => {
+                // A command may have removed some of them since.
+                let step = self.desired.missing().only(&items);
+                if step.is_empty() || !self.tasks.start_step(step, permit) {
+                    self.next_step(state);
+                }
+            }
             Some(TaskDone::Step(provisioned)) => {
                 self.step_finished(state, provisioned);
-                self.start_step(state);
+                self.next_step(state);
             }
         }
     }
@@ -207,14 +214,14 @@ impl Provisioner {
         let missing = self.desired.missing();
         if !missing.is_empty() {
             self.planner.start(&missing);
-            self.start_step(state);
+            self.next_step(state);
         }
     }
 
-    /// Starts the round's next step, or ends it.
-    fn start_step(&mut self, state: &mut State) {
+    /// Waits for the permit of the round's next step, or ends the round.
+    fn next_step(&mut self, state: &mut State) {
         let step = self.planner.next(&self.desired.missing());
-        if !step.is_some_and(|step| self.tasks.start_step(step)) {
+        if !step.is_some_and(|step| self.tasks.wait_for_permit(step.items().collect())) {
             return self.end_round(state);
         }
         if !matches!(self.activity, Activity::Running { .. }) {

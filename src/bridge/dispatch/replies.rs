@@ -70,7 +70,7 @@ impl Replies {
     /// Replies to a command that has ended, and to the repeats that wait for it. If it was not run,
     /// returns these: what kept the first from running, such as its expiry, was its own.
     pub(crate) fn ended(&mut self, finished: Finished) -> Vec<StartedCommand> {
-        let Finished { started, outcome, was_run } = finished;
+        let Finished { started, outcome, was_run, .. } = finished;
         let StartedCommand { gateway, request, payload, requester } = started;
         let response = respond(&request, &requester, Some(requester.owner.clone()), outcome);
         let target = AuditTarget::new(&request.command, Some(&response));

@@ -12,7 +12,7 @@ use tonic::Code;
 use super::response::Reply;
 use crate::bridge::access::GatewayAccess;
 use crate::commands::{
-    Calls, Command, Data, Failure, FailureCode, Outcome, Request, Slot, run as run_on,
+    Calls, Command, Data, Failure, FailureCode, Outcome, Permit, Request, Slot, run as run_on,
 };
 use crate::fleet::GatewayIndex;
 use crate::mqtt::Requester;
@@ -61,6 +61,8 @@ pub(crate) struct Finished {
     pub(crate) outcome: Outcome,
     /// Whether the gateway was called at all.
     pub(crate) was_run: bool,
+    /// Kept until the loop has handled the end: the gateway's next change starts after it.
+    _permit: Option<Permit>,
 }
 
 impl Finished {
@@ -154,14 +156,14 @@ pub(crate) async fn run(
         let failure = || Failure::new(FailureCode::GatewayUnavailable, message);
         access.client().map(|client| (client, permit)).ok_or_else(failure)
     });
-    let (outcome, was_run) = match client {
-        Ok((client, _permit)) => {
+    let (outcome, was_run, permit) = match client {
+        Ok((client, permit)) => {
             let calls = Calls::new(client, started.deadline());
-            (run_command(&started, calls, &context).await, true)
+            (run_command(&started, calls, &context).await, true, Some(permit))
         }
-        Err(failure) => (Outcome::failed(failure), false),
+        Err(failure) => (Outcome::failed(failure), false, None),
     };
-    let finished = Finished { started, outcome, was_run };
+    let finished = Finished { started, outcome, was_run, _permit: permit };
     context.report(TaskMessage::Finished(Box::new(finished))).await;
 }
 

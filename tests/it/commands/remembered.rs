@@ -100,6 +100,30 @@ async fn items_made_by_commands_are_added_again_also_by_the_next_process() {
     assert!(watcher.find(|seen| is(seen, "restored", "async_connections")).is_none());
 }
 
+/// Aim: what a command removes while the items of a new link wait to be added is not added after
+/// it. Method: at a slow gateway the command still runs when the first list arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_a_command_removes_while_it_waits_to_be_added_is_not_added() {
+    let (stack, _watcher) = new_stack().await;
+    let control = stack.simulator.control();
+    let opened = stack.ask("accept_filter/allow_all", r#"{"enabled":true}"#).await;
+    assert_eq!(opened["result"], "ok", "{opened}");
+    control.apply_fault(&Fault::latency(Duration::from_millis(300)));
+    control.restart(Duration::from_millis(100)).await;
+    // It takes three calls, the list one.
+    patiently("the filter is closed", async {
+        let closed = r#"{"device_ids":[7]}"#;
+        while stack.ask("accept_filter/set", closed).await["result"] != "ok" {}
+    })
+    .await;
+    control.apply_fault(&Fault::latency(Duration::ZERO));
+    // It runs after everything that waits already.
+    let last = stack.ask("accept_filter/add", r#"{"device_id":8}"#).await;
+    assert_eq!(last["result"], "ok", "{last}");
+    let filter = control.filter();
+    assert_eq!((filter.allow_all, filter.device_i_ds), (false, vec![7, 8]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn items_that_another_client_removes_are_reported_and_forgotten() {
     let (stack, watcher) = new_stack().await;
