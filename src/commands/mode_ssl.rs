@@ -52,27 +52,42 @@ async fn to_device_to_server(runner: &mut StepRunner<'_>) {
     let state = "It is accepted by the accept filter, so it can be reached in either mode; see its \
                  mode with `devices`, and repeat the request";
     change(runner, StepName::ModeSet, state, ModeOrSsl::Mode(Mode::DeviceToServer)).await;
-    let state = "It was set to dial the gateway and is accepted, but has not dialed; check that \
-                 the gateway's address is set in the device. A registration it had is still there; \
-                 remove it by async/remove once the device is connected";
-    let dials = |row: &Listed| is_up(row) && dials_in(row);
-    runner.wait_connected(runner.ids(), wait_end(runner), dials, |_| state).await;
-    let registered = runner.ids_where(|row| row.info.auto_reconnect);
-    if registered.is_empty() {
-        return;
+    let not_dialed = "It was set to dial the gateway and is accepted, but has not dialed; check \
+                      that the gateway's address is set in the device. A registration it had is \
+                      still there; remove it by async/remove once the device is connected";
+    let not_again = "Its registration was removed, which ended its connection, and it has not \
+                     dialed again yet; it is accepted, so wait for it";
+    // Each loses its registration once it has dialed, and then has to dial again.
+    let mut registered = runner.ids_where(|row| row.info.auto_reconnect);
+    runner.wait_for(runner.ids());
+    loop {
+        let was_removed =
+            |row: &Listed| row.info.auto_reconnect && !registered.contains(&row.device_id);
+        let dials = |row: &Listed| is_up(row) && dials_in(row) && !was_removed(row);
+        let state = |row: &Listed| if was_removed(row) { not_again } else { not_dialed };
+        let connected = runner.next_connected(dials, state).await;
+        if connected.is_empty() {
+            return;
+        }
+        let leaving = &connected & &registered;
+        if !leaving.is_empty() {
+            registered = &registered - &leaving;
+            unregister(runner, &leaving).await;
+            runner.wait_for(leaving);
+        }
     }
+}
+
+/// Removes the registrations of devices that are connected without them.
+async fn unregister(runner: &mut StepRunner<'_>, ids: &BTreeSet<DeviceId>) {
     let removed = async {
-        runner.calls().client()?.async_remove(&registered).await?;
-        Ok(Some(Effect::Unregistered(registered.clone())))
+        runner.calls().client()?.async_remove(ids).await?;
+        Ok(Some(Effect::Unregistered(ids.clone())))
     };
     let removed = removed.await;
     let state = "It dials the gateway and is connected; only its registration may be left, which \
                  async/remove removes";
-    runner.finish_step(StepName::AsyncRemoved, &registered, removed, state);
-    let state = "Its registration was removed, which ended its connection, and it has not dialed \
-                 again yet; it is accepted, so wait for it";
-    let dials_only = |row: &Listed| dials(row) && !row.info.auto_reconnect;
-    runner.wait_connected(registered, wait_end(runner), dials_only, |_| state).await;
+    runner.finish_step(StepName::AsyncRemoved, ids, removed, state);
 }
 
 /// Accepts these devices too, before anything is changed.
@@ -95,20 +110,22 @@ async fn to_server_to_device(runner: &mut StepRunner<'_>) {
                  address to async/add; otherwise repeat the request";
     change(runner, StepName::ModeSet, state, ModeOrSsl::Mode(Mode::ServerToDevice)).await;
     register(runner, |row| Some(row.status == Status::TlsConnected)).await;
-    let state = "It was set to be dialed and is registered, and the gateway keeps dialling it; \
-                 check that it can be reached. Its ID is still in the accept filter, which does no \
-                 harm";
+    let not_connected = "It was set to be dialed and is registered, and the gateway keeps dialling \
+                         it; check that it can be reached. Its ID is still in the accept filter, \
+                         which does no harm";
     let is_dialed = |row: &Listed| is_up(row) && row.info.mode == Mode::ServerToDevice;
-    runner.wait_connected(runner.ids(), wait_end(runner), is_dialed, |_| state).await;
-    let ids = runner.ids();
-    if ids.is_empty() {
-        return;
+    runner.wait_for(runner.ids());
+    loop {
+        let ids = runner.next_connected(is_dialed, |_| not_connected).await;
+        if ids.is_empty() {
+            return;
+        }
+        let effect = Effect::Unaccepted(ids.clone());
+        let removed = filter::edit(runner.calls(), &effect).await.map(|_| Some(effect));
+        let state = "It is connected; only its ID may be left in the accept filter, which \
+                     accept_filter/remove removes";
+        runner.finish_step(StepName::FilterRemoved, &ids, removed, state);
     }
-    let effect = Effect::Unaccepted(ids.clone());
-    let removed = filter::edit(runner.calls(), &effect).await.map(|_| Some(effect));
-    let state = "It is connected; only its ID may be left in the accept filter, which \
-                 accept_filter/remove removes";
-    runner.finish_step(StepName::FilterRemoved, &ids, removed, state);
 }
 
 /// A device that the gateway has to dial afterwards needs an address.
@@ -146,10 +163,10 @@ pub(crate) async fn set_ssl(
     let others = &runner.ids() - &synchronous;
     let is_synchronous = |row: &&Listed| synchronous.contains(&row.device_id);
     let targets = runner.rows().filter(is_synchronous).filter_map(|row| target(row, enable));
-    let end = wait_end(&runner);
-    let reconnector = Reconnector::start(calls, targets, end);
+    let reconnector = Reconnector::start(calls, targets, calls.deadline(CONNECT_WAIT));
+    runner.wait_for(others);
     let state = |row: &Listed| state_without_connection(row, enable);
-    runner.wait_connected(others, end, |row| row.status == wanted, state).await;
+    while !runner.next_connected(|row| row.status == wanted, state).await.is_empty() {}
     reconnector.finish(&mut runner).await;
     Ok(runner.finish().await)
 }
@@ -222,10 +239,6 @@ fn is_up(row: &Listed) -> bool {
 
 fn dials_in(row: &Listed) -> bool {
     row.info.mode == Mode::DeviceToServer
-}
-
-fn wait_end(runner: &StepRunner<'_>) -> tokio::time::Instant {
-    runner.calls().deadline(CONNECT_WAIT)
 }
 
 /// Makes the change on all devices at once; `state` is how one is left where the call failed.

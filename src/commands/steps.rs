@@ -17,8 +17,8 @@ use crate::fleet::{Effect, Listed};
 use crate::gsdk::Error;
 use crate::ids::DeviceId;
 
-/// How long the devices of a change may take to be connected again, all together: a gateway dials a
-/// registered device every 30 s, and a device that restarts its network needs time too.
+/// How long a device may take to be connected again: a gateway dials a registered device every
+/// 30 s, and a device that restarts its network needs time too.
 pub(crate) const CONNECT_WAIT: Duration = Duration::from_secs(75);
 /// The first and the longest pause between two lists.
 const LIST_PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -34,6 +34,10 @@ pub(crate) struct StepRunner<'a> {
     steps: Vec<CommandStep>,
     errors: Vec<DeviceFailure>,
     effects: Vec<Effect>,
+    /// The devices whose connection is waited for, and until when.
+    waiting: BTreeMap<DeviceId, Instant>,
+    /// Before the next list.
+    pause: Duration,
 }
 
 impl<'a> StepRunner<'a> {
@@ -61,8 +65,16 @@ impl<'a> StepRunner<'a> {
             };
             errors.push(DeviceFailure::new(id, Failure::new(code, message)));
         }
-        let (skipped, steps, effects) = (BTreeSet::new(), Vec::new(), Vec::new());
-        Ok(Self { calls, devices, skipped, steps, errors, effects })
+        Ok(Self {
+            calls,
+            devices,
+            skipped: BTreeSet::new(),
+            steps: Vec::new(),
+            errors,
+            effects: Vec::new(),
+            waiting: BTreeMap::new(),
+            pause: LIST_PAUSES.0,
+        })
     }
 
     pub(crate) const fn calls(&self) -> &'a Calls {
@@ -126,45 +138,53 @@ impl<'a> StepRunner<'a> {
         }
     }
 
-    /// Reads the list until each of these devices is connected as it should be, or until `end`;
-    /// `state` describes a device whose step failed, by its row before the change.
-    pub(crate) async fn wait_connected(
+    /// Waits for those of these devices that still take part to be connected.
+    pub(crate) fn wait_for(&mut self, ids: BTreeSet<DeviceId>) {
+        let end = self.calls.deadline(CONNECT_WAIT);
+        let ids = ids.into_iter().filter(|id| self.devices.contains_key(id));
+        self.waiting.extend(ids.map(|id| (id, end)));
+        self.pause = LIST_PAUSES.0;
+    }
+
+    /// Reads the list until some of the devices that are waited for are connected as they should
+    /// be, and returns these; none if no device is left. A device that is not connected in time
+    /// fails; `state` describes it, by its row before the change.
+    pub(crate) async fn next_connected(
         &mut self,
-        mut waiting: BTreeSet<DeviceId>,
-        end: Instant,
         is_good: impl Fn(&Listed) -> bool,
         state: impl Fn(&Listed) -> &'static str,
-    ) {
-        waiting.retain(|id| self.devices.contains_key(id));
-        let mut pause = LIST_PAUSES.0;
+    ) -> BTreeSet<DeviceId> {
         let message = "it was not connected again in time";
         let mut failure = Failure::new(FailureCode::Timeout, message);
-        while !waiting.is_empty() {
+        while !self.waiting.is_empty() {
+            sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(LIST_PAUSES.1);
+            let (mut good, mut is_broken) = (BTreeSet::new(), false);
             match verify::client(self.calls).device_list().await {
                 Ok(rows) => {
-                    let good = rows.iter().filter(|row| is_good(row)).map(|row| row.device_id);
-                    let good = good.filter(|id| waiting.contains(id)).collect();
-                    self.done(StepName::Connected, &good);
-                    waiting.retain(|id| !good.contains(id));
+                    let rows = rows.iter().filter(|row| is_good(row)).map(|row| row.device_id);
+                    good.extend(rows.filter(|id| self.waiting.contains_key(id)));
                 }
                 Err(error) => {
-                    let is_broken = matches!(error, Error::Broken { .. });
+                    is_broken = matches!(error, Error::Broken { .. });
                     failure = error.into();
-                    if is_broken {
-                        break;
-                    }
                 }
             }
-            if waiting.is_empty() || Instant::now() + pause > end {
-                break;
+            self.done(StepName::Connected, &good);
+            self.waiting.retain(|id, _| !good.contains(id));
+            let next = Instant::now() + self.pause;
+            let late = self.waiting.iter().filter(|(_, end)| is_broken || next > **end);
+            let late: Vec<DeviceId> = late.map(|(id, _)| *id).collect();
+            for id in late {
+                self.waiting.remove(&id);
+                let state = self.devices.get(&id).map(&state).unwrap_or_default();
+                self.fail(StepName::Connected, id, &failure, state);
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LIST_PAUSES.1);
+            if !good.is_empty() {
+                return good;
+            }
         }
-        for id in waiting {
-            let state = self.devices.get(&id).map(&state).unwrap_or_default();
-            self.fail(StepName::Connected, id, &failure, state);
-        }
+        BTreeSet::new()
     }
 
     /// The outcome; devices whose last step timed out are verified.

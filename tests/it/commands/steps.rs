@@ -327,6 +327,44 @@ async fn one_of_several_that_fails_holds_up_no_other() {
     assert!(answer["duration_s"].as_f64().unwrap() < 7.0, "{answer}");
 }
 
+/// Aim: a device that is connected gets its next steps while another is waited for. Method: of two
+/// devices the first is switched off after it has applied the change.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_does_not_reconnect_holds_up_no_step_of_another() {
+    let mut stage = Stage::new().await;
+    for (kind, mode, expected) in [
+        (
+            Kind::Registered,
+            "device_to_server",
+            &["filter_added", "mode_set", "connected", "async_removed", "connected"][..],
+        ),
+        (
+            Kind::DialsIn,
+            "server_to_device",
+            &["mode_set", "async_added", "connected", "filter_removed"],
+        ),
+    ] {
+        let (gone, back) = (stage.device(kind, false).await, stage.device(kind, false).await);
+        let request = json!({"device_ids": [gone.id, back.id], "mode": mode, "timeout_s": 6});
+        let request = request.to_string();
+        let control = stage.control();
+        control.apply_fault(&Fault::latency(LATENCY));
+        let fails = async {
+            stage.apply_failure(&gone, Gone).await;
+            control.apply_fault(&Fault::latency(Duration::ZERO));
+        };
+        let (answer, ()) = tokio::join!(stage.stack.ask("mode/set", &request), fails);
+        assert_eq!(answer["result"], "partial", "{answer}");
+        assert_eq!(answer["data"]["device_ids"], json!([back.id]), "{answer}");
+        // In the order of time: the other one is ready before the time of the first is over.
+        let steps = answer["data"]["steps"].as_array().unwrap().iter();
+        let before_the_failure = steps.take_while(|step| step["result"] == "ok");
+        let of_other = before_the_failure.filter(|step| step["device_id"] == back.id);
+        let names: Vec<&str> = of_other.map(|step| step["step"].as_str().unwrap()).collect();
+        assert_eq!(names, expected, "{answer}");
+    }
+}
+
 /// The steps of a response as text.
 fn steps(answer: &Value) -> Vec<String> {
     let steps = answer["data"]["steps"].as_array().unwrap().iter();
