@@ -105,6 +105,12 @@ impl Provisioner {
         self.desired.command_started();
     }
 
+    /// It has had these effects so far.
+    pub(crate) fn command_progress(&mut self, state: &mut State, effects: Vec<Effect>) {
+        self.desired.apply(effects);
+        state.set_desired(self.index, self.desired.commanded());
+    }
+
     /// It has finished. Warns about declared items that it removed.
     pub(crate) fn command_finished(
         &mut self,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::failure::{Failure, FailureCode};
+use super::step::Progress;
 use crate::gsdk::GatewayClient;
 
 /// The shortest deadline of a call, so that a call at the end of a wait fails by the gateway's
@@ -17,24 +17,24 @@ const CALL_DEADLINE_MIN: Duration = Duration::from_millis(1);
 pub struct Calls {
     client: GatewayClient,
     deadline: Option<Instant>,
-    /// Receives the steps of a change after each step.
-    steps: Option<watch::Sender<Value>>,
+    /// Receives the progress of a change after each step.
+    progress: Option<watch::Sender<Progress>>,
 }
 
 impl Calls {
     /// Without a deadline, each call has its own.
     pub const fn new(client: GatewayClient, deadline: Option<Instant>) -> Self {
-        Self { client, deadline, steps: None }
+        Self { client, deadline, progress: None }
     }
 
     #[must_use]
-    pub fn reporting_to(self, steps: watch::Sender<Value>) -> Self {
-        Self { steps: Some(steps), ..self }
+    pub fn reporting_to(self, progress: watch::Sender<Progress>) -> Self {
+        Self { progress: Some(progress), ..self }
     }
 
-    pub(crate) fn report(&self, steps: &impl serde::Serialize) {
-        if let (Some(report), Ok(steps)) = (&self.steps, serde_json::to_value(steps)) {
-            report.send_replace(steps);
+    pub(crate) fn report(&self, progress: &Progress) {
+        if let Some(report) = &self.progress {
+            report.send_replace(progress.clone());
         }
     }
 

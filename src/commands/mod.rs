@@ -33,6 +33,7 @@ pub use response::{
     AnswerLimit, Data, DeviceFailure, Outcome, Response, ResultKind, Warning, WarningCode,
 };
 pub use run::run;
+pub use step::Progress;
 
 /// A valid request, of a gateway by default.
 pub type Request<C = Command> = request::Request<C>;

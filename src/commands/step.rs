@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::fleet::Effect;
 use crate::ids::DeviceId;
 
 /// A step's name in answers.
@@ -40,6 +41,13 @@ pub(crate) struct CommandStep {
     result: StepResult,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+}
+
+/// What a change with steps has done so far.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    pub(crate) steps: Vec<CommandStep>,
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl CommandStep {

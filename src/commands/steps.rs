@@ -11,7 +11,7 @@ use tonic::Code;
 use super::calls::Calls;
 use super::failure::{Failure, FailureCode};
 use super::response::{DeviceFailure, Outcome};
-use super::step::{CommandStep, StepName, StepResult};
+use super::step::{CommandStep, Progress, StepName, StepResult};
 use super::verify;
 use crate::fleet::{Effect, Listed};
 use crate::gsdk::Error;
@@ -31,9 +31,8 @@ pub(crate) struct StepRunner<'a> {
     devices: BTreeMap<DeviceId, Listed>,
     /// The devices that did not have to be changed.
     skipped: BTreeSet<DeviceId>,
-    steps: Vec<CommandStep>,
+    progress: Progress,
     errors: Vec<DeviceFailure>,
-    effects: Vec<Effect>,
     /// The devices whose connection is waited for, and until when.
     waiting: BTreeMap<DeviceId, Instant>,
     /// Before the next list.
@@ -69,9 +68,8 @@ impl<'a> StepRunner<'a> {
             calls,
             devices,
             skipped: BTreeSet::new(),
-            steps: Vec::new(),
+            progress: Progress::default(),
             errors,
-            effects: Vec::new(),
             waiting: BTreeMap::new(),
             pause: LIST_PAUSES.0,
         })
@@ -105,8 +103,9 @@ impl<'a> StepRunner<'a> {
     /// A step was done on these devices.
     pub(crate) fn done(&mut self, step: StepName, ids: &BTreeSet<DeviceId>) {
         let ids = ids.iter().filter(|id| self.devices.contains_key(id));
-        self.steps.extend(ids.map(|&id| CommandStep::new(Some(id), step, StepResult::Ok, None)));
-        self.calls.report(&self.steps);
+        let steps = ids.map(|&id| CommandStep::new(Some(id), step, StepResult::Ok, None));
+        self.progress.steps.extend(steps);
+        self.calls.report(&self.progress);
     }
 
     /// A step failed on this device; `state` describes the device and the remedy.
@@ -116,8 +115,8 @@ impl<'a> StepRunner<'a> {
         }
         let message = format!("{}. {state}", failure.message);
         let (result, text) = (StepResult::Error, Some(message.clone()));
-        self.steps.push(CommandStep::new(Some(id), step, result, text));
-        self.calls.report(&self.steps);
+        self.progress.steps.push(CommandStep::new(Some(id), step, result, text));
+        self.calls.report(&self.progress);
         self.errors.push(DeviceFailure::new(id, Failure::new(failure.code, message)));
     }
 
@@ -131,7 +130,7 @@ impl<'a> StepRunner<'a> {
     ) {
         match result {
             Ok(effect) => {
-                self.effects.extend(effect);
+                self.progress.effects.extend(effect);
                 self.done(step, ids);
             }
             Err(failure) => ids.iter().for_each(|&id| self.fail(step, id, &failure, state)),
@@ -192,12 +191,13 @@ impl<'a> StepRunner<'a> {
         let unknown = self.errors.iter().filter(|error| error.code == FailureCode::Timeout);
         let unknown: BTreeSet<DeviceId> = unknown.map(|error| error.device_id).collect();
         if !unknown.is_empty() {
-            self.steps.extend(verify::devices(self.calls, &unknown).await);
+            self.progress.steps.extend(verify::devices(self.calls, &unknown).await);
         }
         let ids = &self.ids() | &self.skipped;
         let error = self.errors.first().filter(|_| ids.is_empty()).map(DeviceFailure::as_whole);
-        let data = json!({ "device_ids": ids, "steps": self.steps });
-        let (device_errors, effects) = (self.errors, self.effects);
+        let Progress { steps, effects } = self.progress;
+        let data = json!({ "device_ids": ids, "steps": steps });
+        let device_errors = self.errors;
         Outcome { error, device_errors, effects, ..Outcome::done(data) }
     }
 }

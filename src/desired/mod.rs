@@ -79,10 +79,16 @@ impl Reconciler {
         self.undisturbed = false;
     }
 
-    /// It has finished. What it removed is not missing on this link, nor withdrawn by another
-    /// client. Returns declared items that it removed: they are provisioned at the next link.
+    /// It has finished, with these effects.
     pub fn command_finished(&mut self, effects: Vec<Effect>) -> BTreeSet<DesiredItem> {
         self.running_commands = self.running_commands.saturating_sub(1);
+        self.apply(effects)
+    }
+
+    /// Records what a command has done; while it runs, each time all that it has done so far. What
+    /// it removed is not missing on this link, nor withdrawn by another client. Returns declared
+    /// items that it removed: they are provisioned at the next link.
+    pub fn apply(&mut self, effects: Vec<Effect>) -> BTreeSet<DesiredItem> {
         let mut kept = BTreeSet::new();
         for effect in effects {
             let removed: Vec<DesiredItem> =

@@ -12,9 +12,10 @@ use tonic::Code;
 use super::response::Reply;
 use crate::bridge::access::GatewayAccess;
 use crate::commands::{
-    Calls, Command, Data, Failure, FailureCode, Outcome, Permit, Request, Slot, run as run_on,
+    Calls, Command, Data, Failure, FailureCode, Outcome, Permit, Progress, Request, Slot,
+    run as run_on,
 };
-use crate::fleet::GatewayIndex;
+use crate::fleet::{Effect, GatewayIndex};
 use crate::mqtt::Requester;
 use crate::payload::Intent;
 use crate::task::catch_panic;
@@ -26,11 +27,12 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 /// What a task reports to the loop.
 #[derive(Debug)]
 pub(crate) enum TaskMessage {
-    /// A change with steps has done these. The first time there are none, and the change starts
-    /// once `start` is answered: when its intent is persisted.
+    /// A change with steps has done these, with these effects. The first time there are none, and
+    /// the change starts once `start` is answered: when its intent is persisted.
     Intent {
         gateway: GatewayIndex,
         intent: Intent,
+        effects: Vec<Effect>,
         start: Option<oneshot::Sender<()>>,
     },
     Finished(Box<Finished>),
@@ -186,26 +188,28 @@ async fn run_command(started: &StartedCommand, calls: Calls, context: &TaskConte
         steps: json!([]),
     };
     let (start, may_start) = oneshot::channel();
-    let (first, start) = (intent.clone(), Some(start));
-    context.report(TaskMessage::Intent { gateway, intent: first, start }).await;
+    let (first, effects, start) = (intent.clone(), Vec::new(), Some(start));
+    context.report(TaskMessage::Intent { gateway, intent: first, effects, start }).await;
     if may_start.await.is_err() {
         return Outcome::failed(stopping());
     }
-    let (report, mut steps) = watch::channel(json!([]));
+    let (report, mut progress) = watch::channel(Progress::default());
     let run = run_caught(command, calls.reporting_to(report));
     let interrupt = context.interrupted();
     tokio::pin!(run, interrupt);
     loop {
         tokio::select! {
+            // In this order: what is done is stored before the change is interrupted.
+            biased;
             outcome = &mut run => return outcome,
-            Ok(()) = steps.changed() => {
-                intent.steps = steps.borrow_and_update().clone();
-                let intent = intent.clone();
-                context.report(TaskMessage::Intent { gateway, intent, start: None }).await;
+            Ok(()) = progress.changed() => {
+                let Progress { steps, effects } = progress.borrow_and_update().clone();
+                intent.steps = json!(steps);
+                let (intent, start) = (intent.clone(), None);
+                context.report(TaskMessage::Intent { gateway, intent, effects, start }).await;
             }
             () = &mut interrupt => {
-                let steps = steps.borrow().clone();
-                return interrupted(changes, json!({ "device_ids": [], "steps": steps }));
+                return interrupted(changes, json!({ "device_ids": [], "steps": intent.steps }));
             }
         }
     }

@@ -300,4 +300,9 @@ async fn a_change_that_the_bridges_end_cuts_short_is_reported_by_the_next_proces
     stack.is_listening().await;
     let new = |seen: &Seen| seen.topic == topic && seen.json()["event_id"] != reported["event_id"];
     assert!(watcher.find(new).is_none());
+
+    // What its steps made is added again.
+    control.restart(Duration::from_millis(100)).await;
+    let is_accepted = || control.filter().device_i_ds.contains(&id).then_some(());
+    eventually("it is accepted again", is_accepted).await;
 }

@@ -89,4 +89,7 @@ async fn a_change_with_steps_is_reported_by_the_next_process_too() {
     let steps: Vec<_> =
         reported["steps"].as_array().unwrap().iter().map(|it| &it["step"]).collect();
     assert_eq!(steps, ["filter_added", "mode_set"], "{reported}");
+    control.restart(Duration::from_millis(100)).await;
+    let is_accepted = || control.filter().device_i_ds.contains(&device().id).then_some(());
+    eventually("it is accepted again", is_accepted).await;
 }
