@@ -18,6 +18,7 @@ use crate::desired::DesiredState;
 use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent, Listed};
 use crate::gsdk::{GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, RpcObserver};
 use crate::ids::{DeviceId, GatewayName};
+use crate::net::FailureLog;
 use crate::payload::{AcceptFilterInfo, LastError};
 
 /// All gateways, in the order of the configuration, then as they are discovered.
@@ -38,6 +39,7 @@ struct LinkedGateway {
     link: Link,
     provisioner: Provisioner,
     details: Option<DetailsReader>,
+    list_failures: FailureLog,
 }
 
 impl Gateways {
@@ -99,7 +101,8 @@ impl Gateways {
         let provisioner = Provisioner::new(index, name, access.clone(), declared, results);
         let reader = || DetailsReader::new(index, access.clone(), self.inputs.details());
         let details = self.reads_details.then(reader);
-        self.gateways.push(LinkedGateway { link, provisioner, details });
+        let list_failures = FailureLog::default();
+        self.gateways.push(LinkedGateway { link, provisioner, details, list_failures });
     }
 
     /// Takes those gateways that a master lists and that are not known yet, and forgets those that
@@ -255,8 +258,9 @@ impl Gateways {
                 state.set_fact(gateway, |facts| facts.accept_filter = Some(filter));
             }
             LinkReport::ListFailed(error) => {
-                // Logged once: until another error comes, it is in the gateway's info.
-                if set_error(state, gateway, &error) {
+                let failures = self.gateways.get_mut(gateway.0).map(|it| &mut it.list_failures);
+                if failures.is_some_and(|failures| failures.count(&error.message).is_due) {
+                    set_error(state, gateway, &error);
                     let entry = state.directory.gateway(gateway);
                     let (gateway, code) = (entry.map(|it| it.name.as_str()), error.code.as_str());
                     tracing::warn!(gateway, code, %error, "cannot read the device list; retrying");
@@ -268,6 +272,9 @@ impl Gateways {
 
     fn devices_listed(&mut self, state: &mut State, gateway: GatewayIndex, rows: Vec<Listed>) {
         state.set_fact(gateway, |facts| facts.last_error = None);
+        if let Some(linked) = self.gateways.get_mut(gateway.0) {
+            linked.list_failures.reset();
+        }
         if let Some(provisioner) = self.provisioner(gateway) {
             provisioner.listed(state, &rows);
         }
@@ -319,10 +326,7 @@ impl Gateways {
     }
 }
 
-/// Sets a gateway's last error; returns whether it had another one or none.
-fn set_error(state: &mut State, gateway: GatewayIndex, error: &LinkError) -> bool {
+fn set_error(state: &mut State, gateway: GatewayIndex, error: &LinkError) {
     let error = Some(LastError { code: error.code.to_string(), message: error.to_string() });
-    let is_new = state.facts.get(gateway.0).is_some_and(|facts| facts.last_error != error);
     state.set_fact(gateway, |facts| facts.last_error = error);
-    is_new
 }

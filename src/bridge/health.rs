@@ -81,9 +81,15 @@ fn files_missing(state: &State, broker: &Broker, web: &Web) -> Option<String> {
 /// Why the bridge is not ready; empty when it is.
 fn not_ready(state: &State, broker: &Broker) -> Vec<String> {
     let mut reasons = Vec::new();
+    let waiting = state.directory.gateways.iter();
+    let waiting = waiting.filter(|(gateway, _)| !state.fleet.gateway_is_decided(**gateway));
+    let waiting: Vec<String> = waiting
+        .map(|(_, entry)| format!("gateway {}: its list has not been read yet", entry.name))
+        .collect();
     if let Some(fault) = broker.session.fault() {
         reasons.push(format!("the broker is not connected: {fault}"));
-    } else {
+    } else if waiting.is_empty() {
+        // Neither is sent before every gateway's state is known.
         if !broker.own_state.is_seen() {
             reasons.push(format!(
                 "\"online\" was not received from {} yet; if this persists, permit the \
@@ -94,11 +100,7 @@ fn not_ready(state: &State, broker: &Broker) -> Vec<String> {
         }
         reasons.extend(broker.requests.fault());
     }
-    for (gateway, entry) in &state.directory.gateways {
-        if !state.fleet.gateway_is_decided(*gateway) {
-            reasons.push(format!("gateway {}: its list has not been read yet", entry.name));
-        }
-    }
+    reasons.extend(waiting);
     reasons
 }
 

@@ -7,7 +7,10 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper_util::rt::TokioIo;
-use tonic::transport::{Channel, Endpoint};
+use tonic::body::Body;
+use tonic::codegen::http::{Response, StatusCode, header};
+use tonic::transport::{self, Channel, Endpoint};
+use tower::util::MapResult;
 
 use super::goaway::{self, PingsRejected};
 use super::options::GatewayOptions;
@@ -37,13 +40,27 @@ pub(crate) enum KeepAlive {
     Calls,
 }
 
+/// A channel that fails where something else than a gRPC server answers.
+pub(crate) type GrpcChannel = MapResult<Channel, CheckResponse>;
+
+type CheckResponse =
+    fn(Result<Response<Body>, transport::Error>) -> Result<Response<Body>, ChannelError>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChannelError {
+    #[error(transparent)]
+    Transport(#[from] transport::Error),
+    #[error("HTTP {0} and no gRPC, as from a web server or a proxy")]
+    NotGrpc(StatusCode),
+}
+
 /// Starts HTTP/2 on an open connection; returns also whether the gateway has ended it because of
 /// pings.
 pub(crate) async fn open(
     stream: Box<dyn Stream>,
     options: &GatewayOptions,
     keep_alive: KeepAlive,
-) -> Result<(Channel, PingsRejected), tonic::transport::Error> {
+) -> Result<(GrpcChannel, PingsRejected), transport::Error> {
     // The endpoint's scheme only keeps tonic from doing TLS; the gateway receives the origin's.
     let endpoint = Endpoint::from_shared(format!("http://{}", options.address))?
         .initial_stream_window_size(STREAM_WINDOW)
@@ -68,5 +85,20 @@ pub(crate) async fn open(
         let ended = || io::Error::new(io::ErrorKind::NotConnected, "the connection has ended");
         std::future::ready(socket.ok_or_else(ended))
     });
-    Ok((endpoint.connect_with_connector(connector).await?, pings_rejected))
+    let channel = endpoint.connect_with_connector(connector).await?;
+    Ok((MapResult::new(channel, check as CheckResponse), pings_rejected))
+}
+
+/// The error page of a web server or proxy is no answer. tonic would take it for the start of a
+/// stream.
+fn check(
+    response: Result<Response<Body>, transport::Error>,
+) -> Result<Response<Body>, ChannelError> {
+    let response = response?;
+    match response.headers().get(header::CONTENT_TYPE) {
+        Some(of) if !of.as_bytes().starts_with(b"application/grpc") => {
+            Err(ChannelError::NotGrpc(response.status()))
+        }
+        _ => Ok(response),
+    }
 }

@@ -20,6 +20,10 @@ use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription};
 use crate::fleet::{AcceptFilter, Listed};
 use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
 
+/// Lists in a row without an answer after which the link ends: the gateway hangs, although
+/// something on its connection still answers, such as a proxy.
+const UNANSWERED_LISTS_MAX: u32 = 3;
+
 type PendingCall<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 pub(crate) struct ConnectedLink<'a> {
@@ -28,6 +32,8 @@ pub(crate) struct ConnectedLink<'a> {
     client: &'a GatewayClient,
     subscription: Subscription,
     list: Option<PendingCall<Vec<Listed>>>,
+    /// The last lists in a row that were not answered in time.
+    unanswered_lists: u32,
     filter: Option<PendingCall<AcceptFilter>>,
 }
 
@@ -38,7 +44,8 @@ impl<'a> ConnectedLink<'a> {
         client: &'a GatewayClient,
         subscription: Subscription,
     ) -> Self {
-        Self { reports, list_requests, client, subscription, list: None, filter: None }
+        let (list, unanswered_lists, filter) = (None, 0, None);
+        Self { reports, list_requests, client, subscription, list, unanswered_lists, filter }
     }
 
     /// Reads until the link ends.
@@ -100,10 +107,11 @@ impl<'a> ConnectedLink<'a> {
 
     /// Reports a list and requests the accept filter after it. A list that failed by a broken
     /// connection ends the link: a stopping server (GOAWAY) may leave the stream open and accept no
-    /// more calls.
+    /// more calls. So do several lists without an answer.
     fn report_list(&mut self, list: Result<Vec<Listed>, Error>) -> Result<(), Disconnect> {
         match list {
             Ok(rows) => {
+                self.unanswered_lists = 0;
                 if self.filter.is_none() {
                     let client = self.client.clone();
                     self.filter = Some(Box::pin(async move { client.accept_filter().await }));
@@ -112,10 +120,13 @@ impl<'a> ConnectedLink<'a> {
             }
             Err(error) => {
                 self.reports.try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
+                let is_unanswered = matches!(error, Error::Deadline { .. });
+                self.unanswered_lists = if is_unanswered { self.unanswered_lists + 1 } else { 0 };
                 match error {
                     Error::Broken { .. } => {
                         Err(Disconnect::from_call(self.client.connection(), error))
                     }
+                    _ if self.unanswered_lists >= UNANSWERED_LISTS_MAX => Err(error.into()),
                     _ => Ok(()),
                 }
             }

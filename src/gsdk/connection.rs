@@ -9,11 +9,10 @@ use std::time::Duration;
 use prost::Message as _;
 use tokio::time::{Instant, timeout};
 use tonic::client::Grpc;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::channel::{self, KeepAlive};
+use super::channel::{self, GrpcChannel, KeepAlive};
 use super::encoded::{BytesCodec, EncodedAnswer, EncodedCall};
 use super::error::{self, Error};
 use super::goaway::PingsRejected;
@@ -62,7 +61,7 @@ impl Connector {
 /// A connection. Its calls fail with [`Error::Broken`] once it has ended; it is never reopened.
 pub(crate) struct GrpcConnection {
     connector: Connector,
-    grpc: Grpc<Channel>,
+    grpc: Grpc<GrpcChannel>,
     confirmed_version: OnceLock<ApiVersion>,
     certificate: Option<Certificate>,
     /// Whether the gateway requested a client certificate.
@@ -238,7 +237,7 @@ impl GrpcConnection {
         Ok(response.into_inner())
     }
 
-    async fn ready(&self) -> Result<Grpc<Channel>, Status> {
+    async fn ready(&self) -> Result<Grpc<GrpcChannel>, Status> {
         let mut grpc = self.grpc.clone();
         grpc.ready().await.map_err(|error| Status::from_error(Box::new(error)))?;
         Ok(grpc)

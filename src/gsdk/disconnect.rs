@@ -6,13 +6,13 @@ use tonic::{Code, Status};
 
 use super::connection::GrpcConnection;
 use super::error::{
-    Error, ErrorCode, LinkError, TOO_MANY_PINGS, code_name, is_too_many_pings, root_cause,
+    Error, ErrorCode, LinkError, TOO_MANY_PINGS, code_name, is_too_many_pings, root_cause, text,
 };
 use super::rpc::SUBSCRIBE_STATUS;
 use crate::net::Peer;
 
-/// A gateway that stops closes its streams in order; one that does so within this time after the
-/// link came up is misbehaving.
+/// A gateway that stops ends its streams, a proxy ends those of a certain age. A stream that ends
+/// within this time after the link came up is refused.
 const BRIEF: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Disconnect {
 enum DisconnectKind {
     /// Nothing answers at the address now, as while a gateway restarts or hangs.
     Absent,
-    /// The gateway closed the stream without an error.
+    /// The gateway, or a proxy in front of it, ended the stream.
     StreamEnded,
     /// The gateway closed the connection because of our HTTP/2 pings.
     PingsRejected,
@@ -82,14 +82,12 @@ impl Disconnect {
         let code = status.code();
         let reason = match status.message() {
             "" => String::new(),
-            message => format!(" ({message})"),
+            _ => format!(" ({})", text(status)),
         };
         let kind = match code {
             _ if is_too_many_pings(status) => DisconnectKind::PingsRejected,
             Code::Unavailable => DisconnectKind::Absent,
-            // A token that expired: another login opens the stream again.
-            Code::Unauthenticated => DisconnectKind::StreamEnded,
-            _ => DisconnectKind::Refused,
+            _ => DisconnectKind::StreamEnded,
         };
         let name = code_name(code);
         let message = format!("{peer} refused or ended the status stream: {name}{reason}");
@@ -155,5 +153,20 @@ impl From<Error> for Disconnect {
         let kind =
             if error.is_absence() { DisconnectKind::Absent } else { DisconnectKind::Refused };
         Self { error: LinkError::from(&error), kind }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As by a proxy with a maximum age of streams.
+    #[test]
+    fn a_stream_that_ends_after_a_while_is_opened_again_soon() {
+        let peer = Peer::Gateway("lobby".parse().unwrap());
+        let end = Disconnect::from_status(&peer, &Status::internal("stream timeout"));
+        assert!(end.is_absence(Some(Duration::from_secs(20))));
+        assert!(!end.is_absence(Some(Duration::from_secs(1))));
+        assert!(!end.is_absence(None), "it was refused");
     }
 }

@@ -15,6 +15,9 @@ use crate::net::{DialCode, DialError, Peer};
 /// with it as a message before that.
 pub(crate) const TOO_MANY_PINGS: &str = "too many pings";
 
+/// The characters of a gateway's own text in one of ours, which is logged and published.
+const TEXT_LEN_MAX: usize = 500;
+
 /// A failed call, or a failed attempt to connect.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -190,11 +193,14 @@ pub const fn code_name(code: Code) -> &'static str {
     }
 }
 
-/// The message of a status that the gateway sent.
+/// The message of a status that the gateway sent, cut at [`TEXT_LEN_MAX`].
 pub(crate) fn text(status: &Status) -> &str {
     match status.message() {
         "" => "no reason given",
-        message => message,
+        message => {
+            let end = message.char_indices().nth(TEXT_LEN_MAX).map(|(end, _)| end);
+            &message[..end.unwrap_or(message.len())]
+        }
     }
 }
 

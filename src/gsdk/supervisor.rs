@@ -34,6 +34,8 @@ pub(crate) struct AttemptState {
     /// With what was learned about the other side.
     pub(crate) connector: Connector,
     failures: FailureLog,
+    /// Whether the log shows the link as up.
+    is_logged_up: bool,
     /// Since when the link is up, and its connection.
     up: Option<(Instant, Arc<GrpcConnection>)>,
 }
@@ -42,9 +44,11 @@ impl AttemptState {
     /// The link is up, with the services of `package`.
     pub(crate) fn connected(&mut self, connection: &Arc<GrpcConnection>, package: &'static str) {
         self.up = Some((Instant::now(), connection.clone()));
-        let failures = self.failures.failures();
-        let (gateway, master, noun) = self.connector.options.peer.log_names();
-        tracing::info!(gateway, master, package, failures, "connected to the {noun}");
+        if !std::mem::replace(&mut self.is_logged_up, true) {
+            let failures = self.failures.failures();
+            let (gateway, master, noun) = self.connector.options.peer.log_names();
+            tracing::info!(gateway, master, package, failures, "connected to the {noun}");
+        }
     }
 
     /// The link has ended: when something last came, and how long it was up, if it was.
@@ -62,7 +66,8 @@ pub(crate) fn start(
     connector: Connector,
     mut stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let state = AttemptState { connector, failures: FailureLog::default(), up: None };
+    let failures = FailureLog::default();
+    let state = AttemptState { connector, failures, is_logged_up: false, up: None };
     tokio::spawn(async move {
         tokio::select! {
             biased;
@@ -74,11 +79,12 @@ pub(crate) fn start(
 
 /// Runs until the receiver of the reports is gone.
 async fn run(link: impl Supervised, mut state: AttemptState) {
-    let mut backoff = Backoff::new(state.connector.options.timing.retry);
+    let retry = state.connector.options.timing.retry;
+    let mut backoff = Backoff::new(retry);
     loop {
         let disconnect = attempt(&link, &mut state).await;
         let (last_activity, lasted) = state.take_uptime().unzip();
-        if lasted.is_some() {
+        if lasted.is_some_and(|lasted| lasted >= retry.stable) {
             state.failures.reset();
         }
         let error = disconnect.error();
@@ -90,6 +96,7 @@ async fn run(link: impl Supervised, mut state: AttemptState) {
             tracing::info!(gateway, master, "{noun} rejects HTTP/2 pings; keep-alive by calls");
         } else if state.failures.count(&error.message).is_due && error.code != ErrorCode::Internal {
             // A panic is logged where it was caught.
+            state.is_logged_up = false;
             let (code, failures) = (error.code.as_str(), state.failures.failures());
             let what = if lasted.is_some() { "disconnected from" } else { "cannot connect to" };
             tracing::warn!(gateway, master, code, failures, %error, "{what} the {noun}; retrying");

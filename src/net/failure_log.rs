@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// The time after which a repeated failure is logged again.
 const REMIND_AFTER: Duration = Duration::from_secs(600);
-/// Reasons that are distinguished; the oldest is forgotten for a further one.
+/// Reasons that are distinguished; further ones count as the last of them.
 const REASONS_MAX: usize = 16;
 
 /// The failures since the last reset.
@@ -39,16 +39,16 @@ impl FailureLog {
         self.failures += 1;
         let now = Instant::now();
         let text: String = reason.chars().filter(|c| !c.is_ascii_digit()).collect();
-        if let Some(known) = self.reasons.iter_mut().find(|known| known.text == text) {
+        let is_full = self.reasons.len() >= REASONS_MAX;
+        let known = self.reasons.iter().position(|known| known.text == text);
+        let known = known.or(is_full.then_some(REASONS_MAX - 1));
+        if let Some(known) = known.and_then(|at| self.reasons.get_mut(at)) {
             known.times += 1;
             let is_due = now.duration_since(known.logged_at) >= REMIND_AFTER;
             if is_due {
                 known.logged_at = now;
             }
             return CountedFailure { times: known.times, is_due };
-        }
-        if self.reasons.len() >= REASONS_MAX {
-            self.reasons.remove(0);
         }
         self.reasons.push(RepeatedReason { text, times: 1, logged_at: now });
         CountedFailure { times: 1, is_due: true }
@@ -84,5 +84,12 @@ mod tests {
         assert_eq!(count(&mut log, "refused"), (3, false));
         assert_eq!(log.reset(), 5);
         assert_eq!(count(&mut log, "refused"), (1, true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reasons_that_always_differ_are_logged_a_few_times() {
+        let mut log = FailureLog::default();
+        let is_due = |letters| count(&mut log, &"x".repeat(letters)).1;
+        assert_eq!((1..1_000).map(is_due).filter(|due| *due).count(), REASONS_MAX);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use gsdk2mqtt::simulator::Fault;
+use gsdk2mqtt::simulator::{Fault, GrpcCode};
 use serde_json::json;
+use tonic::Code;
 
 use crate::harness::bridge::Setup;
 use crate::harness::mosquitto::Mosquitto;
@@ -74,6 +75,31 @@ async fn a_short_cut_shows_in_a_counter_only() {
         seen.topic.contains("/event/") || seen.topic.ends_with("/state")
     };
     assert!(watcher.find(reported).is_none(), "{:?}", watcher.all());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_comes_and_goes_is_logged_once() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(3).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    let series = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
+    let connected = async |times| {
+        patiently("the link is made", async {
+            while bridge.metric(series).await != Some(times) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    };
+    connected(1.0).await;
+    for times in [2.0, 3.0, 4.0] {
+        simulator.control().apply_fault(&Fault::EndStreams { code: GrpcCode(Code::Unavailable) });
+        connected(times).await;
+    }
+    let log = bridge.log();
+    let lines = |text| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("disconnected from the gateway"), 1, "{log}");
+    assert_eq!(lines("connected to the gateway"), 2, "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

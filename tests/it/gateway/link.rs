@@ -155,6 +155,37 @@ async fn a_failed_list_leaves_the_link() {
     observed.stop().await;
 }
 
+/// Aim: a gateway that hangs behind something that still answers is not taken for well. Method: the
+/// stream is open, and no list is answered.
+#[tokio::test]
+async fn a_gateway_that_answers_no_list_is_given_up() {
+    let ca = Ca::new();
+    let peer = peer(&ca, State { holds_lists: true, ..State::default() }).await;
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+    observed.up().await;
+    for _ in 0..3 {
+        observed.link.list_now();
+        assert!(matches!(observed.next().await, LinkReport::ListRequested));
+        let LinkReport::ListFailed(error) = observed.next().await else { panic!("no list") };
+        assert_eq!(error.code.as_str(), "deadline_exceeded", "{error}");
+    }
+    let LinkReport::Down { error, .. } = observed.next().await else { panic!("no link") };
+    assert_eq!(error.code.as_str(), "deadline_exceeded", "{error}");
+    observed.stop().await;
+}
+
+#[tokio::test]
+async fn a_proxy_in_front_of_no_gateway_is_no_gateway() {
+    let ca = Ca::new();
+    let peer = Peer::start_web_server(ca.for_names(&["127.0.0.1"]).tls()).await;
+    let mut observed = Observed::start(lobby(&peer.address.to_string(), &ca.file()), 1000);
+    let LinkReport::Down { error, last_activity: None } = observed.next().await else {
+        panic!("it is never up");
+    };
+    assert!(error.message.contains("HTTP 502 Bad Gateway and no gRPC"), "{error}");
+    observed.stop().await;
+}
+
 /// Aim: a graceful stop of a gateway leaves no link that only appears to be up. Method: GOAWAY
 /// without an end of the stream; the next list detects it.
 #[tokio::test]

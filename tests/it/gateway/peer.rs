@@ -31,6 +31,8 @@ pub(super) struct State {
     pub(super) lazy_headers: bool,
     /// Ends each subscription with OK as soon as it is open.
     pub(super) ends_streams: bool,
+    /// Never answers a request of the list.
+    pub(super) holds_lists: bool,
     /// Answers calls with this instead.
     pub(super) refuse: Mutex<Option<Code>>,
     pub(super) devices: Mutex<Vec<DeviceInfo>>,
@@ -55,6 +57,11 @@ impl Peer {
     /// A peer of version 1.4 or earlier.
     pub(super) async fn start_old(tls: ServerConfig, state: State) -> Self {
         Self::serve(tls, state, |router, service| router.add_service(Old(service))).await
+    }
+
+    /// A web server, such as a proxy whose gateway is away.
+    pub(super) async fn start_web_server(tls: ServerConfig) -> Self {
+        Self::serve(tls, State::default(), |router, _| router.add_service(WebServer)).await
     }
 
     async fn serve(
@@ -146,6 +153,31 @@ impl Service<http::Request<Body>> for Old {
     }
 }
 
+/// Answers with an error page.
+#[derive(Clone)]
+struct WebServer;
+
+impl NamedService for WebServer {
+    const NAME: &'static str = ConnectServer::<Served>::NAME;
+}
+
+impl Service<http::Request<Body>> for WebServer {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        let page = Body::new("<html>no gateway</html>".to_owned());
+        let page =
+            http::Response::builder().status(502).header("content-type", "text/html").body(page);
+        std::future::ready(Ok(page.unwrap()))
+    }
+}
+
 pub(super) struct Served(Arc<State>);
 
 impl Served {
@@ -205,6 +237,9 @@ service! {
             &self,
             _: Request<GetDeviceListRequest>,
         ) -> Result<Response<GetDeviceListResponse>, Status> {
+            if self.0.holds_lists {
+                std::future::pending::<()>().await;
+            }
             let device_infos = self.0.devices.lock().unwrap().clone();
             self.answer(GetDeviceListResponse { device_infos })
         }
