@@ -38,7 +38,7 @@ impl Terminal {
         let status = Status::KNOWN.into_iter().find(|status| <&str>::from(status) == word);
         let code = match (word, status) {
             ("ok" | "linked", _) => GREEN,
-            ("error" | "link_lost" | "no_link", _) => RED,
+            ("error" | "link_lost" | "no_link" | "list_failed", _) => RED,
             (_, Some(Status::TryToConnect)) => YELLOW,
             (_, Some(status)) if status.connected() == Some(true) => GREEN,
             (_, Some(_)) => RED,

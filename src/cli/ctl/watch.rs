@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
 use super::ChosenGateway;
 use super::terminal::Terminal;
@@ -17,6 +20,8 @@ use crate::net::wall_time;
 
 /// Events that may wait for the terminal; a full queue ends the link, which is reported.
 const QUEUE_MAX: usize = 100_000;
+/// When a list that failed is requested again.
+const LIST_RETRY: Duration = Duration::from_secs(2);
 
 struct Watch {
     gateway: ChosenGateway,
@@ -38,12 +43,21 @@ pub(crate) async fn run(gateway: ChosenGateway, json: bool) -> anyhow::Result<Ex
     let mut watch = Watch { gateway, types, was_linked: false, is_listed: false, json, terminal };
     let (stop, closed) = (crate::cli::stop_signal(), crate::cli::stdout_closed());
     tokio::pin!(stop, closed);
+    let mut list_at = None;
     loop {
         let event = tokio::select! {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
             () = &mut closed => return Ok(ExitCode::SUCCESS),
             Some((_, event)) = events.recv() => event,
+            Some(()) = OptionFuture::from(list_at.map(sleep_until)) => {
+                list_at = None;
+                link.list_now();
+                continue;
+            }
         };
+        if matches!(event, LinkReport::ListFailed(_)) {
+            list_at = Some(Instant::now() + LIST_RETRY);
+        }
         let is_usage_error = watch.is_usage_error(&event);
         let lines = watch.lines(event, &link).into_iter().map(|line| line + "\n");
         if !print(&lines.collect::<String>())? {
@@ -73,8 +87,11 @@ impl Watch {
             LinkReport::Down { error, last_activity: Some(_) } => {
                 vec![self.link(now, "link_lost", Some(&error.to_string()))]
             }
-            LinkReport::Down { error, last_activity: None } | LinkReport::ListFailed(error) => {
+            LinkReport::Down { error, last_activity: None } => {
                 vec![self.link(now, "no_link", Some(&error.to_string()))]
+            }
+            LinkReport::ListFailed(error) => {
+                vec![self.link(now, "list_failed", Some(&error.to_string()))]
             }
             LinkReport::Status(StreamedStatus { device_id, status, timestamp_s, .. }) => {
                 // The list has the type of a connected device.

@@ -6,7 +6,8 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use gsdk2mqtt::simulator::{Fault, Simulator, SimulatorSettings};
+use gsdk2mqtt::simulator::{Fault, GrpcCode, Simulator, SimulatorSettings};
+use tonic::Code;
 
 use crate::harness::bridge::PROGRAM;
 use crate::harness::{bounded, eventually, patiently};
@@ -298,6 +299,13 @@ async fn a_gateway_need_not_be_configured() {
 async fn watch_reports_changes_live() {
     let cli = Cli::new(3).await;
     let control = cli.simulator.control();
+    let failing = Fault::Fail {
+        method: "GetDeviceList".to_owned(),
+        code: GrpcCode(Code::Internal),
+        message: None,
+        times: Some(1),
+    };
+    control.apply_fault(&failing);
     let mut child = cli.command("watch --json").stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let (sender, mut seen) = tokio::sync::mpsc::unbounded_channel::<Value>();
@@ -308,17 +316,21 @@ async fn watch_reports_changes_live() {
     });
     let linked = seen.recv().await.unwrap();
     assert_eq!(linked["event"], "linked", "{linked}");
+    let failed = seen.recv().await.unwrap();
+    assert_eq!(failed["event"], "list_failed", "{failed}");
     control.apply_fault(&Fault::Manage);
     let id = control.devices()[0].id;
-    patiently("its connection is reported", async {
-        loop {
+    patiently("its connection is reported, and the list is read after all", async {
+        let (mut is_connected, mut is_listed) = (false, false);
+        while !is_connected || !is_listed {
             let line = seen.recv().await.unwrap();
+            is_listed |= line["source"] == "list";
             if line["device_id"] == id && line["status"] == "tcp_connected" {
                 assert_eq!(
                     (&line["name"], &line["connected"]),
                     (&"Front door".into(), &true.into())
                 );
-                return;
+                is_connected = true;
             }
         }
     })
