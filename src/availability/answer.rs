@@ -144,39 +144,39 @@ pub enum Error {
     History(#[from] history::Error),
 }
 
-/// Answers from the database at this path; `is_running`: the bridge that writes it runs.
+/// Answers from the database at this path, in which everything is recorded up to `recorded_to`, if
+/// that is known to be later than its last proven instant.
 ///
 /// # Errors
 /// When it cannot be read, or has no such gateway or device.
 pub fn answer(
     path: &Path,
     query: &AvailabilityRequest,
-    is_running: bool,
+    recorded_to: Moment,
 ) -> Result<AvailabilityAnswer, Error> {
     let snapshot = Snapshot::open(path)?;
     check(&snapshot, query)?;
-    Ok(read(snapshot, query, is_running)?)
+    Ok(read(snapshot, query, recorded_to)?)
 }
 
-/// The same of a running bridge, of the gateways and devices that are recorded.
+/// The same of the gateways and devices that are recorded.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub fn recorded(
     path: &Path,
     query: &AvailabilityRequest,
+    recorded_to: Moment,
 ) -> Result<AvailabilityAnswer, history::Error> {
-    read(Snapshot::open(path)?, query, true)
+    read(Snapshot::open(path)?, query, recorded_to)
 }
 
 fn read(
     mut snapshot: Snapshot,
     query: &AvailabilityRequest,
-    is_running: bool,
+    recorded_to: Moment,
 ) -> Result<AvailabilityAnswer, history::Error> {
-    if is_running {
-        snapshot.extend_to(query.now);
-    }
+    snapshot.extend_to(recorded_to.min(query.now));
     let selection = Selection {
         gateways: query.gateways.clone(),
         device_ids: query.device_ids.clone(),

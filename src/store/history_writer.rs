@@ -67,13 +67,16 @@ pub(crate) struct HistoryWriter {
     retention: HistoryConfig,
     open: Option<(Database, LogReader)>,
     failing: Option<(Instant, Moment)>,
+    /// When everything was recorded last.
+    recorded_at: Moment,
     span_writer: SpanWriter,
 }
 
 impl HistoryWriter {
     /// Reads the log in this folder, and writes to the database of this reader.
-    pub(crate) const fn new(log: PathBuf, reader: Reader, retention: HistoryConfig) -> Self {
-        Self { log, reader, retention, open: None, failing: None, span_writer: SpanWriter::new() }
+    pub(crate) fn new(log: PathBuf, reader: Reader, retention: HistoryConfig) -> Self {
+        let (span_writer, recorded_at) = (SpanWriter::new(), Moment::from_millis(i64::MIN));
+        Self { log, reader, retention, open: None, failing: None, recorded_at, span_writer }
     }
 
     /// Whether the last attempt to write has failed.
@@ -109,6 +112,8 @@ impl HistoryWriter {
                 if self.failing.take().is_some() {
                     tracing::info!("history: writing again");
                 }
+                self.recorded_at = now;
+                self.reader.set_recorded_to(Moment::from_millis(i64::MAX));
                 status.fault = self.damage().or_else(|| self.span_writer.clock_fault());
             }
             Err(error) => self.failed(&error, now, status),
@@ -131,6 +136,7 @@ impl HistoryWriter {
 
     fn failed(&mut self, error: &Error, now: Moment, status: &mut HistoryStatus) {
         self.open = None;
+        self.reader.set_recorded_to(self.recorded_at);
         let (since, _) = *self.failing.get_or_insert_with(|| {
             let error = error.with_cause();
             tracing::error!(%error, "history: cannot be written; events are still delivered");

@@ -233,7 +233,7 @@ fn the_report_of_a_simulated_year_equals_the_simulation() {
         now: Moment::from_millis(year.1 + DAY_MS),
     };
     for (bucket, count) in [(BucketSize::Total, 1), (BucketSize::Month, 12)] {
-        let answer = answer(&path, &query(bucket, false), false).unwrap();
+        let answer = answer(&path, &query(bucket, false), Moment::default()).unwrap();
         assert_eq!((answer.availability.len(), answer.next), (1_000 * count, None));
         assert!(answer.head.complete);
         for (index, row) in answer.availability.iter().enumerate() {
@@ -257,7 +257,7 @@ fn the_report_of_a_simulated_year_equals_the_simulation() {
             assert_eq!(figures.absent_ms, 0, "{row:?}");
         }
     }
-    let gateways = answer(&path, &query(BucketSize::Total, true), false).unwrap();
+    let gateways = answer(&path, &query(BucketSize::Total, true), Moment::default()).unwrap();
     for (row, lost) in gateways.availability.iter().zip(&truth.lost) {
         let edges = |(from, to): &(i64, i64)| (*from..*to).step_by(1_000);
         let is_observed = |at: &i64| !is_in(&truth.stopped, *at);
@@ -301,7 +301,7 @@ fn pages_contain_the_whole_answer_and_unknown_names_are_reported() {
     };
     let mut rows = Vec::new();
     loop {
-        let page = answer(&path, &query, false).unwrap();
+        let page = answer(&path, &query, Moment::default()).unwrap();
         assert!(page.availability.len() <= 33);
         rows.extend(page.availability);
         let Some(next) = page.next else { break };
@@ -322,8 +322,10 @@ fn pages_contain_the_whole_answer_and_unknown_names_are_reported() {
         (30 * MINUTE_MS, None)
     );
     (query.after, query.device_ids) = (None, [id(500)].into());
-    assert!(answer(&path, &query, false).unwrap_err().to_string().contains("no device 501"));
+    assert!(
+        answer(&path, &query, Moment::default()).unwrap_err().to_string().contains("no device 501")
+    );
     query.gateways = ["x".parse().unwrap()].into();
-    let error = answer(&path, &query, false).unwrap_err().to_string();
+    let error = answer(&path, &query, Moment::default()).unwrap_err().to_string();
     assert!(error.contains("no gateway x") && error.contains("gateway_0, gateway_1"), "{error}");
 }

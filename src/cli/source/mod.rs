@@ -13,7 +13,6 @@ use super::health::reachable;
 use super::say;
 use crate::availability::{self, AvailabilityAnswer, AvailabilityRequest};
 use crate::config::{self, LocalConfig};
-use crate::store::StateDir;
 use crate::store::history::{EventFilter, FILE_NAME, Page, Reader};
 use api::ApiClient;
 pub(crate) use api::{SourceArgs, Unavailable};
@@ -22,11 +21,7 @@ pub(crate) use api::{SourceArgs, Unavailable};
 #[derive(Debug)]
 pub(crate) enum HistorySource {
     Bridge(ApiClient),
-    /// The database, and whether the bridge that writes it runs.
-    Database {
-        reader: Reader,
-        is_running: bool,
-    },
+    Database(Reader),
 }
 
 impl HistorySource {
@@ -57,9 +52,7 @@ impl HistorySource {
             (Err(error), Some(config)) => {
                 let path = database(&config).with_context(|| format!("{error:#}"))?;
                 say(&format!("reading {} ({error:#})", path.display()));
-                let is_running = StateDir::holder(&config.state_dir).is_some();
-                let reader = Reader::new(path);
-                Ok((Self::Database { reader, is_running }, config.time_zone))
+                Ok((Self::Database(Reader::new(path)), config.time_zone))
             }
         }
     }
@@ -74,9 +67,9 @@ impl HistorySource {
     ) -> anyhow::Result<AvailabilityAnswer> {
         match self {
             Self::Bridge(client) => client.availability(request).await,
-            Self::Database { reader, is_running } => {
-                let (request, is_running) = (request.clone(), *is_running);
-                let read = move |path: &Path| availability::answer(path, &request, is_running);
+            Self::Database(reader) => {
+                let (request, recorded_to) = (request.clone(), reader.recorded_to());
+                let read = move |path: &Path| availability::answer(path, &request, recorded_to);
                 Ok(reader.read(read).await?)
             }
         }
@@ -89,7 +82,7 @@ impl HistorySource {
     pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
         match self {
             Self::Bridge(client) => client.events(filter).await,
-            Self::Database { reader, .. } => {
+            Self::Database(reader) => {
                 let page = reader.query(filter.clone()).await;
                 Ok(page.map_err(|error| Unavailable(error.with_cause()))?)
             }

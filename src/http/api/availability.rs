@@ -85,7 +85,8 @@ pub(crate) async fn availability(
         deadline: QUERY_DEADLINE,
         now,
     };
-    let read = app.api.history.read(move |path| availability::answer(path, &query, true));
+    let (history, recorded_to) = (&app.api.history, app.api.history.recorded_to());
+    let read = history.read(move |path| availability::answer(path, &query, recorded_to));
     let answer = read.await?;
     let mut rows = Rows::new("availability", format, COLUMNS);
     let fits = answer.availability.iter().take_while(|row| rows.push(row)).count();

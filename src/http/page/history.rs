@@ -50,7 +50,8 @@ pub(crate) async fn availability(
     history: &Reader,
     request: AvailabilityRequest,
 ) -> Result<Vec<AvailabilityRow>, String> {
-    let recorded = history.read(move |path| availability::recorded(path, &request));
+    let recorded_to = history.recorded_to();
+    let recorded = history.read(move |path| availability::recorded(path, &request, recorded_to));
     Ok(within_deadline(recorded).await?.availability)
 }
 

@@ -4,30 +4,35 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use tokio::sync::Semaphore;
 
 use super::error::{Error, is_damage};
 use super::query::{EventFilter, Page, newest_id, page};
+use crate::ids::Moment;
 
 /// Queries that run at the same time; more wait.
 const QUERIES_MAX: usize = 2;
 
-/// Reads the history. Cheap to clone: all clones share the limit, and the damage that they find.
+/// Reads the history. Cheap to clone: all clones share the limit, the damage that they find, and
+/// how far this process has recorded.
 #[derive(Clone, Debug)]
 pub struct Reader {
     path: Arc<Path>,
     permits: Arc<Semaphore>,
     /// The inode of the database in which a query has found damage; 0 if none has.
     damaged: Arc<AtomicU64>,
+    /// See [`Self::recorded_to`].
+    recorded_to: Arc<AtomicI64>,
 }
 
 impl Reader {
     /// A reader of the database at this path, which need not exist yet.
     pub fn new(path: PathBuf) -> Self {
         let permits = Arc::new(Semaphore::new(QUERIES_MAX));
-        Self { path: path.into(), permits, damaged: Arc::default() }
+        let recorded_to = Arc::new(AtomicI64::new(i64::MIN));
+        Self { path: path.into(), permits, damaged: Arc::default(), recorded_to }
     }
 
     /// A reader of the same database with a limit of its own.
@@ -43,6 +48,16 @@ impl Reader {
     /// Whether a query has found damage in the database with this inode.
     pub(crate) fn found_damage_in(&self, inode: u64) -> bool {
         self.damaged.load(Ordering::Relaxed) == inode
+    }
+
+    /// Up to when everything that this process has observed is recorded; the distant past if it
+    /// does not write the history, the distant future while it can write it.
+    pub(crate) fn recorded_to(&self) -> Moment {
+        Moment::from_millis(self.recorded_to.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_recorded_to(&self, at: Moment) {
+        self.recorded_to.store(at.millis(), Ordering::Relaxed);
     }
 
     /// The events that a filter selects, as far as its limits and its deadline allow.

@@ -54,14 +54,25 @@ async fn a_history_that_cannot_be_written_delays_nothing_and_continues() {
     reads(&bridge, degraded, 1.0, PATIENCE, "history: until it is named").await;
     let (status, body) = bridge.get("/readyz").await;
     assert!(status == 200 && body.contains("the history: "), "{body}");
+    let before = observed_s(&bridge).await;
     happens(&watcher, &simulator, None).await;
+    assert_eq!(observed_s(&bridge).await, before, "what is not recorded is not observed");
     assert_eq!(bridge.metric("gsdk_store_ok").await, Some(1.0));
     lock.execute_batch("ROLLBACK").unwrap();
     reads(&bridge, "gsdk_history_ok", 1.0, PATIENCE, "history: until it continues").await;
     let seen = watcher.all().iter().filter(|seen| seen.topic.contains("/event/")).count();
     reads(&bridge, "gsdk_history_events", seen as f64, PATIENCE, "history: until all is there")
         .await;
+    assert!(observed_s(&bridge).await > before);
     drop(lock);
+}
+
+/// The observed time of the first device, which the history has.
+async fn observed_s(bridge: &Bridge) -> f64 {
+    let (_, body) = bridge.get("/api/v1/availability?from=0").await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    let of = |field: &str| answer["availability"][0][field].as_f64().unwrap();
+    of("connected_s") + of("disconnected_s")
 }
 
 /// The gaps that the history has.

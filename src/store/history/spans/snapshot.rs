@@ -10,7 +10,7 @@ use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::store::history::error::Error;
 use crate::store::history::schema::open_to_read;
 
-/// How long after the last proven instant a bridge counts as running: it writes that every 30 s.
+/// How long after the last proven instant rows may be extended: the bridge writes it every 30 s.
 const RECENT_MS: i64 = 45_000;
 
 /// The database at one instant.
@@ -101,11 +101,12 @@ impl Snapshot {
         self.proven_at
     }
 
-    /// The bridge runs, so that its rows are true up to now. That may be a while after they were
+    /// The bridge has recorded everything up to then. That may be a while after the rows were
     /// proven, but no longer than it takes to write that.
-    pub fn extend_to(&mut self, now: Moment) {
-        let is_recent = |at: &Moment| now.since(*at) <= RECENT_MS;
-        self.proven_at = self.proven_at.map(|at| if is_recent(&at) { at.max(now) } else { at });
+    pub fn extend_to(&mut self, recorded_to: Moment) {
+        let is_recent = |at: Moment| recorded_to.since(at) <= RECENT_MS;
+        self.proven_at =
+            self.proven_at.map(|at| if is_recent(at) { at.max(recorded_to) } else { at });
     }
 
     /// Since when spans are recorded; `None`: there are none.
