@@ -20,7 +20,7 @@ use crate::ids::{DeviceId, Moment};
 use crate::payload::Directory;
 use crate::store::{
     self, HistoryStatus, Key, Log, LogContent, Record, Recorder, Recovery, StartedStore, StateDir,
-    StoreError, StoreGap, StoreSettings,
+    StoreError, StoreSettings,
 };
 
 /// How long acknowledgements may stay unwritten. A process that is killed meanwhile sends those
@@ -57,7 +57,7 @@ pub(crate) struct Persistence {
 enum LogState {
     NotBegun,
     Open(Box<Log>),
-    Failed { reason: String, since: Moment, retry_at: Instant },
+    Failed { reason: String, retry_at: Instant },
 }
 
 impl Persistence {
@@ -168,7 +168,7 @@ impl Persistence {
         match &written {
             Ok(()) if waits => {}
             Ok(()) => self.written(),
-            Err(error) => self.fail(now, error),
+            Err(error) => self.fail(error),
         }
         written
     }
@@ -197,15 +197,11 @@ impl Persistence {
     }
 
     /// Gives the log up.
-    fn fail(&mut self, now: Moment, error: &StoreError) {
+    fn fail(&mut self, error: &StoreError) {
         self.events.outbox_mut().changes().clear();
         self.recorder.log_failed();
-        let since = match self.log {
-            LogState::Failed { since, .. } => since,
-            LogState::NotBegun | LogState::Open(_) => now,
-        };
         let (reason, retry_at) = (error.to_string(), Instant::now() + RETRY_EVERY);
-        let failed = LogState::Failed { reason, since, retry_at };
+        let failed = LogState::Failed { reason, retry_at };
         if let LogState::Open(log) = std::mem::replace(&mut self.log, failed) {
             log.give_up();
         }
@@ -229,11 +225,10 @@ impl Persistence {
         clearing: impl Iterator<Item = &'a String>,
     ) -> Result<(), StoreError> {
         let log = self.create_log(fleet, directory, clearing);
-        let log = log.inspect_err(|error| self.fail(now, error))?;
-        if let LogState::Failed { since, .. } = self.log {
+        let log = log.inspect_err(|error| self.fail(error))?;
+        if matches!(self.log, LogState::Failed { .. }) {
             let waiting = self.events.outbox().ids().collect();
-            let gap = StoreGap { from: since, to: now, waiting };
-            self.recorder.log_replaced(log.current(), gap);
+            self.recorder.log_replaced(log.current(), waiting, now);
         } else {
             self.recorder.written(log.current(), now);
         }

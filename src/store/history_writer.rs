@@ -49,15 +49,6 @@ impl HistoryStatus {
     }
 }
 
-/// A time in which nothing was stored, and the events that waited at its end. Others of this time
-/// are in no log.
-#[derive(Debug)]
-pub(crate) struct StoreGap {
-    pub(crate) from: Moment,
-    pub(crate) to: Moment,
-    pub(crate) waiting: BTreeSet<u64>,
-}
-
 /// Reads the log and writes the history.
 #[derive(Debug)]
 pub(crate) struct HistoryWriter {
@@ -66,7 +57,8 @@ pub(crate) struct HistoryWriter {
     reader: Reader,
     retention: HistoryConfig,
     open: Option<(Database, LogReader)>,
-    failing: Option<(Instant, Moment)>,
+    /// Since when.
+    failing: Option<Instant>,
     /// When everything was recorded last.
     recorded_at: Moment,
     span_writer: SpanWriter,
@@ -116,7 +108,7 @@ impl HistoryWriter {
                 self.reader.set_recorded_to(Moment::from_millis(i64::MAX));
                 status.fault = self.damage().or_else(|| self.span_writer.clock_fault());
             }
-            Err(error) => self.failed(&error, now, status),
+            Err(error) => self.failed(&error, status),
         }
     }
 
@@ -134,13 +126,13 @@ impl HistoryWriter {
         })
     }
 
-    fn failed(&mut self, error: &Error, now: Moment, status: &mut HistoryStatus) {
+    fn failed(&mut self, error: &Error, status: &mut HistoryStatus) {
         self.open = None;
         self.reader.set_recorded_to(self.recorded_at);
-        let (since, _) = *self.failing.get_or_insert_with(|| {
+        let since = *self.failing.get_or_insert_with(|| {
             let error = error.with_cause();
             tracing::error!(%error, "history: cannot be written; events are still delivered");
-            (Instant::now(), now)
+            Instant::now()
         });
         status.fault = Some(error.with_cause());
         if since.elapsed() >= GIVE_UP_AFTER {
@@ -157,7 +149,6 @@ impl HistoryWriter {
     ) -> Result<(), Error> {
         self.open(now)?;
         let Some((database, log_reader)) = &mut self.open else { return Ok(()) };
-        self.span_writer.write(database, now)?;
         loop {
             let written = match current {
                 Some(current) => write_batch(database, log_reader, current)?,
@@ -177,6 +168,8 @@ impl HistoryWriter {
                 break;
             }
         }
+        // What it proves includes the events.
+        self.span_writer.write(database, now)?;
         status.update(database);
         Ok(())
     }
@@ -185,7 +178,7 @@ impl HistoryWriter {
     pub(crate) fn try_open(&mut self, now: Moment, status: &mut HistoryStatus) {
         match self.open(now) {
             Ok((database, _)) => status.update(database),
-            Err(error) => self.failed(&error, now, status),
+            Err(error) => self.failed(&error, status),
         }
     }
 
@@ -245,21 +238,25 @@ impl HistoryWriter {
     ) -> Result<&mut (Database, LogReader), Error> {
         let mut log_reader = LogReader::new(self.log.clone(), database.position());
         if log_reader.skip_removed()? {
-            let from = self.failing.map_or(now, |(_, since)| since);
-            database.mark_gap(from, now, log_reader.position())?;
+            database.mark_gap(now, log_reader.position())?;
         }
         Ok(self.open.insert((database, log_reader)))
     }
 
-    /// The log was replaced by another.
-    pub(crate) fn reopen(&mut self, gap: &StoreGap, now: Moment, status: &mut HistoryStatus) {
+    /// The log has failed, and another replaces it, in which these events wait.
+    pub(crate) fn reopen(
+        &mut self,
+        waiting: &BTreeSet<u64>,
+        now: Moment,
+        status: &mut HistoryStatus,
+    ) {
         self.open = None;
         let marked = self.open(now).and_then(|(database, log_reader)| {
-            database.mark_gap(gap.from, gap.to, log_reader.position())?;
-            database.drop_unknown(&gap.waiting)
+            database.mark_gap(now, log_reader.position())?;
+            database.drop_unknown(waiting)
         });
         if let Err(error) = marked {
-            self.failed(&error, now, status);
+            self.failed(&error, status);
         }
     }
 }

@@ -19,7 +19,7 @@ mod waiting;
 
 pub use error::StoreError;
 pub use event::Event;
-pub(crate) use history_writer::{HistoryStatus, StoreGap};
+pub(crate) use history_writer::HistoryStatus;
 pub use log::Position;
 pub(crate) use log::{Key, Log, LogContent, Record, Recovery, decode, encode};
 pub use log_reader::LogReader;

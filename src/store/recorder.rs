@@ -4,6 +4,7 @@
 //! event is missing after a kill: the history stores the position of its reader. Unread segments
 //! stay in the log, unless the history cannot be written for a minute.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::history::{Backlog, CHECKPOINT_EVERY, Observation, Reader};
-use super::history_writer::{HistoryStatus, HistoryWriter, StoreGap};
+use super::history_writer::{HistoryStatus, HistoryWriter};
 use super::log::LogContent;
 use super::span_writer::PROVEN_EVERY;
 use crate::config::HistoryConfig;
@@ -45,8 +46,8 @@ struct RecorderState {
     current: Option<u32>,
     /// Something was written that is not recorded.
     written: bool,
-    /// The log was replaced.
-    gap: Option<StoreGap>,
+    /// The log was replaced by another, in which these events wait.
+    replaced: Option<BTreeSet<u64>>,
     /// The bridge's wall clock in its last iteration.
     now: Moment,
     /// What was observed and is not taken by the thread.
@@ -118,11 +119,11 @@ impl Recorder {
         self.shared.lock().current = None;
     }
 
-    /// Another log was started; `gap` was before it.
-    pub(crate) fn log_replaced(&self, current: u32, gap: StoreGap) {
+    /// Another log was started, in which these events wait.
+    pub(crate) fn log_replaced(&self, current: u32, waiting: BTreeSet<u64>, now: Moment) {
         let mut state = self.shared.lock();
-        (state.current, state.now, state.written) = (Some(current), gap.to, true);
-        state.gap = Some(gap);
+        (state.current, state.now, state.written) = (Some(current), now, true);
+        state.replaced = Some(waiting);
         Arc::make_mut(&mut state.status).read_to = 0;
         drop(state);
         self.shared.changed.notify_one();
@@ -216,7 +217,7 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
     loop {
         let mut state = shared.wait(not_before, wake_at, urgent_from);
         state.written = false;
-        let (current, gap, now) = (state.current, state.gap.take(), state.now);
+        let (current, replaced, now) = (state.current, state.replaced.take(), state.now);
         let (flush, stop) = (state.flush, state.stop);
         let mut observations = std::mem::take(&mut state.observations);
         let mut status = HistoryStatus::clone(&state.status);
@@ -224,8 +225,8 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
         if stop == Some(RecorderStop::Kill) {
             break;
         }
-        if let Some(gap) = gap {
-            writer.reopen(&gap, now, &mut status);
+        if let Some(waiting) = replaced {
+            writer.reopen(&waiting, now, &mut status);
         }
         writer.observe(&mut observations, now);
         if stop.is_some() {

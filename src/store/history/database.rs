@@ -119,15 +119,21 @@ impl Database {
         Ok(HistoryBatch { transaction, state: self.state, committed: &mut self.state })
     }
 
-    /// Notes that events recorded in this time, after [`Self::last_id`], were not written.
-    /// `position` is where reading of the log continues behind them.
-    pub fn mark_gap(&mut self, from: Moment, to: Moment, position: Position) -> Result<(), Error> {
+    /// Notes that events recorded up to `to` were not written: those since the newest one, or since
+    /// the last proven instant of the spans, which are written after the events. `position` is
+    /// where reading of the log continues behind them.
+    pub fn mark_gap(&mut self, to: Moment, position: Position) -> Result<(), Error> {
         let state = DatabaseState { position, ..self.state };
+        let newest_at = state.newest_block.map(|block| block.newest_at().millis());
         let transaction = self.connection.transaction()?;
+        // Nothing was written before: then nothing says since when events are missing.
         transaction.execute(
-            "INSERT INTO gaps VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET
+            "INSERT INTO gaps SELECT ?1, min(complete_to, ?3), ?3 FROM
+             (SELECT max(ifnull(?2, proven_at), ifnull(proven_at, ?2)) AS complete_to
+              FROM observation) WHERE complete_to IS NOT NULL
+             ON CONFLICT DO UPDATE SET
              from_at = min(from_at, excluded.from_at), to_at = max(to_at, excluded.to_at)",
-            params![state.last_id, from.millis(), to.millis()],
+            params![state.last_id, newest_at, to.millis()],
         )?;
         state.write(&transaction)?;
         transaction.commit()?;

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs;
+use std::path::Path;
 
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -25,12 +26,14 @@ const FILE_MAX: u64 = 4 * HISTORY_MAX;
 /// The segment in use, and two more.
 const LOG_MAX: u64 = 12 << 20;
 
-fn write_delivered(log: &mut Log, first: u64) {
+const NOW: Moment = Moment::from_millis(1_790_000_000_000);
+
+fn write_delivered(log: &mut Log, first: u64, recorded_at: Moment) {
     let mut batch = LogBatch::default();
     for id in first..first + EVENTS_A_BATCH {
         let event = Event {
             id,
-            recorded_at: Moment::from_millis(1_790_000_000_000),
+            recorded_at,
             subject: Subject::Bridge,
             event_type: "connected".into(),
             payload: Bytes::from_static(&[b'x'; 300]),
@@ -46,7 +49,7 @@ fn write_delivered(log: &mut Log, first: u64) {
 /// Aim: a long query or a backup is no failure, and the log is cleaned beside it.
 #[test]
 fn a_reader_of_an_old_state_does_not_stop_the_history() {
-    let (dir, now) = (tempfile::tempdir().unwrap(), Moment::from_millis(1_790_000_000_000));
+    let (dir, now) = (tempfile::tempdir().unwrap(), NOW);
     let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
     fs::create_dir(&log_dir).unwrap();
     let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
@@ -55,7 +58,7 @@ fn a_reader_of_an_old_state_does_not_stop_the_history() {
         .try_open(now, &mut status);
     let reader = Connection::open(&database).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM events").unwrap();
-    write_delivered(&mut log, 1);
+    write_delivered(&mut log, 1, now);
     // It begins with a checkpoint.
     let mut writer = HistoryWriter::new(log_dir, Reader::new(database), KEEP);
     writer.try_record(Some(log.current()), now, &mut status);
@@ -63,10 +66,42 @@ fn a_reader_of_an_old_state_does_not_stop_the_history() {
     assert_eq!(status.read_to, log.current());
 }
 
+/// Aim: no event is missing from the history outside its gaps. Method: events are written that the
+/// history does not read before the log fails.
+#[test]
+fn a_gap_begins_with_the_newest_recorded_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
+    fs::create_dir(&log_dir).unwrap();
+    let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
+    let mut writer = HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP);
+    let mut status = HistoryStatus::default();
+    write_delivered(&mut log, 1, NOW);
+    writer.try_record(Some(log.current()), NOW.plus(100), &mut status);
+    write_delivered(&mut log, 1 + EVENTS_A_BATCH, NOW.plus(500));
+    log.give_up();
+    let after = status.position.segment;
+    let log = Log::create(&log_dir, false, "m2x9", 100, after, std::iter::empty()).unwrap();
+    let now = NOW.plus(60_000);
+    writer.reopen(&BTreeSet::new(), now, &mut status);
+    writer.try_record(Some(log.current()), now, &mut status);
+    assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));
+    assert_eq!(gaps(&database), [(NOW, now)]);
+}
+
+/// From when to when events are missing.
+fn gaps(database: &Path) -> Vec<(Moment, Moment)> {
+    let connection = Connection::open(database).unwrap();
+    let mut query = connection.prepare("SELECT from_at, to_at FROM gaps").unwrap();
+    let at = |row: &rusqlite::Row<'_>, column| row.get(column).map(Moment::from_millis);
+    let rows = query.query_map((), |row| Ok((at(row, 0)?, at(row, 1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
 #[test]
 fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
     let events = std::env::var("STORE_EVENTS").map_or(EVENTS, |count| count.parse().unwrap());
-    let (dir, now) = (tempfile::tempdir().unwrap(), Moment::from_millis(1_790_000_000_000));
+    let (dir, now) = (tempfile::tempdir().unwrap(), NOW);
     let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
     fs::create_dir(&log_dir).unwrap();
     let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
@@ -74,7 +109,7 @@ fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
     let mut status = HistoryStatus::default();
     for first in (1..=events).step_by(usize::try_from(EVENTS_A_SECOND).unwrap()) {
         for batch in 0..EVENTS_A_SECOND / EVENTS_A_BATCH {
-            write_delivered(&mut log, first + batch * EVENTS_A_BATCH);
+            write_delivered(&mut log, first + batch * EVENTS_A_BATCH, now);
         }
         writer.try_record(Some(log.current()), now, &mut status);
         log.clean(status.read_to).unwrap();

@@ -93,7 +93,7 @@ fn every_documented_query_returns_its_result() {
     changes.push(LogChange::Dropped(6));
     apply(&mut database, &changes, Position::default()).unwrap();
     let hour = night.plus(60 * MINUTE_MS);
-    database.mark_gap(night, hour, Position::default()).unwrap();
+    database.mark_gap(hour, Position::default()).unwrap();
 
     write_spans(&fixture.path(), now);
 

@@ -237,8 +237,9 @@ fn events_that_were_not_written_are_a_gap_between_their_neighbours() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
     record(&mut database, FIRST_ID, [1, 1]);
-    let (from, to) = (NOW.plus(120_000), NOW.plus(180_000));
-    database.mark_gap(from, to, position(5)).unwrap();
+    // Since the newest event.
+    let (from, to) = (NOW.plus(60_000), NOW.plus(180_000));
+    database.mark_gap(to, position(5)).unwrap();
     assert_eq!(database.position(), position(5));
     record(&mut database, FIRST_ID + 50, [1, 1]);
     let missing = json!({"missing": [{ "from": from, "to": to }]});
