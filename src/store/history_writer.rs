@@ -49,6 +49,27 @@ impl HistoryStatus {
     }
 }
 
+/// How far the log can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LogEnd {
+    /// Nothing was written yet by this process.
+    #[default]
+    Unknown,
+    /// To the end of this segment.
+    Segment(u32),
+    /// It has failed: events are in no log.
+    Failed,
+}
+
+/// A log that another has replaced.
+#[derive(Debug)]
+pub(crate) struct ReplacedLog {
+    /// Up to where it can be read.
+    pub(crate) end: LogEnd,
+    /// The events that wait in the other one.
+    pub(crate) waiting: BTreeSet<u64>,
+}
+
 /// Reads the log and writes the history.
 #[derive(Debug)]
 pub(crate) struct HistoryWriter {
@@ -57,6 +78,8 @@ pub(crate) struct HistoryWriter {
     reader: Reader,
     retention: HistoryConfig,
     open: Option<(Database, LogReader)>,
+    /// Until the history has noted it.
+    replaced: Option<ReplacedLog>,
     /// Since when.
     failing: Option<Instant>,
     /// When everything was recorded last.
@@ -68,7 +91,8 @@ impl HistoryWriter {
     /// Reads the log in this folder, and writes to the database of this reader.
     pub(crate) fn new(log: PathBuf, reader: Reader, retention: HistoryConfig) -> Self {
         let (span_writer, recorded_at) = (SpanWriter::new(), Moment::from_millis(i64::MIN));
-        Self { log, reader, retention, open: None, failing: None, recorded_at, span_writer }
+        let (open, replaced, failing) = (None, None, None);
+        Self { log, reader, retention, open, replaced, failing, recorded_at, span_writer }
     }
 
     /// Whether the last attempt to write has failed.
@@ -86,18 +110,13 @@ impl HistoryWriter {
         self.span_writer.end();
     }
 
-    /// Records everything up to the end of this segment, if there is a log, and what was observed,
-    /// and removes what is too old.
-    pub(crate) fn try_record(
-        &mut self,
-        current: Option<u32>,
-        now: Moment,
-        status: &mut HistoryStatus,
-    ) {
+    /// Records everything up to this end of the log, and what was observed, and removes what is too
+    /// old.
+    pub(crate) fn try_record(&mut self, end: LogEnd, now: Moment, status: &mut HistoryStatus) {
         let in_place = self.replace_if_removed(now);
-        let mut recorded = in_place.and_then(|()| self.record(current, now, status));
+        let mut recorded = in_place.and_then(|()| self.record(end, now, status));
         if let Err(Error::Damaged(_)) = recorded {
-            recorded = self.replace(now).and_then(|()| self.record(current, now, status));
+            recorded = self.replace(now).and_then(|()| self.record(end, now, status));
         }
         match recorded {
             Ok(()) => {
@@ -143,17 +162,26 @@ impl HistoryWriter {
 
     fn record(
         &mut self,
-        current: Option<u32>,
+        end: LogEnd,
         now: Moment,
         status: &mut HistoryStatus,
     ) -> Result<(), Error> {
         self.open(now)?;
         let Some((database, log_reader)) = &mut self.open else { return Ok(()) };
+        if let Some(ReplacedLog { end, waiting }) = &self.replaced {
+            while write_batch(database, log_reader, *end)? > 0 {}
+            // The next reader starts with the other log.
+            database.mark_gap(now, Position::default())?;
+            database.drop_unknown(waiting)?;
+            database.checkpoint()?;
+            *log_reader = LogReader::new(self.log.clone(), Position::default());
+            self.replaced = None;
+        }
+        if end == LogEnd::Failed {
+            database.mark_gap(now, log_reader.position())?;
+        }
         loop {
-            let written = match current {
-                Some(current) => write_batch(database, log_reader, current)?,
-                None => 0,
-            };
+            let written = write_batch(database, log_reader, end)?;
             for _ in 0..TRIM_STEPS + written / BLOCK_EVENTS_MAX {
                 if !database.trim(now)? {
                     break;
@@ -182,21 +210,11 @@ impl HistoryWriter {
         }
     }
 
-    /// The log is read to its end, and another replaces it, in which these events wait.
-    pub(crate) fn finish_log(&mut self, waiting: &BTreeSet<u64>) {
-        let Some((database, log_reader)) = &mut self.open else { return };
-        // The next reader starts with the other log, and does not take the removal of this one for
-        // a gap.
-        let finished = database
-            .batch()
-            .and_then(|batch| batch.commit(Position::default()))
-            .and_then(|()| database.drop_unknown(waiting))
-            .and_then(|()| database.checkpoint());
-        if let Err(error) = finished {
-            let error = error.with_cause();
-            tracing::warn!(error, "history: checkpoint failed; a power cut may remove events");
-        }
-        *log_reader = LogReader::new(self.log.clone(), Position::default());
+    /// Another log is read after this one.
+    pub(crate) fn log_replaced(&mut self, replaced: ReplacedLog) {
+        // The directory may be another one too.
+        self.open = None;
+        self.replaced = Some(replaced);
     }
 
     /// Continues in an empty file where the open one was removed or emptied, or in the one that is
@@ -242,23 +260,6 @@ impl HistoryWriter {
         }
         Ok(self.open.insert((database, log_reader)))
     }
-
-    /// The log has failed, and another replaces it, in which these events wait.
-    pub(crate) fn reopen(
-        &mut self,
-        waiting: &BTreeSet<u64>,
-        now: Moment,
-        status: &mut HistoryStatus,
-    ) {
-        self.open = None;
-        let marked = self.open(now).and_then(|(database, log_reader)| {
-            database.mark_gap(now, log_reader.position())?;
-            database.drop_unknown(waiting)
-        });
-        if let Err(error) = marked {
-            self.failed(&error, status);
-        }
-    }
 }
 
 /// Writes the next part of the log as one batch; returns the number of its changes. One for a whole
@@ -266,8 +267,9 @@ impl HistoryWriter {
 fn write_batch(
     database: &mut Database,
     log_reader: &mut LogReader,
-    current: u32,
+    end: LogEnd,
 ) -> Result<usize, Error> {
+    let LogEnd::Segment(current) = end else { return Ok(0) };
     let (start, mut written) = (database.position(), 0);
     let mut batch = database.batch()?;
     let mut changes = Vec::new();

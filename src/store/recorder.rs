@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::StoreError;
 use super::history::{Backlog, CHECKPOINT_EVERY, Observation, Reader};
-use super::history_writer::{HistoryStatus, HistoryWriter};
+use super::history_writer::{HistoryStatus, HistoryWriter, LogEnd, ReplacedLog};
 use super::log::LogContent;
 use super::span_writer::PROVEN_EVERY;
 use crate::config::HistoryConfig;
@@ -42,12 +42,12 @@ struct SharedRecorder {
 
 #[derive(Debug, Default)]
 struct RecorderState {
-    /// The segment that is written to; `None` while there is no log.
-    current: Option<u32>,
+    /// The end of the log.
+    end: LogEnd,
     /// Something was written that is not recorded.
     written: bool,
-    /// The log was replaced by another, in which these events wait.
-    replaced: Option<BTreeSet<u64>>,
+    /// The log was replaced.
+    replaced: Option<ReplacedLog>,
     /// The bridge's wall clock in its last iteration.
     now: Moment,
     /// What was observed and is not taken by the thread.
@@ -87,8 +87,13 @@ impl Recorder {
         let mut status = HistoryStatus::default();
         writer.try_open(now, &mut status);
         if !continues || status.position > content.end {
-            writer.try_record(Some(content.end.segment), now, &mut status);
-            writer.finish_log(&content.events.keys().copied().collect());
+            let position = status.position;
+            let waiting = content.events.keys().copied().collect();
+            let end = LogEnd::Segment(content.end.segment);
+            writer.log_replaced(ReplacedLog { end, waiting });
+            writer.try_record(LogEnd::Unknown, now, &mut status);
+            // The caller compares it with the end of the log.
+            status.position = position;
         }
         let state = RecorderState { now, status: Arc::new(status), ..RecorderState::default() };
         let shared = Arc::new(SharedRecorder { state: Mutex::new(state), changed: Condvar::new() });
@@ -107,7 +112,7 @@ impl Recorder {
     /// The log was written to; `current` is its newest segment.
     pub(crate) fn written(&self, current: u32, now: Moment) {
         let mut state = self.shared.lock();
-        (state.current, state.now) = (Some(current), now);
+        (state.end, state.now) = (LogEnd::Segment(current), now);
         if !std::mem::replace(&mut state.written, true) {
             drop(state);
             self.shared.changed.notify_one();
@@ -116,14 +121,17 @@ impl Recorder {
 
     /// The log has failed.
     pub(crate) fn log_failed(&self) {
-        self.shared.lock().current = None;
+        let mut state = self.shared.lock();
+        (state.end, state.written) = (LogEnd::Failed, true);
+        drop(state);
+        self.shared.changed.notify_one();
     }
 
     /// Another log was started, in which these events wait.
     pub(crate) fn log_replaced(&self, current: u32, waiting: BTreeSet<u64>, now: Moment) {
         let mut state = self.shared.lock();
-        (state.current, state.now, state.written) = (Some(current), now, true);
-        state.replaced = Some(waiting);
+        (state.end, state.now, state.written) = (LogEnd::Segment(current), now, true);
+        state.replaced = Some(ReplacedLog { end: LogEnd::Failed, waiting });
         Arc::make_mut(&mut state.status).read_to = 0;
         drop(state);
         self.shared.changed.notify_one();
@@ -217,7 +225,7 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
     loop {
         let mut state = shared.wait(not_before, wake_at, urgent_from);
         state.written = false;
-        let (current, replaced, now) = (state.current, state.replaced.take(), state.now);
+        let (end, replaced, now) = (state.end, state.replaced.take(), state.now);
         let (flush, stop) = (state.flush, state.stop);
         let mut observations = std::mem::take(&mut state.observations);
         let mut status = HistoryStatus::clone(&state.status);
@@ -225,14 +233,14 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
         if stop == Some(RecorderStop::Kill) {
             break;
         }
-        if let Some(waiting) = replaced {
-            writer.reopen(&waiting, now, &mut status);
+        if let Some(replaced) = replaced {
+            writer.log_replaced(replaced);
         }
         writer.observe(&mut observations, now);
         if stop.is_some() {
             writer.end();
         }
-        writer.try_record(current, now, &mut status);
+        writer.try_record(end, now, &mut status);
         let retry = writer.is_failing();
         let is_behind = status.read_to < status.position.segment;
         shared.lock().status = Arc::new(status);

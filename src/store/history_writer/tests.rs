@@ -61,7 +61,7 @@ fn a_reader_of_an_old_state_does_not_stop_the_history() {
     write_delivered(&mut log, 1, now);
     // It begins with a checkpoint.
     let mut writer = HistoryWriter::new(log_dir, Reader::new(database), KEEP);
-    writer.try_record(Some(log.current()), now, &mut status);
+    writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
     assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));
     assert_eq!(status.read_to, log.current());
 }
@@ -69,7 +69,7 @@ fn a_reader_of_an_old_state_does_not_stop_the_history() {
 /// Aim: no event is missing from the history outside its gaps. Method: events are written that the
 /// history does not read before the log fails.
 #[test]
-fn a_gap_begins_with_the_newest_recorded_event() {
+fn a_gap_begins_where_the_history_was_complete() {
     let dir = tempfile::tempdir().unwrap();
     let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
     fs::create_dir(&log_dir).unwrap();
@@ -77,16 +77,18 @@ fn a_gap_begins_with_the_newest_recorded_event() {
     let mut writer = HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP);
     let mut status = HistoryStatus::default();
     write_delivered(&mut log, 1, NOW);
-    writer.try_record(Some(log.current()), NOW.plus(100), &mut status);
+    writer.try_record(LogEnd::Segment(log.current()), NOW.plus(100), &mut status);
     write_delivered(&mut log, 1 + EVENTS_A_BATCH, NOW.plus(500));
     log.give_up();
+    writer.try_record(LogEnd::Failed, NOW.plus(2_000), &mut status);
+    assert_eq!(gaps(&database), [(NOW.plus(100), NOW.plus(2_000))]);
     let after = status.position.segment;
     let log = Log::create(&log_dir, false, "m2x9", 100, after, std::iter::empty()).unwrap();
     let now = NOW.plus(60_000);
-    writer.reopen(&BTreeSet::new(), now, &mut status);
-    writer.try_record(Some(log.current()), now, &mut status);
+    writer.log_replaced(ReplacedLog { end: LogEnd::Failed, waiting: BTreeSet::new() });
+    writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
     assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));
-    assert_eq!(gaps(&database), [(NOW, now)]);
+    assert_eq!(gaps(&database), [(NOW.plus(100), now)]);
 }
 
 /// From when to when events are missing.
@@ -111,7 +113,7 @@ fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
         for batch in 0..EVENTS_A_SECOND / EVENTS_A_BATCH {
             write_delivered(&mut log, first + batch * EVENTS_A_BATCH, now);
         }
-        writer.try_record(Some(log.current()), now, &mut status);
+        writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
         log.clean(status.read_to).unwrap();
         assert_eq!((&status.fault, status.last_id), (&None, first + EVENTS_A_SECOND - 1));
         let file = database.metadata().unwrap().len();
@@ -125,7 +127,7 @@ fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
     while log_size() > LOG_MAX {
         assert!(started.elapsed() < Duration::from_secs(60), "{} bytes of log", log_size());
         std::thread::sleep(Duration::from_millis(100));
-        writer.try_record(Some(log.current()), now, &mut status);
+        writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
         log.clean(status.read_to).unwrap();
     }
 }

@@ -251,6 +251,35 @@ async fn a_limit_on_file_sizes_is_like_a_full_disk() {
     check_chains(&watcher);
 }
 
+/// Aim: the history names the time of events that were published while the store had failed, also
+/// if the process ended meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_published_from_memory_is_a_gap_in_the_history() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(40).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "memory: the start, until ready").await;
+    limit_file_size(&bridge, "200000");
+    simulator.control().storm(Storm::of(2_000)).await.unwrap();
+    let reset = within(PATIENCE, "memory: until chain_reset is reported", async || {
+        reported(&watcher, "chain_reset")
+    });
+    let (reset, _) = reset.await;
+    let event = happens(&watcher, &simulator, Some(&reset["to"])).await;
+    bridge.kill();
+    bridge.restart();
+    ready(&bridge, PATIENCE, "memory: killed and started again, until ready").await;
+    let at = event["received_at"].as_str().unwrap();
+    let (_, body) = bridge.get(&format!("/api/v1/events?order=asc&limit=1000&from={at}")).await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    let events = answer["events"].as_array().unwrap();
+    assert!(events.iter().all(|recorded| recorded["event_id"] != event["event_id"]), "{answer}");
+    let missing = &answer["gap"]["missing"][0];
+    let bounds = [&missing["from"], &missing["to"]].map(|it| it.as_str().unwrap_or_default());
+    assert!(bounds[0] <= at && at <= bounds[1], "{missing} {at}");
+}
+
 /// Starts it with an unusable state directory: it exits with 1 and prints the remedy.
 async fn is_exit_1(bridge: &mut Bridge, reason: &str) {
     bridge.restart();
