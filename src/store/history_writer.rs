@@ -77,6 +77,8 @@ pub(crate) struct HistoryWriter {
     /// Has the path, and the damage that queries have found.
     reader: Reader,
     retention: HistoryConfig,
+    /// Whether there was a database, so that one that is not there is lost.
+    existed: bool,
     open: Option<(Database, LogReader)>,
     /// Until the history has noted it.
     replaced: Option<ReplacedLog>,
@@ -88,11 +90,17 @@ pub(crate) struct HistoryWriter {
 }
 
 impl HistoryWriter {
-    /// Reads the log in this folder, and writes to the database of this reader.
-    pub(crate) fn new(log: PathBuf, reader: Reader, retention: HistoryConfig) -> Self {
+    /// Reads the log in this folder, and writes to the database of this reader. `existed`: an
+    /// earlier process has written it.
+    pub(crate) fn new(
+        log: PathBuf,
+        reader: Reader,
+        retention: HistoryConfig,
+        existed: bool,
+    ) -> Self {
         let (span_writer, recorded_at) = (SpanWriter::new(), Moment::from_millis(i64::MIN));
         let (open, replaced, failing) = (None, None, None);
-        Self { log, reader, retention, open, replaced, failing, recorded_at, span_writer }
+        Self { log, reader, retention, existed, open, replaced, failing, recorded_at, span_writer }
     }
 
     /// Whether the last attempt to write has failed.
@@ -245,7 +253,12 @@ impl HistoryWriter {
         if let Some(open) = self.open.take() {
             return Ok(self.open.insert(open));
         }
-        self.follow(Database::open(self.reader.path(), self.retention, now)?, now)
+        let path = self.reader.path();
+        let is_lost = self.existed && is_removed_or_empty(path);
+        let open = if is_lost { Database::replace } else { Database::open };
+        let database = open(path, self.retention, now)?;
+        self.existed = true;
+        self.follow(database, now)
     }
 
     /// Continues to read the log where this database has stopped.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::StoreError;
 use super::history::{Backlog, CHECKPOINT_EVERY, Observation, Reader};
 use super::history_writer::{HistoryStatus, HistoryWriter, LogEnd, ReplacedLog};
-use super::log::LogContent;
+use super::log::{LogContent, Position};
 use super::span_writer::PROVEN_EVERY;
 use crate::config::HistoryConfig;
 use crate::ids::Moment;
@@ -83,7 +83,8 @@ impl Recorder {
         continues: bool,
     ) -> Result<Self, StoreError> {
         let file = reader.path().to_owned();
-        let mut writer = HistoryWriter::new(log, reader, retention);
+        let existed = content.end != Position::default();
+        let mut writer = HistoryWriter::new(log, reader, retention, existed);
         let mut status = HistoryStatus::default();
         writer.try_open(now, &mut status);
         if !continues || status.position > content.end {

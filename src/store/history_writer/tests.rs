@@ -54,13 +54,13 @@ fn a_reader_of_an_old_state_does_not_stop_the_history() {
     fs::create_dir(&log_dir).unwrap();
     let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
     let mut status = HistoryStatus::default();
-    HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP)
+    HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP, false)
         .try_open(now, &mut status);
     let reader = Connection::open(&database).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM events").unwrap();
     write_delivered(&mut log, 1, now);
     // It begins with a checkpoint.
-    let mut writer = HistoryWriter::new(log_dir, Reader::new(database), KEEP);
+    let mut writer = HistoryWriter::new(log_dir, Reader::new(database), KEEP, false);
     writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
     assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));
     assert_eq!(status.read_to, log.current());
@@ -74,7 +74,8 @@ fn a_gap_begins_where_the_history_was_complete() {
     let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
     fs::create_dir(&log_dir).unwrap();
     let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
-    let mut writer = HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP);
+    let mut writer =
+        HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP, false);
     let mut status = HistoryStatus::default();
     write_delivered(&mut log, 1, NOW);
     writer.try_record(LogEnd::Segment(log.current()), NOW.plus(100), &mut status);
@@ -100,6 +101,29 @@ fn gaps(database: &Path) -> Vec<(Moment, Moment)> {
     rows.map(Result::unwrap).collect()
 }
 
+/// Aim: a database that is lost with its directory is replaced as lost when the directory is back.
+#[test]
+fn a_database_lost_with_its_directory_says_that_the_past_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let state_dir = dir.path().join("state");
+    let (log_dir, database) = (state_dir.join("log"), state_dir.join(history::FILE_NAME));
+    fs::create_dir_all(&log_dir).unwrap();
+    let mut writer =
+        HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP, false);
+    let mut status = HistoryStatus::default();
+    writer.try_record(LogEnd::Unknown, NOW, &mut status);
+    fs::remove_dir_all(&state_dir).unwrap();
+    writer.try_record(LogEnd::Unknown, NOW, &mut status);
+    assert!(status.fault.is_some());
+    fs::create_dir_all(&log_dir).unwrap();
+    writer.try_record(LogEnd::Unknown, NOW.plus(1), &mut status);
+    assert_eq!(status.fault, None);
+    let connection = Connection::open(&database).unwrap();
+    let query = "SELECT removed_until FROM progress";
+    let until: Option<i64> = connection.query_row(query, (), |row| row.get(0)).unwrap();
+    assert_eq!(until.map(Moment::from_millis), Some(NOW.plus(1)));
+}
+
 #[test]
 fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
     let events = std::env::var("STORE_EVENTS").map_or(EVENTS, |count| count.parse().unwrap());
@@ -107,7 +131,8 @@ fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
     let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
     fs::create_dir(&log_dir).unwrap();
     let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
-    let mut writer = HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP);
+    let mut writer =
+        HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP, false);
     let mut status = HistoryStatus::default();
     for first in (1..=events).step_by(usize::try_from(EVENTS_A_SECOND).unwrap()) {
         for batch in 0..EVENTS_A_SECOND / EVENTS_A_BATCH {

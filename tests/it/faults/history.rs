@@ -142,8 +142,9 @@ async fn it_continues_after_the_log_was_replaced() {
     assert!(state_dir.join("before-version-2/log-0000000001").exists());
 }
 
-/// Aim: a database that is lost while it is in use is replaced, and this is reported. Method: it is
-/// removed while the bridge runs, then damaged in a place that the start does not check.
+/// Aim: a database that is lost is replaced, and this is reported. Method: it is removed while the
+/// bridge runs, then damaged in a place that the start does not check, then removed while the
+/// bridge is stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_that_is_removed_or_damaged_is_replaced() {
     let broker = Mosquitto::start("").await;
@@ -176,6 +177,14 @@ async fn a_history_that_is_removed_or_damaged_is_replaced() {
     .await;
     has_all_after(&bridge, &watcher, earlier).await;
     assert_eq!(bridge.metric("gsdk_history_ok").await, Some(1.0));
+
+    assert!(bridge.end().await.success());
+    std::fs::remove_file(&path).unwrap();
+    bridge.restart();
+    ready(&bridge, PATIENCE, "history removed while stopped: until ready").await;
+    let (_, body) = bridge.get("/api/v1/events?from=1h").await;
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert!(answer["gap"]["oldest_at"].is_string(), "{answer}");
 }
 
 /// Aim: a database that other programs have emptied, or whose write-ahead log they have removed, is
