@@ -191,7 +191,7 @@ impl HistoryWriter {
         loop {
             let written = write_batch(database, log_reader, end)?;
             for _ in 0..TRIM_STEPS + written / BLOCK_EVENTS_MAX {
-                if !database.trim(now)? {
+                if !database.trim(self.span_writer.trusted(now))? {
                     break;
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::history::{Backlog, Database, Error, Tracker, UnobservedReason};
+use super::history::{Backlog, Database, Error, Observation, Tracker, UnobservedReason};
 use crate::ids::Moment;
 
 /// How often the last proven instant is written: a kill makes no more of the observed time count as
@@ -10,6 +10,9 @@ use crate::ids::Moment;
 pub(crate) const PROVEN_EVERY: Duration = Duration::from_secs(30);
 /// How often old spans are removed.
 const TRIM_EVERY: Duration = Duration::from_secs(3_600);
+/// Nothing is removed by its age before the wall clock has run for so long without being set: one
+/// that is far ahead at the start of a machine is set within minutes.
+const CLOCK_TRUSTED_AFTER: Duration = Duration::from_secs(3_600);
 /// Rows that may wait for a database that cannot be written.
 const ROWS_MAX: usize = 1_000_000;
 
@@ -21,12 +24,14 @@ pub(crate) struct SpanWriter {
     attached: Option<(u64, u64)>,
     proven: Option<Instant>,
     trimmed: Option<Instant>,
+    /// When the process started or the wall clock was set last.
+    clock_set: Instant,
 }
 
 impl SpanWriter {
-    pub(crate) const fn new() -> Self {
-        let tracker = Tracker::new();
-        Self { tracker, attached: None, proven: None, trimmed: None }
+    pub(crate) fn new() -> Self {
+        let (tracker, clock_set) = (Tracker::new(), Instant::now());
+        Self { tracker, attached: None, proven: None, trimmed: None, clock_set }
     }
 
     /// What was observed by `now`.
@@ -35,7 +40,12 @@ impl SpanWriter {
         if is_incomplete {
             self.give_up();
         }
-        observations.into_iter().for_each(|it| self.tracker.apply(it));
+        for observation in observations {
+            if matches!(observation, Observation::ClockSet { .. }) {
+                self.clock_set = Instant::now();
+            }
+            self.tracker.apply(observation);
+        }
         self.tracker.advance(now);
         if self.tracker.rows().len() > ROWS_MAX {
             self.give_up();
@@ -52,6 +62,11 @@ impl SpanWriter {
                  history.db away"
             )
         })
+    }
+
+    /// The time by which old rows may be removed; `None` while the wall clock may be far ahead.
+    pub(crate) fn trusted(&self, now: Moment) -> Option<Moment> {
+        (self.clock_set.elapsed() >= CLOCK_TRUSTED_AFTER).then_some(now)
     }
 
     /// The process ends: all is proven up to now with the next [`Self::write`].
@@ -87,7 +102,9 @@ impl SpanWriter {
                 self.proven = Some(Instant::now());
             }
         }
-        if is_due(self.trimmed, TRIM_EVERY) {
+        if let Some(now) = self.trusted(now)
+            && is_due(self.trimmed, TRIM_EVERY)
+        {
             database.spans().trim(now)?;
             self.trimmed = Some(Instant::now());
         }

@@ -181,12 +181,13 @@ impl Database {
         Ok(())
     }
 
-    /// Removes the oldest block of events if it is older than `keep` or the database larger than
-    /// `max_bytes`. Returns whether it did: then call it again, for there may be more.
-    pub fn trim(&mut self, now: Moment) -> Result<bool, Error> {
+    /// Removes the oldest block of events if it is older than `keep`, unless the time is not known,
+    /// or the database is larger than `max_bytes`. Returns whether it did: then call it again, for
+    /// there may be more.
+    pub fn trim(&mut self, now: Option<Moment>) -> Result<bool, Error> {
         let Some(oldest) = Block::oldest(&self.connection)? else { return Ok(false) };
         let keep = i64::try_from(self.retention.keep.as_millis()).unwrap_or(i64::MAX);
-        let too_old = oldest.newest_at() < now.plus(keep.saturating_neg());
+        let too_old = now.is_some_and(|now| oldest.newest_at() < now.plus(keep.saturating_neg()));
         let is_newest = self.state.newest_block.is_some_and(|newest| newest.is_same_as(&oldest));
         let too_large = !is_newest && self.bytes()? > self.retention.max_bytes;
         if !too_old && !too_large {

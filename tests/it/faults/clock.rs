@@ -108,6 +108,37 @@ async fn a_device_is_not_forgotten_because_a_clock_that_was_decades_behind_is_se
     assert_eq!(bridge.metric(&series).await, Some(0.0), "it is still known");
 }
 
+/// Aim: a clock that is far ahead when the machine starts, until it is set, removes no event.
+/// Method: the bridge starts with a clock that is ahead by more than `history.keep`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_far_ahead_at_the_start_removes_nothing_from_the_history() {
+    let library = library();
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(1).await;
+    let folder = tempfile::tempdir().unwrap();
+    let offset = folder.path().join("offset");
+    std::fs::write(&offset, "+0").unwrap();
+    let setup = Setup::new(broker.port, "");
+    let mut bridge = with_clock(setup, &simulator, &library, &offset).start();
+    ready(&bridge, PATIENCE, "with a clock of its own, until ready").await;
+    reported(&watcher, &simulator).await;
+    assert!(bridge.end().await.success());
+    let state_dir = bridge.state_dir();
+    let ids = || -> Vec<Value> {
+        let rows = super::history::events(&state_dir);
+        rows.into_iter().map(|row| row.event["event_id"].clone()).collect()
+    };
+    let before = ids();
+    std::fs::write(&offset, "+500d").unwrap();
+    bridge.restart();
+    // The gateway's certificate has expired by this clock.
+    reads(&bridge, "gsdk_history_ok", 1.0, PATIENCE, "500 days ahead: until it is written").await;
+    assert!(bridge.end().await.success());
+    let after = ids();
+    assert_eq!(after.get(..before.len()), Some(&before[..]), "{after:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_jumps_an_hour_is_followed() {
     let library = library();

@@ -219,7 +219,7 @@ fn events_removed_by_retention_are_a_gap() {
         gap(EventFilter { after_id: Some(7), ..all() }).is_some(),
         "of an earlier state directory"
     );
-    while database.trim(NOW.plus(5 * HOUR_MS)).unwrap() {}
+    while database.trim(Some(NOW.plus(5 * HOUR_MS))).unwrap() {}
     let first = ids(&page(&fixture, &all()))[0];
     assert!(first > FIRST_ID);
     let minutes = i64::try_from(first - FIRST_ID).unwrap();
