@@ -198,7 +198,8 @@ impl SharedRecorder {
     }
 
     /// Waits until something is to be recorded, at most until `wake_at`, and not before
-    /// `not_before` unless it is to stop or so many observations wait as are urgent.
+    /// `not_before` unless it is to stop, the log was replaced, or so many observations wait as are
+    /// urgent.
     fn wait(
         &self,
         not_before: Instant,
@@ -209,8 +210,10 @@ impl SharedRecorder {
         loop {
             let until = if state.written { not_before } else { wake_at };
             let left = until.saturating_duration_since(Instant::now());
-            let is_urgent =
-                state.flush || state.stop.is_some() || state.observations.len() >= urgent_from;
+            let is_urgent = state.flush
+                || state.stop.is_some()
+                || state.replaced.is_some()
+                || state.observations.len() >= urgent_from;
             if left.is_zero() || is_urgent {
                 return state;
             }
@@ -265,4 +268,45 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
     drop(writer);
     shared.lock().ended = true;
     shared.changed.notify_all();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::store::history;
+    use crate::store::log::Log;
+
+    const LONG: Duration = Duration::from_secs(365 * 86_400);
+
+    /// Aim: when the disk is usable again, the history does not stay behind the log. Method: the
+    /// database is locked until the next attempt to write it is due in 10 s.
+    #[test]
+    fn a_log_that_is_replaced_is_followed_at_once() {
+        let (dir, now) = (tempfile::tempdir().unwrap(), Moment::from_millis(1_790_000_000_000));
+        let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
+        fs::create_dir(&log_dir).unwrap();
+        let keep = HistoryConfig { keep: LONG, max_bytes: 1 << 20, keep_availability: LONG };
+        let (reader, content) = (Reader::new(database.clone()), LogContent::default());
+        let recorder = Recorder::start(log_dir.clone(), reader, keep, now, &content, true).unwrap();
+        let lock = Connection::open(database).unwrap();
+        lock.busy_timeout(Duration::from_secs(5)).unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        recorder.log_failed();
+        let wait = |failing: bool| {
+            let started = Instant::now();
+            while recorder.status().fault.is_some() != failing {
+                assert!(started.elapsed() < Duration::from_secs(6), "failing: {failing}");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        };
+        wait(true);
+        lock.execute_batch("ROLLBACK").unwrap();
+        let log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
+        recorder.log_replaced(log.current(), BTreeSet::new(), now);
+        wait(false);
+    }
 }
