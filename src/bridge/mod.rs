@@ -150,6 +150,8 @@ impl Bridge {
     /// then is late, and some may be lost.
     fn notice_interruption(&mut self) {
         if let Some(until) = self.heartbeat.stopped_at() {
+            // One interruption is noticed once.
+            self.heartbeat.beat();
             self.state.interrupted(until);
         }
     }

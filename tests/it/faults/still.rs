@@ -107,6 +107,7 @@ async fn a_bridge_that_sleeps_a_minute() {
     watcher.see("what happened meanwhile", |seen| seen.is_event_of(device)).await;
     watcher.see("a loss", |seen| seen.topic == "gsdk/lobby/event/unreachable").await;
     watcher.see("a return", |seen| seen.topic == "gsdk/lobby/event/reachable").await;
+    assert_eq!(bridge.log().matches("the bridge did not run").count(), 1, "{}", bridge.log());
     let observed = bridge.metric(&series).await.unwrap() - before;
     let awake = since.elapsed().as_secs_f64() - slept;
     assert!(observed <= awake, "{observed} s observed, {awake} s awake, {slept} s asleep");
