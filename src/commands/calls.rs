@@ -41,12 +41,11 @@ impl Calls {
     /// The client for the next call.
     pub(crate) fn client(&self) -> Result<GatewayClient, Failure> {
         let Some(deadline) = self.deadline else { return Ok(self.client.clone()) };
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left < CALL_DEADLINE_MIN {
+        if deadline.duration_since(Instant::now()) < CALL_DEADLINE_MIN {
             let message = "the command's timeout_s ran out between two of its steps; raise it";
             return Err(Failure::new(FailureCode::Timeout, message));
         }
-        Ok(self.client.with_deadline(left))
+        Ok(self.client.with_deadline(deadline))
     }
 
     /// The client without the command's deadline, to verify the outcome after it.
@@ -56,8 +55,8 @@ impl Calls {
 
     /// The client for a call of at most `cap`, within a wait until `end`.
     pub(crate) fn with_cap(&self, end: Instant, cap: Duration) -> GatewayClient {
-        let left = end.saturating_duration_since(Instant::now()).max(CALL_DEADLINE_MIN);
-        self.client.with_deadline(left.min(cap))
+        let now = Instant::now();
+        self.client.with_deadline(end.max(now + CALL_DEADLINE_MIN).min(now + cap))
     }
 
     /// The end of a wait of this length: the command's deadline if that is sooner.

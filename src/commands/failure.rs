@@ -68,6 +68,17 @@ impl From<Code> for FailureCode {
     }
 }
 
+impl From<&Error> for FailureCode {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Deadline { .. } => Self::Timeout,
+            Error::Dial(_) => Self::GatewayUnavailable,
+            Error::NotStored(error) => Self::from(&**error),
+            _ => Self::Gateway(error.code()),
+        }
+    }
+}
+
 /// Why a command was not run or failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{code}: {message}")]
@@ -98,11 +109,7 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let code = match &error {
-            Error::Deadline { .. } => FailureCode::Timeout,
-            Error::Dial(_) => FailureCode::GatewayUnavailable,
-            _ => FailureCode::Gateway(error.code()),
-        };
+        let code = FailureCode::from(&error);
         let remedy = match error.grpc_code() {
             Some(Code::NotFound) => "; `devices` shows what the gateway has",
             _ => "",

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::calls::Calls;
 use super::command::Command;
@@ -26,7 +27,7 @@ pub(crate) async fn timed_out(calls: &Calls, command: &Command, failure: Failure
 
 /// The client for one read.
 pub(crate) fn client(calls: &Calls) -> GatewayClient {
-    calls.without_deadline().with_deadline(READ_DEADLINE)
+    calls.without_deadline().with_deadline(Instant::now() + READ_DEADLINE)
 }
 
 /// `None` for a command that changes nothing.

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::connection::{Connector, GrpcConnection, RpcObserver};
 use super::convert;
 use super::error::Error;
@@ -36,7 +38,7 @@ enum CallRoute {
 pub struct GatewayClient {
     route: CallRoute,
     /// Replaces the calls' own deadlines.
-    deadline: Option<Duration>,
+    deadline: Option<Instant>,
 }
 
 impl GatewayClient {
@@ -55,9 +57,9 @@ impl GatewayClient {
         Self { route: CallRoute::Master { master, gateway_id }, deadline: None }
     }
 
-    /// The same client with one deadline for each call, such as a command's `timeout_s`.
+    /// The same client with one deadline for all calls together, such as a command's.
     #[must_use]
-    pub fn with_deadline(&self, deadline: Duration) -> Self {
+    pub fn with_deadline(&self, deadline: Instant) -> Self {
         Self { route: self.route.clone(), deadline: Some(deadline) }
     }
 
@@ -143,7 +145,6 @@ impl GatewayClient {
     pub async fn search(&self, wait: Duration) -> Result<Vec<FoundDevice>, Error> {
         let timeout = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
         let deadline = wait.saturating_add(wire::SearchDeviceRequest::DEADLINE);
-        let deadline = self.deadline.unwrap_or(deadline);
         let request = wire::SearchDeviceRequest { timeout };
         let response = self.call_within(request, deadline).await?;
         let method = wire::SearchDeviceRequest::METHOD;
@@ -224,14 +225,16 @@ impl GatewayClient {
     }
 
     async fn call<R: GatewayRpc>(&self, request: R) -> Result<R::Response, Error> {
-        self.call_within(request, self.deadline.unwrap_or(R::DEADLINE)).await
+        self.call_within(request, R::DEADLINE).await
     }
 
+    /// Makes a call with this deadline, if the client has none.
     async fn call_within<R: GatewayRpc>(
         &self,
         request: R,
         deadline: Duration,
     ) -> Result<R::Response, Error> {
+        let deadline = self.deadline.map_or(deadline, |at| at.duration_since(Instant::now()));
         match &self.route {
             CallRoute::Direct(connection) => connection.call(request, deadline).await,
             CallRoute::Master { master, gateway_id } => {

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::convert;
 use super::error::Error;
@@ -19,14 +20,14 @@ pub struct StoredItems {
     master: Arc<MasterClient>,
     gateway_id: Arc<str>,
     /// Replaces the calls' own deadlines.
-    deadline: Option<Duration>,
+    deadline: Option<Instant>,
 }
 
 impl StoredItems {
     pub(crate) const fn new(
         master: Arc<MasterClient>,
         gateway_id: Arc<str>,
-        deadline: Option<Duration>,
+        deadline: Option<Instant>,
     ) -> Self {
         Self { master, gateway_id, deadline }
     }
@@ -94,6 +95,7 @@ impl StoredItems {
     }
 
     async fn call<R: Rpc>(&self, request: R) -> Result<R::Response, Error> {
-        self.master.call(request, self.deadline.unwrap_or(R::DEADLINE)).await
+        let left = |deadline: Instant| deadline.duration_since(Instant::now());
+        self.master.call(request, self.deadline.map_or(R::DEADLINE, left)).await
     }
 }

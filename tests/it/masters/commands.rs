@@ -1,5 +1,9 @@
 //! Commands through a master.
 
+use std::time::Duration;
+
+use gsdk2mqtt::simulator::Fault;
+
 use super::{Campus, NAMED};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,4 +68,20 @@ async fn a_device_of_another_gateway_is_not_found_and_the_master_gets_no_call() 
     campus.see(&topic, "the event", |_| true).await;
     let other = format!("gsdk/south/{of_south}/event/disconnected");
     assert!(campus.watcher.find(|seen| seen.topic == other).is_none());
+}
+
+/// The master answers the change at the gateway after 1.5 s, and would store it after another 1.5.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_calls_of_a_command_have_its_deadline_together() {
+    let campus = Campus::named(3).await;
+    campus.bridge.is_ready().await;
+    campus.master.fault(&Fault::latency(Duration::from_millis(1_500)));
+    let device = campus.master.devices[0][0];
+    let devices = format!(r#"[{{"device_id":{device},"ip":"10.0.0.9"}}]"#);
+    let payload = format!(r#"{{"timeout_s":2,"devices":{devices}}}"#);
+    let answer = campus.ask("north", "async/add", &payload).await;
+    assert_eq!(answer["error"]["code"], "timeout", "{answer}");
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("AddAsyncConnectionDB"), "{answer}");
+    assert_eq!(answer["data"]["steps"][0]["step"], "looked", "{answer}");
 }
