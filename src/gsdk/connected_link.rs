@@ -77,9 +77,7 @@ impl<'a> ConnectedLink<'a> {
                 }
                 Some(list) = OptionFuture::from(self.list.as_mut()) => {
                     self.list = None;
-                    // Changes that came before the list are reported before it.
-                    let end = self.subscription.read_ready(&mut batch).await;
-                    self.report_changes(&mut batch)?;
+                    let end = self.report_ready(&mut batch).await?;
                     let reported = self.report_list(list);
                     if let Some(end) = end {
                         return Ok(end);
@@ -95,6 +93,22 @@ impl<'a> ConnectedLink<'a> {
                 }
                 _ = self.list_requests.take(), if may_list => self.request_list()?,
             }
+        }
+    }
+
+    /// Reports all changes that are there: those that came before a list are reported before it.
+    async fn report_ready(
+        &mut self,
+        batch: &mut Vec<StatusChange>,
+    ) -> Result<Option<StreamEnd>, Disconnect> {
+        loop {
+            let end = self.subscription.read_ready(batch).await;
+            let full = batch.len() >= BATCH_LEN_MAX;
+            self.report_changes(batch)?;
+            if end.is_some() || !full {
+                return Ok(end);
+            }
+            tokio::task::yield_now().await;
         }
     }
 

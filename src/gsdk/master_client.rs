@@ -15,12 +15,13 @@ use super::encoded::{EncodedAnswer, EncodedCall};
 use super::error::Error;
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
-use super::subscription::Subscription;
+use super::subscription::{StreamEnd, Subscription};
 use super::token::Token;
 use super::types::ListedGateway;
 use crate::certificate::Certificate;
 use crate::fleet::{AcceptFilter, GatewayIndex, Listed};
 use crate::net;
+use crate::proto::connect::StatusChange;
 use crate::proto::connect_master;
 use crate::proto::gateway::{self, GetListRequest, GetRequest};
 use crate::proto::login::LoginRequest;
@@ -218,6 +219,16 @@ impl MasterStreams {
     pub(crate) async fn responses(&mut self) -> Result<(), Status> {
         let Self { devices, gateways } = self;
         tokio::try_join!(devices.response(), gateways.response()).map(drop)
+    }
+
+    /// Reads what is there of both, without waiting.
+    pub(crate) async fn read_ready(
+        &mut self,
+        devices: &mut Vec<StatusChange>,
+        gateways: &mut Vec<gateway::StatusChange>,
+    ) -> Option<StreamEnd> {
+        let end = self.devices.read_ready(devices).await;
+        end.or(self.gateways.read_ready(gateways).await)
     }
 }
 

@@ -106,12 +106,18 @@ impl MasterSession {
                 }
                 Some(answer) = next_result(&mut self.calls) => {
                     // Changes that came before the answer are reported before it.
-                    let end = self.streams.devices.read_ready(&mut batch).await;
-                    self.route(&mut batch)?;
-                    let gateways_end = self.streams.gateways.read_ready(&mut gateways).await;
-                    self.gateways_changed(&mut gateways)?;
+                    let end = loop {
+                        let end = self.streams.read_ready(&mut batch, &mut gateways).await;
+                        let full = batch.len().max(gateways.len()) >= BATCH_LEN_MAX;
+                        self.route(&mut batch)?;
+                        self.gateways_changed(&mut gateways)?;
+                        if end.is_some() || !full {
+                            break end;
+                        }
+                        tokio::task::yield_now().await;
+                    };
                     self.answered(answer)?;
-                    self.check_end(end.or(gateways_end))?;
+                    self.check_end(end)?;
                 }
                 requested = self.behind.list_requests.take() => {
                     requested.into_iter().for_each(|index| self.gateways.want_list(index));
@@ -124,10 +130,8 @@ impl MasterSession {
     }
 
     fn check_end(&self, end: Option<StreamEnd>) -> Result<(), Disconnect> {
-        match end {
-            None => Ok(()),
-            Some(end) => Err(Disconnect::from_stream_end(self.master.connection(), end)),
-        }
+        let connection = self.master.connection();
+        end.map_or(Ok(()), |end| Err(Disconnect::from_stream_end(connection, end)))
     }
 
     /// Gives each status to the gateway that has its device.
@@ -224,11 +228,10 @@ impl MasterSession {
             let index = gateway.output.gateway;
             self.gateways.add(gateway);
             self.routes.add_gateway(id, index);
-            match status {
-                Some(_) => {
-                    self.gateways.set_status(&mut self.routes, index, self.changes, status)?;
-                }
-                None => self.check.want(true),
+            if status.is_some() {
+                self.gateways.set_status(&mut self.routes, index, self.changes, status)?;
+            } else {
+                self.check.want(true);
             }
         }
         Ok(())
@@ -253,10 +256,7 @@ impl MasterSession {
     fn start_renewal(&mut self) {
         self.renewal.start();
         let master = self.master.clone();
-        self.calls.spawn(async move {
-            let token = master.token();
-            CallResult::Renewed(master.replace(&token).await)
-        });
+        self.calls.spawn(async move { CallResult::Renewed(master.replace(&master.token()).await) });
     }
 
     fn answered(&mut self, answer: CallResult) -> Result<(), Disconnect> {

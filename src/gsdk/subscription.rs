@@ -130,7 +130,7 @@ impl<M: 'static> Subscription<M> {
         .await
     }
 
-    /// Reads what is there, without waiting.
+    /// Reads what is there, without waiting: if the batch is full, there may be more.
     pub(crate) async fn read_ready(&mut self, batch: &mut Vec<M>) -> Option<StreamEnd> {
         poll_fn(|cx| match self.poll_read(cx, batch) {
             Poll::Pending => Poll::Ready(None),

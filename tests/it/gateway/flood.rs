@@ -1,5 +1,4 @@
-//! A gateway that sends its full queue at once, each change in a separate frame, as servers of
-//! grpc-go do.
+//! A gateway that sends many changes at once, each in a separate frame, as servers of grpc-go do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +9,8 @@ use gsdk2mqtt::proto::connect::StatusChange;
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
@@ -21,14 +22,24 @@ use crate::harness::certificates::Ca;
 /// The default queue size of a gateway.
 const CHANGES: u32 = 65_536;
 
-/// The changes, and the begin of the answer to the subscription.
-fn flood(stream: u32) -> Vec<u8> {
+/// How many changes precede each list.
+const BEFORE_LIST: u32 = 20_000;
+/// How long a list takes.
+const LISTED_AFTER: Duration = Duration::from_millis(100);
+
+/// The begin of the answer to a subscription.
+fn opening(stream: u32) -> Vec<u8> {
     let mut block = vec![0x88, 0, 12];
     block.extend(b"content-type");
     block.push(16);
     block.extend(b"application/grpc");
-    let mut bytes = frame(HEADERS, 0x4, stream, &block);
-    for number in 1..=CHANGES {
+    frame(HEADERS, 0x4, stream, &block)
+}
+
+/// So many changes.
+fn flood(stream: u32, count: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for number in 1..=count {
         let change = StatusChange { device_id: 540_000_001, status: 1, timestamp: number };
         let message = change.encode_to_vec();
         let mut payload = vec![0];
@@ -39,7 +50,8 @@ fn flood(stream: u32) -> Vec<u8> {
     bytes
 }
 
-/// Answers calls with empty messages; the first answer is followed by the flood.
+/// Answers calls without a message, so a list fails. The first answer is followed by a full queue;
+/// each of the others comes after a while and is preceded by some changes.
 async fn serve(mut socket: TlsStream<TcpStream>) -> std::io::Result<()> {
     socket.read_exact(&mut [0; 24]).await?;
     socket.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
@@ -55,21 +67,22 @@ async fn serve(mut socket: TlsStream<TcpStream>) -> std::io::Result<()> {
             }
             (HEADERS, None) => subscription = Some(stream),
             (HEADERS, Some(subscription)) => {
-                socket.write_all(&answer(stream, "0", "")).await?;
-                if !std::mem::replace(&mut flooded, true) {
-                    socket.write_all(&flood(subscription)).await?;
-                }
+                let answer = answer(stream, "0", "");
+                let bytes = if std::mem::replace(&mut flooded, true) {
+                    sleep(LISTED_AFTER).await;
+                    [flood(subscription, BEFORE_LIST), answer].concat()
+                } else {
+                    [answer, opening(subscription), flood(subscription, CHANGES)].concat()
+                };
+                socket.write_all(&bytes).await?;
             }
             _ => {}
         }
     }
 }
 
-/// Aim: a full queue arrives completely. Method: all of it at once, written to an observer that is
-/// slow to begin. (h2 ends a connection with `too_many_data_frames` if small frames wait unread;
-/// the limit depends on the connection's window.)
-#[tokio::test]
-async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
+/// A link to such a gateway that is up, and the runtime of the gateway.
+async fn flooded() -> (Observed, Runtime) {
     let ca = Ca::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -85,18 +98,51 @@ async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
     options.timing.keep_alive_timeout = PATIENCE;
     let mut observed = Observed::start(options, 2 * CHANGES as usize);
     observed.up().await;
-    // No other task runs meanwhile: sent bytes wait in the sockets.
-    std::thread::sleep(Duration::from_millis(500));
+    (observed, gateway)
+}
+
+/// Reads so many changes, which come in order and before any list.
+async fn read(observed: &mut Observed, count: u32) {
     let mut expected = 1;
-    while expected <= CHANGES {
+    while expected <= count {
         match observed.next().await {
             LinkReport::Status(StreamedStatus { timestamp_s, .. }) => {
                 assert_eq!(timestamp_s, expected);
                 expected += 1;
             }
             LinkReport::Down { error, .. } => panic!("after {expected}: {error}"),
+            LinkReport::ListFailed(_) => panic!("a list before {expected}"),
             _ => {}
         }
+    }
+}
+
+/// Aim: a full queue arrives completely. Method: all of it at once, written to an observer that is
+/// slow to begin. (h2 ends a connection with `too_many_data_frames` if small frames wait unread;
+/// the limit depends on the connection's window.)
+#[tokio::test]
+async fn a_full_queue_in_small_frames_waits_until_it_is_read() {
+    let (mut observed, gateway) = flooded().await;
+    // No other task runs meanwhile: sent bytes wait in the sockets.
+    std::thread::sleep(Duration::from_millis(500));
+    read(&mut observed, CHANGES).await;
+    observed.stop().await;
+    gateway.shutdown_background();
+}
+
+/// Aim: all changes that a list may already show precede it. Method: an observer that is slow finds
+/// both at once; several times, as it may find the changes first.
+#[tokio::test]
+async fn a_list_is_reported_after_all_changes_before_it() {
+    let (mut observed, gateway) = flooded().await;
+    read(&mut observed, CHANGES).await;
+    for _ in 0..4 {
+        observed.link.list_now();
+        observed.next_that(|report| matches!(report, LinkReport::ListRequested)).await;
+        sleep(LISTED_AFTER / 4).await;
+        std::thread::sleep(LISTED_AFTER * 2);
+        read(&mut observed, BEFORE_LIST).await;
+        observed.next_that(|report| matches!(report, LinkReport::ListFailed(_))).await;
     }
     observed.stop().await;
     gateway.shutdown_background();
