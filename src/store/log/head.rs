@@ -67,7 +67,9 @@ impl LogHead {
             file.write_all(&json_frame(self)?)?;
             file.sync_all()?;
             fs::rename(&beside, &path)?;
-            File::open(dir)?.sync_all()
+            // A start might find either head: without one, it takes nothing for everything.
+            let synced = File::open(dir).and_then(|dir| dir.sync_all());
+            synced.inspect_err(|_| _ = fs::remove_file(&path))
         };
         write().map_err(StoreError::io("writing", &path))
     }

@@ -26,7 +26,7 @@ use super::StoreError;
 use head::LogHead;
 use index::Index;
 use recover::Recovered;
-use segment::{Segment, remove, remove_segments};
+use segment::{Segment, remove, remove_replaced, remove_segments};
 use tail::LogTail;
 use worker::Worker;
 
@@ -121,7 +121,7 @@ impl Log {
         let head = LogHead::new(chain.to_owned(), always, first);
         let created = Self::create_with(dir, head, next_id, records);
         match &created {
-            Ok(_) => remove_segments(dir, ..first)?,
+            Ok(_) => remove_replaced(dir, first),
             // Incomplete files prove nothing, and take space.
             Err(_) => _ = remove_segments(dir, first..),
         }

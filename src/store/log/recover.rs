@@ -12,7 +12,7 @@ use super::head::LogHead;
 use super::index::Index;
 use super::record::{Key, Record, decode, records};
 use super::segment::{
-    Opening, Position, remove, remove_segments, segment_numbers, segment_path, set_aside,
+    Opening, Position, remove, remove_replaced, segment_numbers, segment_path, set_aside,
 };
 use crate::store::{Event, StoreError};
 
@@ -45,16 +45,15 @@ impl Recovered {
     /// Reads the folder of a log, and sets damaged files aside.
     pub(crate) fn read(dir: &Path) -> Result<Self, StoreError> {
         let mut scan = Self { head: LogHead::read(dir)?, ..Self::default() };
-        if let Some(head) = &scan.head {
-            // Of a log that this one has replaced.
-            remove_segments(dir, ..head.first)?;
-        }
+        let first = scan.head.as_ref().map_or(0, |head| head.first);
+        remove_replaced(dir, first);
         let restarted = scan.head.as_ref().and_then(LogHead::unproven);
         // After a clean stop nothing is torn.
         let clean = scan.head.as_ref().is_some_and(|head| head.clean);
         let may_be_cut = |rest: &[u8]| !clean && is_torn(rest, restarted.is_some());
 
         let mut numbers = segment_numbers(dir)?;
+        numbers.retain(|&number| number >= first);
         // Segments that were created ahead of their use.
         while let Some(path) = numbers.last().map(|&last| segment_path(dir, last))
             && fs::read(&path).is_ok_and(|bytes| holds_no_batch(&bytes, may_be_cut))

@@ -55,6 +55,14 @@ pub(crate) fn remove_segments(dir: &Path, range: impl RangeBounds<u32>) -> Resul
     Ok(())
 }
 
+/// Removes the segments of a log that another one, from `first` on, has replaced. One that cannot
+/// be removed takes space, but is not read.
+pub(crate) fn remove_replaced(dir: &Path, first: u32) {
+    if let Err(error) = remove_segments(dir, ..first) {
+        tracing::warn!(%error, "store: cannot remove a file of an earlier log; remove it");
+    }
+}
+
 /// Removes a file, if it is there.
 pub(crate) fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {

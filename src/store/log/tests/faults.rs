@@ -170,6 +170,18 @@ fn a_locked_directory_detects_another_one_at_its_path() {
     assert!(other.is_in_place() && !held.is_in_place());
 }
 
+#[test]
+fn a_file_of_an_earlier_log_that_cannot_be_removed_is_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    // No file, so that it cannot be removed as one.
+    std::fs::create_dir(segment_path(dir.path(), 1)).unwrap();
+    let mut log = created(dir.path());
+    write_event(&mut log, 1);
+    finish(&log);
+    drop(log);
+    assert_eq!(continues(dir.path()).1.0.len(), 1);
+}
+
 /// The worker hangs from now on, until the result is dropped.
 fn hang(log: &Log) -> SyncSender<()> {
     let ((hangs, hanging), (release, released)) = (sync_channel(1), sync_channel(0));
