@@ -4,6 +4,7 @@
 //! end, so that later builds can read earlier logs.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
 
 use serde::de::DeserializeOwned;
@@ -88,14 +89,14 @@ pub(crate) struct Live {
     /// Its length in bytes.
     pub(crate) len: u32,
     /// The hash of its value.
-    pub(crate) hash: u32,
+    pub(crate) hash: ValueHash,
 }
 
 impl Record<'_> {
     /// What it changes; `len` is its length in bytes.
     pub(crate) fn change(&self, len: usize) -> RecordChange {
         let (item, hash) = match self {
-            Self::Event(event) => (Item::Event(event.id), Some(0)),
+            Self::Event(event) => (Item::Event(event.id), Some(ValueHash::default())),
             Self::Done { id, .. } => (Item::Event(*id), None),
             Self::Put(key, value) => (Item::Value(key.clone()), Some(hash_of(value))),
             Self::Remove(key) => (Item::Value(key.clone()), None),
@@ -105,8 +106,14 @@ impl Record<'_> {
     }
 }
 
-pub(crate) fn hash_of(value: &[u8]) -> u32 {
-    crc32fast::hash(value)
+/// 64 bits: with 32, one of the changes of some weeks would count as none. As bytes they need no
+/// padding.
+pub(crate) type ValueHash = [u8; 8];
+
+pub(crate) fn hash_of(value: &[u8]) -> ValueHash {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(value);
+    hasher.finish().to_ne_bytes()
 }
 
 /// Records that are written together: after a crash all of them are there, or none.

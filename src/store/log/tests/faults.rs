@@ -248,6 +248,18 @@ fn a_segment_whose_removal_is_refused_stays_the_oldest() {
 }
 
 #[test]
+fn a_value_with_the_same_checksum_is_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = created(dir.path());
+    let (value, other) = (b"plumless", b"buckeroo");
+    assert_eq!(crc32fast::hash(value), crc32fast::hash(other));
+    let mut batch = LogBatch::default();
+    batch.put(Key::StaleScan, value);
+    log.write(&mut batch, true).unwrap();
+    assert!(log.has(&Key::StaleScan, value) && !log.has(&Key::StaleScan, other));
+}
+
+#[test]
 fn keys_without_a_device_are_read_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = created(dir.path());
