@@ -151,11 +151,28 @@ pub struct GatewayCounts {
 
 impl GatewayCounts {
     pub(crate) fn count_change(&mut self, status: Status) {
-        let has_room = self.status_changes.len() < Status::KNOWN.len() + UNKNOWN_CODES_MAX;
+        let has_room = !matches!(status, Status::Unknown(_))
+            || self.status_changes.len() < Status::KNOWN.len() + UNKNOWN_CODES_MAX;
         match self.status_changes.get_mut(&status) {
             Some(count) => *count += 1,
             None if has_room => _ = self.status_changes.insert(status, 1),
             None => self.status_changes_other += 1,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_known_status_is_counted_by_name_after_many_unknown_ones() {
+        let mut counts = GatewayCounts::default();
+        (1_000..1_100).for_each(|code| counts.count_change(Status::Unknown(code)));
+        let other = counts.status_changes_other;
+        assert!(other > 0);
+        Status::KNOWN.into_iter().for_each(|status| counts.count_change(status));
+        assert!(Status::KNOWN.iter().all(|status| counts.status_changes[status] == 1));
+        assert_eq!(counts.status_changes_other, other);
     }
 }
