@@ -192,8 +192,11 @@ impl BrokerSession {
                 // Where nothing is retained, present subscribers still get it.
                 publish.retain &= !self.retain_unavailable;
                 if let Err(error) = connection.publish(token, publish) {
-                    // If the connection has ended, an event will report it.
-                    let PublishError::Refused(refusal) = error else { break };
+                    let PublishError::Refused(refusal) = error else {
+                        // An event will report the end of the connection.
+                        publisher.not_sent(token);
+                        break;
+                    };
                     refused.push((token, refusal));
                 }
             }

@@ -44,6 +44,8 @@ pub(crate) struct Publisher {
     /// By token: tokens grow by one and are never reused.
     in_flight: BTreeMap<u64, Outgoing>,
     next_token: u64,
+    /// From this token on, the connection had ended before it took the message.
+    not_sent_from: Option<u64>,
     isolation: Isolation,
     content: Content,
 }
@@ -57,6 +59,7 @@ impl Publisher {
             window: 0,
             in_flight: BTreeMap::new(),
             next_token: 0,
+            not_sent_from: None,
             isolation: Isolation::default(),
             content: Content::new(topics, discovery),
         }
@@ -98,6 +101,11 @@ impl Publisher {
         }
     }
 
+    /// The connection has ended before it took this message, so the broker never saw it.
+    pub(crate) fn not_sent(&mut self, token: u64) {
+        self.not_sent_from.get_or_insert(token);
+    }
+
     /// The connection has ended. Returns the message that is set aside, if the broker has shown
     /// that it closes the connection over it.
     pub(crate) fn disconnected(
@@ -107,7 +115,11 @@ impl Publisher {
         outbox: &mut Outbox,
     ) -> Option<Rejected> {
         self.phase = Phase::Disconnected;
-        let in_flight = std::mem::take(&mut self.in_flight).into_values().collect();
+        let mut in_flight = std::mem::take(&mut self.in_flight);
+        if let Some(token) = self.not_sent_from.take() {
+            in_flight.split_off(&token);
+        }
+        let in_flight = in_flight.into_values().collect();
         let set_aside = self.isolation.disconnected(in_flight, closed_by_broker);
         let rejected = set_aside
             .map(|message| self.content.rejected(now, message, Refusal::ClosesConnection, outbox));

@@ -137,3 +137,20 @@ fn a_state_over_which_the_broker_closes_is_set_aside_and_emptied_before_online()
     let named: Vec<_> = setup.publisher.refused(false).collect();
     assert_eq!(named, [(state, Refusal::ClosesConnection)]);
 }
+
+#[test]
+fn a_message_that_an_ended_connection_did_not_take_is_no_suspect() {
+    let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
+    setup.disconnect(false);
+    for _ in 0..10 {
+        setup.connect(20);
+        while let Some(message) = setup.next() {
+            if message.topic == "gsdk/lobby/7/state" {
+                setup.publisher.not_sent(message.token);
+                break;
+            }
+            setup.ack(message.token, true);
+        }
+        assert!(setup.disconnect(true).is_none());
+    }
+}
