@@ -80,6 +80,17 @@ pub fn catch_panic<T>(work: impl Future<Output = T>) -> impl Future<Output = Res
     })
 }
 
+/// Waits for `work`. A panic is logged, and returns `None`.
+pub(crate) fn log_panic<T>(work: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
+    let work = catch_panic(work);
+    async move {
+        let done = work.await.inspect_err(|panic| {
+            tracing::error!(panic, "internal error: a task panicked; please report this");
+        });
+        done.ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

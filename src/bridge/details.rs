@@ -14,7 +14,7 @@ use super::access::GatewayAccess;
 use crate::fleet::{DeviceDetails, GatewayIndex};
 use crate::gsdk::Error;
 use crate::ids::DeviceId;
-use crate::task::catch_panic;
+use crate::task::log_panic;
 
 /// Between two calls to a gateway: ten a second.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -80,12 +80,9 @@ impl DetailsReader {
         self.is_reading = true;
         let (gateway, results) = (self.index, self.results.clone());
         tokio::spawn(async move {
-            let call = catch_panic(client.device_details(device_id));
-            let outcome = call.await.inspect_err(|panic| {
-                tracing::error!(panic, "internal error: a task panicked; please report this");
-            });
+            let outcome = log_panic(client.device_details(device_id)).await;
             // The receiver is gone when the process ends.
-            _ = results.send(DetailsRead { gateway, device_id, outcome: outcome.ok() }).await;
+            _ = results.send(DetailsRead { gateway, device_id, outcome }).await;
         });
     }
 

@@ -12,7 +12,7 @@ use crate::desired::{DesiredItem, DesiredState};
 use crate::fleet::{AcceptFilter, GatewayIndex, Slaves};
 use crate::gsdk::{Error, StoredItems};
 use crate::ids::{CommandClass, DeviceId};
-use crate::task::catch_panic;
+use crate::task::log_panic;
 
 /// The result of a task.
 #[derive(Debug)]
@@ -84,13 +84,9 @@ impl ProvisionTasks {
     pub(crate) fn start_step(&self, step: DesiredState, permit: Permit) -> bool {
         let Some(client) = self.access.client() else { return false };
         self.spawn(async move {
-            let provisioned = catch_panic(provision(step, client)).await;
+            let provisioned = log_panic(provision(step, client)).await;
             drop(permit);
-            Some(TaskDone::Step(provisioned.unwrap_or_else(|panic| {
-                let message = "internal error: a provisioning task panicked; please report this";
-                tracing::error!(panic, message);
-                Provisioned::default()
-            })))
+            Some(TaskDone::Step(provisioned.unwrap_or_default()))
         });
         true
     }

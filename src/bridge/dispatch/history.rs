@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::response::{Reply, respond};
-use super::task::{TaskContext, TaskMessage, expired, stopping};
+use super::task::{TaskContext, TaskMessage, expired, run_caught, stopping};
 use crate::commands::{
     Failure, FailureCode, Outcome, RefusedRequest, Request, Response, history, read_history,
 };
@@ -80,7 +80,7 @@ impl StartedQuery {
                        shorter period";
         let timed_out = Failure::new(FailureCode::Timeout, message);
         let outcome = tokio::select! {
-            outcome = history(&self.reader, filter) => outcome,
+            outcome = run_caught(history(&self.reader, filter)) => outcome,
             failure = expired(&self.requester, self.request.timeout, timed_out) => {
                 Outcome::failed(failure)
             }

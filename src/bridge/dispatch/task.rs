@@ -12,13 +12,12 @@ use tonic::Code;
 use super::response::Reply;
 use crate::bridge::access::GatewayAccess;
 use crate::commands::{
-    Calls, Command, Data, Failure, FailureCode, Outcome, Permit, Progress, Request, Slot,
-    run as run_on,
+    Calls, Data, Failure, FailureCode, Outcome, Permit, Progress, Request, Slot, run as run_on,
 };
 use crate::fleet::{Effect, GatewayIndex};
 use crate::mqtt::Requester;
 use crate::payload::Intent;
-use crate::task::catch_panic;
+use crate::task::log_panic;
 
 /// How long a running command may still take once the bridge stops. The loop waits twice as long,
 /// so that the answer is sent.
@@ -177,7 +176,7 @@ async fn run_command(started: &StartedCommand, calls: Calls, context: &TaskConte
     let changes = request.name.changes();
     if !command.has_steps() {
         return tokio::select! {
-            outcome = run_caught(command, calls) => outcome,
+            outcome = run_caught(run_on(command, &calls)) => outcome,
             () = context.interrupted() => interrupted(changes, json!({})),
         };
     }
@@ -194,7 +193,8 @@ async fn run_command(started: &StartedCommand, calls: Calls, context: &TaskConte
         return Outcome::failed(stopping());
     }
     let (report, mut progress) = watch::channel(Progress::default());
-    let run = run_caught(command, calls.reporting_to(report));
+    let calls = calls.reporting_to(report);
+    let run = run_caught(run_on(command, &calls));
     let interrupt = context.interrupted();
     tokio::pin!(run, interrupt);
     loop {
@@ -227,11 +227,14 @@ fn interrupted(changes: bool, data: Value) -> Outcome {
 }
 
 /// Runs a command. A panic fails only this command.
-async fn run_caught(command: &Command, calls: Calls) -> Outcome {
-    catch_panic(run_on(command, &calls)).await.unwrap_or_else(|_| {
-        let message = "internal error: the command task panicked; its outcome is unknown, please \
-                       report this";
-        let data = Data::Value(Value::Null);
-        Outcome { data, ..Outcome::failed(Failure::new(Code::Internal, message)) }
-    })
+pub(crate) fn run_caught(command: impl Future<Output = Outcome>) -> impl Future<Output = Outcome> {
+    let done = log_panic(command);
+    async move { done.await.unwrap_or_else(panicked) }
+}
+
+fn panicked() -> Outcome {
+    let message = "internal error: the command task panicked; its outcome is unknown, please \
+                   report this";
+    let data = Data::Value(Value::Null);
+    Outcome { data, ..Outcome::failed(Failure::new(Code::Internal, message)) }
 }
