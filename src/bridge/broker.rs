@@ -105,7 +105,7 @@ impl Broker {
         if self.stale_topics.is_wanted() {
             filters.extend(wide_filters(topics.retained_filters()));
         }
-        if state.publisher.content().discovery().wants_scan() {
+        if state.publisher.content.discovery.wants_scan() {
             filters.extend(wide_filters([state.publisher.discovery().filter()]));
         }
         let names = filters.iter().map(|(filter, _)| filter.clone()).collect();
@@ -153,7 +153,7 @@ impl Broker {
                 // The end of the scan could not be detected.
                 self.scan = Scan::Idle;
             } else {
-                state.publisher.content().infos().again(InfoOf::Bridge);
+                state.publisher.content.infos().again(InfoOf::Bridge);
             }
             // A broker without Home Assistant may refuse discovery's topics.
             let is_unreadable = refused.iter().any(|(filter, _)| *filter != discovery);
@@ -190,7 +190,7 @@ impl Broker {
             let State { publisher, directory, .. } = state;
             let Message { topic, payload, retain, .. } = &message;
             if *retain {
-                publisher.content().discovery_mut().found(directory, topic, payload);
+                publisher.content.discovery.found(directory, topic, payload);
             } else if Some(topic) == self.home_assistant_topic.as_ref() && payload == BIRTH {
                 let jitter = Duration::from_millis(fastrand::u64(0..JITTER_MS));
                 self.discovery_at.get_or_insert(now + jitter);
@@ -215,7 +215,7 @@ impl Broker {
             InfoAction::Ignore => {}
             InfoAction::Answer => {
                 tracing::error!("another client published this bridge's info; answering it");
-                state.publisher.content().infos().again(InfoOf::Bridge);
+                state.publisher.content.infos().again(InfoOf::Bridge);
             }
             InfoAction::StepBack => {
                 let Some(reason) = self.duplicates.fault(now) else { return };
@@ -235,8 +235,8 @@ impl Broker {
         let own = state.publisher.topics().own();
         filters.retain(|filter| !own.contains(filter));
         self.session.unsubscribe(&filters);
-        self.stale_topics.read();
-        state.publisher.content().discovery_mut().retained_read();
+        self.stale_topics.scan_finished();
+        state.publisher.content.discovery.retained_read();
         if let Some(forget) = self.forget.take_if(|it| it.is_started()) {
             let reply = forget.finish(state);
             self.session.reply(state, &reply);
@@ -247,7 +247,7 @@ impl Broker {
     fn end_check(&mut self, state: &mut State, now: Instant) {
         if self.duplicates.take_passed(now) {
             if self.own_state.is_outdated() {
-                state.publisher.content().states().set_offline();
+                state.publisher.content.states.set_offline();
             }
             state.publisher.start_full_publish(&state.fleet);
         }
@@ -287,17 +287,17 @@ impl Broker {
         self.end_check(state, now);
         if self.discovery_at.take_if(|at| *at <= now).is_some() {
             tracing::info!("Home Assistant has started: publishing discovery and states again");
-            state.publisher.content().discovery_mut().home_assistant_started(&state.fleet);
+            state.publisher.content.discovery.home_assistant_started(&state.fleet);
         }
         if let Some(forget) = self.forget.take_if(|it| it.deadline() <= now) {
             self.session.reply(state, &forget.unreadable());
         }
         self.scan_again(state);
         if self.duplicates.take_answer(now) {
-            state.publisher.content().infos().again(InfoOf::Bridge);
+            state.publisher.content.infos().again(InfoOf::Bridge);
         }
         if self.duplicates.settle(now) {
-            state.publisher.content().set_settled();
+            state.publisher.content.set_settled();
         }
         self.session.wake(now);
         self.requests.wake(now);

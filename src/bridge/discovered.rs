@@ -226,7 +226,7 @@ impl DiscoveredGateways {
         state.persistence.observations.gateways(&state.directory);
         state.metrics.forget_gateway(name.as_str());
         let outbox = state.persistence.events.outbox_mut();
-        let content = state.publisher.content();
+        let content = &mut state.publisher.content;
         content.gateway_forgotten(gateway, &entry, outbox);
         if let Some(master) = &entry.master {
             content.infos().changed(InfoOf::Master(master.name.clone()));
@@ -251,7 +251,7 @@ impl DiscoveredGateways {
         tracing::info!(gateway = %name, "a forgotten gateway is listed again");
         state.change(gateway, |gateway, now, _| gateway.recall(now));
         self.publish(state, gateway, entry);
-        state.publisher.content().gateway_changed(gateway);
+        state.publisher.content.gateway_changed(gateway);
         Some(name)
     }
 
@@ -267,6 +267,6 @@ impl DiscoveredGateways {
         state.persistence.set(Key::Gateway(name.clone()), Some(&[]));
         state.directory.info.gateways.push(name);
         state.persistence.observations.gateways(&state.directory);
-        state.publisher.content().gateway_added(gateway);
+        state.publisher.content.gateway_added(gateway);
     }
 }

@@ -52,7 +52,7 @@ fn forget_devices(state: &mut State, gateway: GatewayIndex, ids: &BTreeSet<Devic
     }
     let expected = state.forget(gateway, &list);
     if let Some(entry) = state.directory.gateway(gateway) {
-        state.publisher.content().prioritize_clearing(entry, ids);
+        state.publisher.content.prioritize_clearing(entry, ids);
     }
     let forgotten: Vec<_> = ids.iter().filter(|id| !expected.contains(id)).collect();
     let message = "it is in the gateway's list, in the configuration, or accepted or registered by \

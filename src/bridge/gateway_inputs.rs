@@ -154,7 +154,7 @@ mod tests {
     async fn other_tasks_run_beside_a_burst() {
         let mut inputs = GatewayInputs::new();
         for _ in 0..10 * REPORTS_TAKEN_MAX {
-            inputs.reports().try_send((GatewayIndex(0), LinkReport::Listed(true))).unwrap();
+            inputs.reports().try_send((GatewayIndex(0), LinkReport::ListedByMaster(true))).unwrap();
         }
         let has_run = Arc::new(AtomicBool::new(false));
         let set = Arc::clone(&has_run);
@@ -169,7 +169,7 @@ mod tests {
     async fn a_burst_is_handled_beside_other_inputs_that_are_always_there() {
         let mut inputs = GatewayInputs::new();
         for _ in 0..10 * REPORTS_TAKEN_MAX {
-            inputs.reports().try_send((GatewayIndex(0), LinkReport::Listed(true))).unwrap();
+            inputs.reports().try_send((GatewayIndex(0), LinkReport::ListedByMaster(true))).unwrap();
         }
         let mut batches = 0;
         for _ in 0..30 {
@@ -185,7 +185,7 @@ mod tests {
     #[tokio::test]
     async fn gateways_take_turns_in_a_burst_and_each_keeps_its_order() {
         let mut inputs = GatewayInputs::new();
-        let report = |gateway, listed| (GatewayIndex(gateway), LinkReport::Listed(listed));
+        let report = |gateway, listed| (GatewayIndex(gateway), LinkReport::ListedByMaster(listed));
         let is_first = |number: usize| number == 0;
         for number in 0..2 * REPORTS_TAKEN_MAX {
             inputs.reports().try_send(report(0, is_first(number))).unwrap();
@@ -201,7 +201,8 @@ mod tests {
         }
         let of = |gateway| all.iter().filter(move |(at, _)| *at == GatewayIndex(gateway));
         for gateway in [0, 7] {
-            let listed = of(gateway).map(|(_, report)| matches!(report, LinkReport::Listed(true)));
+            let listed =
+                of(gateway).map(|(_, report)| matches!(report, LinkReport::ListedByMaster(true)));
             assert!(listed.enumerate().all(|(number, listed)| listed == is_first(number)));
         }
         assert_eq!((of(0).count(), of(7).count()), (2 * REPORTS_TAKEN_MAX, 10));

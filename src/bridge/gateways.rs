@@ -223,7 +223,7 @@ impl Gateways {
             }
             LinkReport::ListNeeded => state.request_list(gateway),
             LinkReport::List(rows) => self.devices_listed(state, gateway, rows),
-            LinkReport::Listed(is_listed) => {
+            LinkReport::ListedByMaster(is_listed) => {
                 let recalled = is_listed.then(|| self.discovered.recall(state, gateway)).flatten();
                 self.changes.extend(recalled.map(GatewayChange::Added));
                 state.set_fact(gateway, |facts| facts.is_removed = !is_listed);

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::broker::Broker;
 use super::state::State;
 use super::web::Web;
-use crate::mqtt::Refusal;
+use crate::mqtt::MessageKind;
 use crate::net::DialCode;
 use crate::payload::{Degraded, DegradedReason, Health};
 
@@ -41,13 +41,13 @@ pub(crate) fn show_degraded(state: &State, broker: &Broker, web: &Web) {
 /// Why the bridge is degraded for this reason, and what to do; `None` where it is not.
 fn degraded(state: &State, broker: &Broker, web: &Web, reason: DegradedReason) -> Option<String> {
     match reason {
-        DegradedReason::MessagesRefused => refused(state.publisher.refused(false)),
-        DegradedReason::RetainedNotKept => broker.session.loses_retained().then(|| {
+        DegradedReason::MessagesRefused => refused(state, |kind| kind != MessageKind::Discovery),
+        DegradedReason::RetainedNotKept => broker.session.retained_not_kept().then(|| {
             "the broker keeps no retained messages, so clients that subscribe later do not see \
              states; allow them in its configuration"
                 .to_owned()
         }),
-        DegradedReason::DiscoveryRefused => refused(state.publisher.refused(true))
+        DegradedReason::DiscoveryRefused => refused(state, |kind| kind == MessageKind::Discovery)
             .map(|refused| format!("discovery for Home Assistant: {refused}")),
         DegradedReason::StoreInMemory => {
             state.persistence.fault().map(|fault| format!("the store: {fault}"))
@@ -104,8 +104,10 @@ fn not_ready(state: &State, broker: &Broker) -> Vec<String> {
     reasons
 }
 
-/// The messages that the broker refuses, why, and what to do; `None` where it refuses none.
-fn refused<'a>(mut topics: impl Iterator<Item = (&'a str, Refusal)>) -> Option<String> {
+/// The messages of these kinds that the broker refuses, why, and what to do; `None` where it refuses
+/// none.
+fn refused(state: &State, is_wanted: impl Fn(MessageKind) -> bool) -> Option<String> {
+    let mut topics = state.publisher.content.refusals.topics(is_wanted);
     let (topic, refusal) = topics.next()?;
     let (more, remedy) = (topics.count(), refusal.remedy());
     let more = if more > 0 { format!(" and {more} or more others") } else { String::new() };

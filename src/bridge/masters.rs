@@ -164,7 +164,7 @@ fn set_facts(state: &mut State, name: &GatewayName, set: impl FnOnce(&mut Master
     if is_new_state {
         facts.since = now;
     }
-    let (infos, of) = (state.publisher.content().infos(), InfoOf::Master(name.clone()));
+    let (infos, of) = (state.publisher.content.infos(), InfoOf::Master(name.clone()));
     if is_new_state || facts.last_error != before.last_error {
         infos.changed_at_once(of);
     } else if *facts != before {

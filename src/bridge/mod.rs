@@ -73,7 +73,7 @@ const DISCONNECT_DEADLINE: Duration = Duration::from_millis(1_000);
 #[derive(Debug)]
 pub struct Bridge {
     heartbeat: Heartbeat,
-    event_loop: LoopClient,
+    client: LoopClient,
     state: State,
     gateways: Gateways,
     broker: Broker,
@@ -100,7 +100,7 @@ impl Bridge {
 
     /// Queries [`Bridge::run`] for gateways and devices.
     pub fn client(&self) -> LoopClient {
-        self.event_loop.clone()
+        self.client.clone()
     }
 
     /// Runs until `shutdown` is done; then publishes `offline`, flushes, and ends within 5 s.
@@ -295,12 +295,12 @@ impl Bridge {
 
     /// Runs a command of the bridge itself.
     fn bridge_request(&mut self, request: BridgeRequest) {
-        match request.request.command.clone() {
+        match request.parsed.command.clone() {
             BridgeCommand::Republish => {
                 tracing::info!(command = "republish", "bridge command executed");
                 let State { publisher, fleet, .. } = &mut self.state;
                 publisher.all_changed(fleet);
-                publisher.content().discovery_mut().publish_again(fleet);
+                publisher.content.discovery.publish_again(fleet);
                 let reply = request.reply(Outcome::done(json!({})), BTreeSet::new());
                 self.broker.session.reply(&mut self.state, &reply);
             }

@@ -117,11 +117,11 @@ impl Provisioner {
         state: &mut State,
         effects: Vec<Effect>,
     ) -> Vec<Warning> {
-        let kept = self.desired.command_finished(effects);
+        let retained_by_config = self.desired.command_finished(effects);
         state.set_desired(self.index, self.desired.commanded());
         let warning =
             |item: DesiredItem| Warning::kept_by_configuration(&self.name, item.device_id());
-        kept.into_iter().map(warning).collect()
+        retained_by_config.into_iter().map(warning).collect()
     }
 
     pub(crate) fn link_up(&mut self) {

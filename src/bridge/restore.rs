@@ -60,7 +60,7 @@ struct Restore<'a> {
 impl Restore<'_> {
     fn content(mut self, content: LogContent) {
         let LogContent { events, values, .. } = content;
-        let must_look = !self.continues || values.contains_key(&Key::StaleScan);
+        let needs_scan = !self.continues || values.contains_key(&Key::StaleScan);
         let waiting: BTreeSet<u64> = events.keys().copied().collect();
         for event in events.into_values() {
             self.state.persistence.events.outbox_mut().insert(event);
@@ -84,14 +84,14 @@ impl Restore<'_> {
         for master in directory.masters.keys() {
             persistence.set(Key::Master(master.clone()), Some(&[]));
         }
-        if must_look {
-            self.stale_topics.look();
+        if needs_scan {
+            self.stale_topics.request_scan();
             persistence.set(Key::StaleScan, Some(&[]));
         }
         for (gateway, ids) in self.gone {
             tracing::info!(%gateway, devices = ids.len(), "gateway not configured; forgotten");
             let outbox = persistence.events.outbox_mut();
-            publisher.content().gateway_removed(&gateway, ids, outbox);
+            publisher.content.gateway_removed(&gateway, ids, outbox);
         }
         self.gateways.forget_restored(self.state);
     }
@@ -135,7 +135,7 @@ impl Restore<'_> {
                     self.state.bridge_event(&interrupted);
                 }
             }
-            Key::Clearing(topic) => publisher.content().clearing().queue().push(topic.clone()),
+            Key::Clearing(topic) => publisher.content.clearing.queue.push(topic.clone()),
             Key::Discovered(master, gateway_id) => {
                 let of = |entry: &MasterRef| entry.gateway_id == *gateway_id;
                 let is_it = |entry: &GatewayEntry| entry.master.as_ref().is_some_and(of);
@@ -164,7 +164,7 @@ impl Restore<'_> {
         if value != MASTER_CLEARED {
             let topic = publisher.topics().master_info(name);
             let outbox = persistence.events.outbox_mut();
-            publisher.content().clearing().clear(topic, outbox);
+            publisher.content.clearing.clear(topic, outbox);
             persistence.set(Key::Master(name.clone()), Some(MASTER_CLEARED));
         }
     }

@@ -88,7 +88,7 @@ pub(crate) struct StaleTopics {
 
 impl StaleTopics {
     /// The store has no record of published topics: the next scan finds them.
-    pub(crate) const fn look(&mut self) {
+    pub(crate) const fn request_scan(&mut self) {
         self.is_wanted = true;
     }
 
@@ -142,7 +142,7 @@ impl StaleTopics {
                         self.taken_over(state, &gateway, &origin.bridge);
                     }
                     Some(_) if message.retain => {
-                        state.publisher.content().clearing().set_offline(gateway);
+                        state.publisher.content.clearing.set_offline(gateway);
                     }
                     Some(_) | None => {}
                 }
@@ -156,13 +156,13 @@ impl StaleTopics {
         tracing::info!(%gateway, bridge, "another bridge has the gateway; its topics are kept");
         self.gone.remove(gateway);
         state.persistence.set(Key::Gateway(gateway.clone()), None);
-        let content = state.publisher.content();
-        content.clearing().keep(gateway, state.persistence.events.outbox_mut());
-        content.discovery_mut().keep(gateway);
+        let content = &mut state.publisher.content;
+        content.clearing.keep(gateway, state.persistence.events.outbox_mut());
+        content.discovery.keep(gateway);
     }
 
     /// All retained messages have been read.
-    pub(crate) const fn read(&mut self) {
+    pub(crate) const fn scan_finished(&mut self) {
         self.is_wanted = false;
     }
 
@@ -185,8 +185,8 @@ impl StaleTopics {
             }
         }
         state.persistence.set(Key::StaleScan, self.is_open().then_some(&[]));
-        if state.publisher.content().is_cleared() {
-            state.publisher.content().discovery_mut().all_removed();
+        if state.publisher.content.is_cleared() {
+            state.publisher.content.discovery.all_removed();
             while let Some(gateway) = self.gone.pop_first() {
                 state.persistence.set(Key::Gateway(gateway), None);
             }
@@ -303,7 +303,7 @@ impl ForgetScan {
         };
         tracing::info!(%gateway, topics = count, "clearing the topics of a gateway");
         let outbox = state.persistence.events.outbox_mut();
-        state.publisher.content().clearing().clear_at_once(topics, outbox);
+        state.publisher.content.clearing.clear_at_once(topics, outbox);
         request.reply(outcome, device_ids)
     }
 }

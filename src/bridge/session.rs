@@ -41,7 +41,7 @@ pub(crate) struct BrokerSession {
     /// The fault, if it names a configured file that cannot be read.
     file_missing: Option<String>,
     /// The broker keeps no retained messages, according to its CONNACK or a refusal.
-    retain_unavailable: bool,
+    retained_not_kept: bool,
     /// `mqtt.max_answer`.
     answer_max: usize,
     /// The packet size that the broker has announced.
@@ -57,7 +57,7 @@ impl BrokerSession {
             connection: None,
             fault: "no attempt has ended yet".to_owned(),
             file_missing: None,
-            retain_unavailable: false,
+            retained_not_kept: false,
             answer_max,
             announced: None,
         }
@@ -89,7 +89,7 @@ impl BrokerSession {
         let announced = connection.announced_packet_size();
         self.announced = announced.and_then(|size| usize::try_from(size).ok());
         self.file_missing = None;
-        self.retain_unavailable = !connection.retain_available();
+        self.retained_not_kept = !connection.retain_available();
         self.connection = Some(connection);
     }
 
@@ -153,9 +153,8 @@ impl BrokerSession {
         self.file_missing.as_deref()
     }
 
-    /// Whether the broker keeps no retained messages.
-    pub(crate) const fn loses_retained(&self) -> bool {
-        self.connection.is_some() && self.retain_unavailable
+    pub(crate) const fn retained_not_kept(&self) -> bool {
+        self.connection.is_some() && self.retained_not_kept
     }
 
     /// Subscribes to these filters in one packet.
@@ -181,7 +180,7 @@ impl BrokerSession {
 
     /// Sends messages within the window.
     pub(crate) fn publish(&mut self, state: &mut State) {
-        let mut refused = Vec::new();
+        let mut refused: Vec<Ack> = Vec::new();
         loop {
             let Some(connection) = &mut self.connection else { return };
             let now = state.clock.steady();
@@ -190,46 +189,43 @@ impl BrokerSession {
             let outbox = persistence.events.outbox_mut();
             while let Some((token, mut publish)) = publisher.next(now, outbox, &view) {
                 // Where nothing is retained, present subscribers still get it.
-                publish.retain &= !self.retain_unavailable;
+                publish.retain &= !self.retained_not_kept;
                 if let Err(error) = connection.publish(token, publish) {
                     let PublishError::Refused(refusal) = error else {
                         // An event will report the end of the connection.
                         publisher.not_sent(token);
                         break;
                     };
-                    refused.push((token, refusal));
+                    refused.push(Ack { token, result: Err(refusal) });
                 }
             }
             if refused.is_empty() {
                 return;
             }
             // What is refused without being sent may be followed by other messages.
-            for (token, refusal) in refused.drain(..) {
-                self.answered(state, token, Err(refusal));
-            }
+            self.acknowledged(state, &std::mem::take(&mut refused));
         }
     }
 
-    /// The broker has answered messages. Those of a connection that was given up are unknown.
+    /// The broker has accepted or refused messages, or is known to refuse them. Those of a
+    /// connection that was given up are unknown.
     pub(crate) fn acknowledged(&mut self, state: &mut State, acks: &[Ack]) {
-        acks.iter().for_each(|ack| self.answered(state, ack.token, ack.result));
-    }
-
-    /// The broker has answered a message, or is known to refuse it.
-    fn answered(&mut self, state: &mut State, token: u64, result: Result<(), Refusal>) {
-        let (now, outbox) = (state.clock.steady(), state.persistence.events.outbox_mut());
-        match state.publisher.acknowledged(now, token, result, outbox) {
-            Some(Ok(Accepted { kind, read_at })) => {
-                state.metrics.published(kind.as_str());
-                if let Some(read_at) = read_at {
-                    state.metrics.event_delivered(instant_now().saturating_duration_since(read_at));
+        for &Ack { token, result } in acks {
+            let (now, outbox) = (state.clock.steady(), state.persistence.events.outbox_mut());
+            match state.publisher.acknowledged(now, token, result, outbox) {
+                Some(Ok(Accepted { kind, read_at })) => {
+                    state.metrics.published(kind.as_str());
+                    if let Some(read_at) = read_at {
+                        let passed = instant_now().saturating_duration_since(read_at);
+                        state.metrics.event_delivered(passed);
+                    }
+                    if kind == MessageKind::Event {
+                        state.publisher.content.infos().changed(InfoOf::Bridge);
+                    }
                 }
-                if kind == MessageKind::Event {
-                    state.publisher.content().infos().changed(InfoOf::Bridge);
-                }
+                Some(Err(rejected)) => self.rejected(state, rejected),
+                None => {}
             }
-            Some(Err(rejected)) => self.rejected(state, rejected),
-            None => {}
         }
     }
 
@@ -237,7 +233,7 @@ impl BrokerSession {
     fn rejected(&mut self, state: &mut State, rejected: Rejected) {
         let Rejected { kind, topic, refusal, is_new, lost } = rejected;
         // Not every broker announces it in its CONNACK.
-        self.retain_unavailable |= refusal == Refusal::RETAIN_NOT_SUPPORTED;
+        self.retained_not_kept |= refusal == Refusal::RETAIN_NOT_SUPPORTED;
         let (kind, reason) = (kind.as_str(), refusal.as_str());
         state.metrics.publish_failed(reason);
         if is_new {
@@ -248,7 +244,7 @@ impl BrokerSession {
         }
         if let Some(event) = lost {
             state.persistence.events.lost(*event, true);
-            state.publisher.content().infos().changed(InfoOf::Bridge);
+            state.publisher.content.infos().changed(InfoOf::Bridge);
         }
     }
 

@@ -146,7 +146,7 @@ impl State {
                 Output::StateChanged { gateway, device_id } => {
                     self.persistence.touch(gateway, device_id);
                     self.device_changes += 1;
-                    self.publisher.content().states().device_changed(gateway, device_id);
+                    self.publisher.content.states.device_changed(gateway, device_id);
                     let connected = self.fleet.connected(gateway, device_id);
                     self.connections.push((gateway, device_id, connected));
                 }
@@ -154,11 +154,11 @@ impl State {
                     self.persistence.touch(gateway, device_id);
                 }
                 Output::GatewayChanged(gateway) => {
-                    self.publisher.content().gateway_changed(gateway);
+                    self.publisher.content.gateway_changed(gateway);
                     let entry = self.directory.gateway(gateway);
                     if let Some(master) = entry.and_then(|entry| entry.master.as_ref()) {
                         let of = InfoOf::Master(master.name.clone());
-                        self.publisher.content().infos().changed(of);
+                        self.publisher.content.infos().changed(of);
                     }
                 }
                 Output::Forgotten { gateway, device_id } => {
@@ -178,7 +178,7 @@ impl State {
     pub(crate) fn device_removed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
         if let Some(entry) = self.directory.gateway(gateway) {
             let outbox = self.persistence.events.outbox_mut();
-            self.publisher.content().device_removed(gateway, device_id, entry, outbox);
+            self.publisher.content.device_removed(gateway, device_id, entry, outbox);
         }
     }
 
@@ -238,7 +238,7 @@ impl State {
         let event = EventPayload::new(&directory.info, owner, number, at, event_type, content);
         let payload = to_bytes(&event);
         self.persistence.events.append(at, subject, event_type, payload.clone());
-        self.publisher.content().infos().changed(InfoOf::Bridge);
+        self.publisher.content.infos().changed(InfoOf::Bridge);
         payload
     }
 
@@ -253,9 +253,9 @@ impl State {
             return;
         }
         if before == urgent(facts) {
-            self.publisher.content().infos().changed(InfoOf::Gateway(gateway));
+            self.publisher.content.infos().changed(InfoOf::Gateway(gateway));
         } else {
-            self.publisher.content().infos().changed_at_once(InfoOf::Gateway(gateway));
+            self.publisher.content.infos().changed_at_once(InfoOf::Gateway(gateway));
         }
     }
 
@@ -269,7 +269,7 @@ impl State {
 
     pub(crate) fn set_chain(&mut self, chain: String) {
         self.directory.info.chain = chain;
-        self.publisher.content().infos().changed(InfoOf::Bridge);
+        self.publisher.content.infos().changed(InfoOf::Bridge);
     }
 
     /// Writes what this iteration has changed; nothing of it may be published before.
@@ -316,7 +316,7 @@ impl State {
     /// When it cannot be written.
     pub(crate) fn begin_log(&mut self) -> Result<(), StoreError> {
         let Self { clock, fleet, directory, persistence, publisher, .. } = self;
-        let clearing = publisher.content().clearing().queue().topics();
+        let clearing = publisher.content.clearing.queue.topics();
         persistence.begin_log(clock.now(), fleet, directory, clearing)
     }
 

@@ -95,9 +95,9 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         gateways.start(name.clone(), target, observer, desired(gateway))?;
     }
 
-    let (event_loop, queries) = LoopClient::new();
+    let (client, queries) = LoopClient::new();
     let heartbeat = Heartbeat::start();
-    let settings = web_settings(config, event_loop.clone(), &metrics, &heartbeat, history.clone());
+    let settings = web_settings(config, client.clone(), &metrics, &heartbeat, history.clone());
     let file_problems = settings.file_problems.subscribe();
     let server = web.spawn(http::serve(listeners, settings, gateways.stopped()));
     let web = Web::new(server, queries, file_problems);
@@ -121,7 +121,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
     restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
     let dispatcher = CommandDispatcher::new(config, history);
     let alarm = Box::pin(sleep(Duration::ZERO));
-    Ok(Bridge { heartbeat, event_loop, state, gateways, broker, dispatcher, web, alarm })
+    Ok(Bridge { heartbeat, client, state, gateways, broker, dispatcher, web, alarm })
 }
 
 fn directory(config: &Config, gateways: &[(GatewayName, GatewayConfig)], now: Moment) -> Directory {

@@ -89,7 +89,7 @@ impl Reconciler {
     /// it removed is not missing on this link, nor withdrawn by another client. Returns declared
     /// items that it removed: they are provisioned at the next link.
     pub fn apply(&mut self, effects: Vec<Effect>) -> BTreeSet<DesiredItem> {
-        let mut kept = BTreeSet::new();
+        let mut retained_by_config = BTreeSet::new();
         for effect in effects {
             let removed: Vec<DesiredItem> =
                 self.items().filter(|item| item.is_removed_by(&effect)).collect();
@@ -97,7 +97,7 @@ impl Reconciler {
                 self.missing.remove(&item);
                 self.seen.remove(&item);
                 if self.declared.contains(item) {
-                    kept.insert(item);
+                    retained_by_config.insert(item);
                 }
             }
             self.commanded.apply(effect);
@@ -105,7 +105,7 @@ impl Reconciler {
         let Self { declared, commanded, missing, seen, .. } = self;
         missing.retain(|item| declared.contains(*item) || commanded.contains(*item));
         seen.retain(|item| declared.contains(*item) || commanded.contains(*item));
-        kept
+        retained_by_config
     }
 
     /// Compares with the device list. Returns whether it is the first of its link, after which

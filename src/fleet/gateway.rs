@@ -292,15 +292,15 @@ impl Gateway {
 
     /// Forgets devices that are not expected; returns those that are.
     pub(crate) fn forget(&mut self, ids: &[DeviceId], out: &mut Vec<Output>) -> Vec<DeviceId> {
-        let mut kept = Vec::new();
+        let mut expected = Vec::new();
         for &device_id in ids {
             match self.devices.forget(device_id) {
                 Some(true) => out.push(Output::Forgotten { gateway: self.index, device_id }),
-                Some(false) => kept.push(device_id),
+                Some(false) => expected.push(device_id),
                 None => {}
             }
         }
-        kept
+        expected
     }
 
     /// Forgets the gateway with all its devices, also those that are expected.

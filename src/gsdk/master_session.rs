@@ -104,8 +104,8 @@ impl MasterSession {
                     self.gateways_changed(&mut gateways)?;
                     self.check_end(end)?;
                 }
-                Some(answer) = next_result(&mut self.calls) => {
-                    // Changes that came before the answer are reported before it.
+                Some(result) = next_result(&mut self.calls) => {
+                    // Changes that came before the result are reported before it.
                     let end = loop {
                         let end = self.streams.read_ready(&mut batch, &mut gateways).await;
                         let full = batch.len().max(gateways.len()) >= BATCH_LEN_MAX;
@@ -116,7 +116,7 @@ impl MasterSession {
                         }
                         tokio::task::yield_now().await;
                     };
-                    self.answered(answer)?;
+                    self.call_ended(result)?;
                     self.check_end(end)?;
                 }
                 requested = self.behind.list_requests.take() => {
@@ -259,8 +259,8 @@ impl MasterSession {
         self.calls.spawn(async move { CallResult::Renewed(master.replace(&master.token()).await) });
     }
 
-    fn answered(&mut self, answer: CallResult) -> Result<(), Disconnect> {
-        let failed = match answer {
+    fn call_ended(&mut self, result: CallResult) -> Result<(), Disconnect> {
+        let failed = match result {
             CallResult::List(index, link, list) => self.list_read(index, link, list)?,
             CallResult::Filter(index, link, filter) => {
                 // A filter that cannot be read is no failure of the link.

@@ -29,7 +29,7 @@ pub enum LinkReport {
     /// The list could not be read; the link is still up.
     ListFailed(LinkError),
     /// Whether the gateway's master lists it; true until something else is reported.
-    Listed(bool),
+    ListedByMaster(bool),
     /// The accept filter, read after each list.
     AcceptFilter(Box<AcceptFilter>),
 }

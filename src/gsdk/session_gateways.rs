@@ -110,7 +110,7 @@ impl SessionGateways {
         let gateway = &entry.gateway;
         let was_listed = entry.is_listed.replace(is_listed);
         if was_listed != Some(is_listed) {
-            gateway.output.reports.try_send(LinkReport::Listed(is_listed))?;
+            gateway.output.reports.try_send(LinkReport::ListedByMaster(is_listed))?;
         }
         if is_connected == gateway.output.is_up() && was_listed == Some(is_listed) {
             return Ok(());

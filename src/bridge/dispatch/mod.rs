@@ -159,8 +159,8 @@ impl CommandDispatcher {
         }
         let (requester, payload) = (request.requester.clone(), request.payload.clone());
         let Some(gateway) = view.gateway else {
-            let request = BridgeCommand::read_request(name, &payload)?;
-            return Ok(Some(BridgeRequest { request, requester }));
+            let parsed = BridgeCommand::read_request(name, &payload)?;
+            return Ok(Some(BridgeRequest { parsed, requester }));
         };
         let request = Command::read_request(name, &payload)?;
         if let Err(failure) = gateway.provisioner.check(&request.command) {
@@ -323,7 +323,7 @@ mod tests {
         let send = |fixture: &mut Fixture| fixture.send("bridge/request/republish", "{}", false);
         for _ in 0..3 {
             let (requested, replies) = send(&mut fixture);
-            assert_eq!(requested.unwrap().request.command, BridgeCommand::Republish);
+            assert_eq!(requested.unwrap().parsed.command, BridgeCommand::Republish);
             assert!(replies.is_empty(), "the loop answers");
         }
         assert_eq!(send(&mut fixture).1, ["rate_limited"]);

@@ -50,14 +50,14 @@ impl Reply {
 /// A request to the bridge itself, which the loop runs.
 #[derive(Debug)]
 pub(crate) struct BridgeRequest {
-    pub(crate) request: Request<BridgeCommand>,
+    pub(crate) parsed: Request<BridgeCommand>,
     pub(crate) requester: Requester,
 }
 
 impl BridgeRequest {
     /// The reply to the request, which was about these devices.
     pub(crate) fn reply(self, outcome: Outcome, device_ids: BTreeSet<DeviceId>) -> Reply {
-        let Self { request, requester } = self;
+        let Self { parsed: request, requester } = self;
         let gateway = match &request.command {
             BridgeCommand::Republish => None,
             BridgeCommand::Forget { gateway, .. } => Some(gateway.to_string()),

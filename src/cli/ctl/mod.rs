@@ -171,7 +171,7 @@ async fn execute(gateway: &ChosenGateway, request: &Request) -> Outcome {
             if client.stored().is_none() {
                 outcome.warn_not_remembered("`ctl` does not restore it");
             }
-            gateway.warn_kept(&mut outcome);
+            gateway.warn_retained_by_config(&mut outcome);
             outcome
         }
         Err(error) => {
@@ -195,12 +195,12 @@ fn is_usage_error(code: ErrorCode) -> bool {
 
 impl ChosenGateway {
     /// Warns about declared items that a command removed.
-    fn warn_kept(&self, outcome: &mut Outcome) {
+    fn warn_retained_by_config(&self, outcome: &mut Outcome) {
         let effects = std::mem::take(&mut outcome.effects);
-        let kept = Reconciler::new(self.declared.clone()).command_finished(effects);
+        let retained_by_config = Reconciler::new(self.declared.clone()).command_finished(effects);
         let name = &self.entry.name;
         let warning = |item: DesiredItem| Warning::kept_by_configuration(name, item.device_id());
-        outcome.warnings.extend(kept.into_iter().map(warning));
+        outcome.warnings.extend(retained_by_config.into_iter().map(warning));
     }
 
     /// Replaces configuration keys by options where the gateway was given by its address.

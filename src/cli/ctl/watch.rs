@@ -119,7 +119,7 @@ impl Watch {
             }
             LinkReport::ListRequested
             | LinkReport::ListNeeded
-            | LinkReport::Listed(_)
+            | LinkReport::ListedByMaster(_)
             | LinkReport::AcceptFilter(_) => Vec::new(),
         }
     }

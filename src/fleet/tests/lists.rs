@@ -145,8 +145,8 @@ fn forget_removes_only_devices_that_are_neither_listed_nor_declared() {
     test.pass(AUDIT_MS);
     test.list(vec![row(2, TcpConnected, true)]);
     test.out.clear();
-    let kept = test.change(|gateway, _, out| gateway.forget(&[id(1), id(2), id(3)], out));
-    assert_eq!(kept, [id(1), id(2)]);
+    let expected = test.change(|gateway, _, out| gateway.forget(&[id(1), id(2), id(3)], out));
+    assert_eq!(expected, [id(1), id(2)]);
     assert_eq!(test.out, [Output::Forgotten { gateway: test.gateway, device_id: id(3) }]);
 }
 

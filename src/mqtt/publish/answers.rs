@@ -66,8 +66,8 @@ impl AnswerQueue {
         Some(outgoing)
     }
 
-    /// The broker has acknowledged an answer, or refused it; then another may go in its place.
-    pub(crate) fn answered(&mut self, answer: Answer, result: Result<(), Refusal>) {
+    /// The broker has accepted an answer, or refused it; then another may go in its place.
+    pub(crate) fn acknowledged(&mut self, answer: Answer, result: Result<(), Refusal>) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.memory = self.memory.saturating_sub(answer.memory());
         if let Err(refusal) = result
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(queue.push(answer(1)), Err(AnswerDropped::QueueFull));
         let large = sent(&mut queue);
         assert_eq!(queue.push(answer(1)), Err(AnswerDropped::QueueFull), "it counts in flight too");
-        queue.answered(large, Ok(()));
+        queue.acknowledged(large, Ok(()));
         assert_eq!((queue.push(answer(1)), queue.memory), (Ok(()), answer(1).memory()));
     }
 
@@ -128,17 +128,17 @@ mod tests {
         let long = Answer { correlation_data, ..answer(5_000) };
         queue.push(long.or_short(Bytes::from_static(b"short"))).unwrap();
         let long = sent(&mut queue);
-        queue.answered(long, Err(Refusal::PACKET_TOO_LARGE));
+        queue.acknowledged(long, Err(Refusal::PACKET_TOO_LARGE));
         let short = sent(&mut queue);
         assert_eq!((&short.payload[..], short.topic.as_str()), (&b"short"[..], "gsdk-reply/1"));
-        queue.answered(short, Err(Refusal::PACKET_TOO_LARGE));
+        queue.acknowledged(short, Err(Refusal::PACKET_TOO_LARGE));
         let (own, own_topic) = (sent(&mut queue), "gsdk/lobby/response/devices");
         assert_eq!(own.topic, own_topic);
         assert!(own.correlation_data.is_some());
-        queue.answered(own, Err(Refusal::PACKET_TOO_LARGE));
+        queue.acknowledged(own, Err(Refusal::PACKET_TOO_LARGE));
         let bare = sent(&mut queue);
         assert_eq!((bare.topic.as_str(), &bare.correlation_data), (own_topic, &None));
-        queue.answered(bare, Err(Refusal::PACKET_TOO_LARGE));
+        queue.acknowledged(bare, Err(Refusal::PACKET_TOO_LARGE));
         assert!(queue.is_empty());
         assert_eq!(queue.memory, 0);
     }

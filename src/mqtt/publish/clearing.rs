@@ -16,7 +16,8 @@ use crate::topics::Topics;
 #[derive(Debug)]
 pub(crate) struct Clearing {
     topics: Topics,
-    queue: ClearQueue,
+    /// In the order in which they are cleared.
+    pub(crate) queue: ClearQueue,
     /// Gateways whose retained state has to become `offline`, as it is not cleared yet.
     offline: BTreeSet<GatewayName>,
 }
@@ -63,16 +64,6 @@ impl Clearing {
         for topic in queue.remove(is_of) {
             outbox.changes().remove(Key::Clearing(topic));
         }
-    }
-
-    /// The topics, in the order in which they are cleared.
-    pub(crate) const fn queue(&mut self) -> &mut ClearQueue {
-        &mut self.queue
-    }
-
-    /// Whether everything is cleared.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
     }
 
     /// The next message, for a topic that is still of nothing that exists.

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::answers::{AnswerDropped, AnswerQueue};
+use super::answers::AnswerQueue;
 use super::clearing::Clearing;
 use super::discovery::DiscoveryPublisher;
 use super::info::{InfoOf, Infos};
-use super::message::{Answer, MessageId, Outgoing, Rejected, View};
+use super::message::{MessageId, Outgoing, Rejected, View};
 use super::refusals::Refusals;
 use super::states::States;
 use crate::fleet::{Fleet, GatewayIndex};
@@ -27,12 +27,12 @@ const ANSWER_TURN: u32 = 2;
 /// The kinds of message, each with what waits to be sent.
 #[derive(Debug)]
 pub(crate) struct Content {
-    topics: Topics,
-    states: States,
-    clearing: Clearing,
-    discovery: DiscoveryPublisher,
-    answers: AnswerQueue,
-    refusals: Refusals,
+    pub(crate) topics: Topics,
+    pub(crate) states: States,
+    pub(crate) clearing: Clearing,
+    pub(crate) discovery: DiscoveryPublisher,
+    pub(crate) answers: AnswerQueue,
+    pub(crate) refusals: Refusals,
     /// The position in the cycle of states, answers and events.
     turn: u32,
 }
@@ -50,40 +50,8 @@ impl Content {
         }
     }
 
-    pub(crate) const fn topics(&self) -> &Topics {
-        &self.topics
-    }
-
-    pub(crate) const fn states(&mut self) -> &mut States {
-        &mut self.states
-    }
-
     pub(crate) const fn infos(&mut self) -> &mut Infos {
-        self.states.infos()
-    }
-
-    pub(crate) const fn clearing(&mut self) -> &mut Clearing {
-        &mut self.clearing
-    }
-
-    pub(crate) const fn discovery(&self) -> &DiscoveryPublisher {
-        &self.discovery
-    }
-
-    pub(crate) const fn discovery_mut(&mut self) -> &mut DiscoveryPublisher {
-        &mut self.discovery
-    }
-
-    pub(crate) const fn answers(&self) -> &AnswerQueue {
-        &self.answers
-    }
-
-    pub(crate) fn answer(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
-        self.answers.push(answer)
-    }
-
-    pub(crate) const fn refusals(&self) -> &Refusals {
-        &self.refusals
+        &mut self.states.infos
     }
 
     /// A new connection: the broker may have lost everything retained.
@@ -97,13 +65,13 @@ impl Content {
         self.states.reset_bridge();
         self.answers = AnswerQueue::default();
         self.refusals.disconnected();
-        self.clearing.queue().disconnected();
+        self.clearing.queue.disconnected();
     }
 
     /// The session has lasted long enough to clear what no longer exists.
     pub(crate) const fn set_settled(&mut self) {
-        self.clearing.queue().set_settled();
-        self.discovery.removals().set_settled();
+        self.clearing.queue.set_settled();
+        self.discovery.removals.set_settled();
     }
 
     /// A gateway was discovered or recalled.
@@ -177,17 +145,13 @@ impl Content {
         device_ids: &BTreeSet<DeviceId>,
     ) {
         let topics = self.topics_of(&entry.name, device_ids.iter().copied()).collect();
-        self.clearing.queue().prioritize(&topics);
+        self.clearing.queue.prioritize(&topics);
         self.discovery.prioritize(entry, device_ids);
     }
 
     /// Whether nothing is left to be cleared.
     pub(crate) fn is_cleared(&self) -> bool {
-        self.clearing.is_empty() && self.discovery.is_removed()
-    }
-
-    pub(crate) const fn bridge_state_is_sent(&self) -> bool {
-        self.states.bridge_state_is_sent()
+        self.clearing.queue.is_empty() && self.discovery.is_removed()
     }
 
     /// When a message is due although nothing changes.
@@ -280,9 +244,9 @@ impl Content {
         match id {
             MessageId::Event(subject) => return outbox.acknowledge(&subject),
             MessageId::Clear(topic) => self.clearing.finish(topic, outbox),
-            MessageId::Answer(answer) => self.answers.answered(*answer, Ok(())),
+            MessageId::Answer(answer) => self.answers.acknowledged(*answer, Ok(())),
             MessageId::Discovery(_) | MessageId::RemoveDiscovery(_) => {
-                self.discovery.answered(now, &id);
+                self.discovery.acknowledged(now, &id);
             }
             // A value that was accepted meanwhile has been overwritten.
             MessageId::Empty(of) if !self.refusals.contains(&of) => self.send_again(*of, outbox),
@@ -311,13 +275,13 @@ impl Content {
                 self.clearing.finish(topic.clone(), outbox);
             }
             MessageId::Discovery(_) | MessageId::RemoveDiscovery(_) => {
-                self.discovery.answered(now, &id);
+                self.discovery.acknowledged(now, &id);
             }
             _ => {}
         }
         let is_new = match id {
             MessageId::Answer(answer) => {
-                self.answers.answered(*answer, Err(refusal));
+                self.answers.acknowledged(*answer, Err(refusal));
                 false
             }
             MessageId::Empty(of) => {
@@ -338,11 +302,11 @@ impl Content {
             MessageId::GatewayState(gateway) => self.gateway_changed(gateway),
             MessageId::Info(of) => self.infos().again(of),
             MessageId::BridgeState => self.states.bridge_state_again(),
-            MessageId::Clear(topic) => self.clearing.queue().retry(topic),
+            MessageId::Clear(topic) => self.clearing.queue.retry(topic),
             MessageId::Empty(of) => self.refusals.empty_again(*of),
             MessageId::Answer(_) | MessageId::Offline(_) => {}
             MessageId::Discovery(subject) => self.discovery.retry(subject),
-            MessageId::RemoveDiscovery(topic) => self.discovery.removals().push(topic),
+            MessageId::RemoveDiscovery(topic) => self.discovery.removals.push(topic),
         }
     }
 }

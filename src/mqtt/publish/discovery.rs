@@ -25,7 +25,7 @@ const STATES_AFTER_MS: i64 = 3_000;
 /// What the broker retains of discovery, and what is to be published or removed.
 #[derive(Debug)]
 pub(crate) struct DiscoveryPublisher {
-    discovery: Discovery,
+    pub(crate) discovery: Discovery,
     /// Whether it is published; otherwise what the broker retains of it is removed.
     is_enabled: bool,
     /// Hashes of the payloads at the broker; `None`: it is published again in any case.
@@ -35,7 +35,8 @@ pub(crate) struct DiscoveryPublisher {
     /// Those that the broker does not retain first (`false`), so that details of one device do not
     /// delay the appearance of another; then parents first, as subjects are ordered.
     due: BTreeSet<(bool, Described)>,
-    removals: ClearQueue,
+    /// The topics to be removed, in this order.
+    pub(crate) removals: ClearQueue,
     /// Gateways that are not configured any more.
     removed_gateways: BTreeSet<GatewayName>,
     /// Devices may no longer exist whose discovery is retained.
@@ -185,11 +186,6 @@ impl DiscoveryPublisher {
         }
     }
 
-    /// The topics to be removed, in this order.
-    pub(crate) const fn removals(&mut self) -> &mut ClearQueue {
-        &mut self.removals
-    }
-
     /// Removes these devices, or their gateway itself, before the session has settled if they are
     /// to be removed.
     pub(crate) fn prioritize(&mut self, entry: &GatewayEntry, device_ids: &BTreeSet<DeviceId>) {
@@ -198,33 +194,26 @@ impl DiscoveryPublisher {
         self.removals.prioritize(&topics.chain([own]).collect());
     }
 
-    /// What is published.
-    pub(crate) const fn discovery(&self) -> &Discovery {
-        &self.discovery
-    }
-
     /// A retained message. Discovery of this bridge is noted, or removed if it is of nothing that
-    /// is published; returns true for the first time that such a topic is found.
-    pub(crate) fn found(&mut self, directory: &Directory, topic: &str, payload: &[u8]) -> bool {
+    /// is published.
+    pub(crate) fn found(&mut self, directory: &Directory, topic: &str, payload: &[u8]) {
         if !self.discovery.is_ours(directory, topic, payload) {
-            return false;
+            return;
         }
         match self.discovery.subject(directory, topic) {
             Some(subject) if self.is_enabled && self.discovery.includes(directory, subject) => {
                 self.retained.insert(subject, Some(hash(payload)));
-                return false;
+                return;
             }
             // Of an earlier run with another state directory, or of another instance.
             None if !self.removed_gateways.iter().any(|it| self.discovery.is_of(it, topic)) => {
-                return false;
+                return;
             }
             Some(_) | None => {}
         }
-        let is_new = self.scan.found(topic);
-        if is_new {
+        if self.scan.found(topic) {
             self.removals.push(topic.to_owned());
         }
-        is_new
     }
 
     /// Whether a scan has to read what the broker retains: where discovery is disabled, until none
@@ -316,11 +305,11 @@ impl DiscoveryPublisher {
     }
 
     /// The broker has accepted or refused a message.
-    pub(crate) fn answered(&mut self, now: Moment, id: &MessageId) {
+    pub(crate) fn acknowledged(&mut self, now: Moment, id: &MessageId) {
         if let MessageId::RemoveDiscovery(topic) = id {
             self.removals.finish(topic);
         }
-        self.pacing.answered();
+        self.pacing.acknowledged();
         let is_idle = self.due.is_empty() && !self.removals.is_ready() && self.pacing.is_idle();
         if is_idle && self.states == StatesAfterBirth::AfterDiscovery {
             self.states = StatesAfterBirth::At(now.plus(STATES_AFTER_MS));

@@ -98,8 +98,8 @@ impl Isolation {
         held.chain(&self.isolated).any(|id| id.kind() == MessageKind::State)
     }
 
-    /// The broker has answered a message.
-    pub(crate) fn answered(&mut self, id: &MessageId) {
+    /// The broker has accepted or refused a message.
+    pub(crate) fn acknowledged(&mut self, id: &MessageId) {
         self.acknowledged = true;
         if !self.unacknowledged.is_empty() {
             self.unacknowledged.remove(id);
@@ -179,7 +179,7 @@ mod tests {
 
     /// How a message is sent on a new connection that acknowledges everything else.
     fn offer(isolation: &mut Isolation, id: &MessageId, len: usize) -> &'static str {
-        isolation.answered(&MessageId::Info(InfoOf::Bridge));
+        isolation.acknowledged(&MessageId::Info(InfoOf::Bridge));
         match admit(isolation, id, len, 0) {
             SendDecision::Send(_) => "sent",
             SendDecision::SetAside(_) => "set aside",
@@ -200,7 +200,7 @@ mod tests {
             assert!(!end(&mut isolation, &[&bad, &good], 0, true));
         }
         assert_eq!(offer(&mut isolation, &good, 10), "alone", "as much a suspect");
-        isolation.answered(&good);
+        isolation.acknowledged(&good);
         assert_eq!(offer(&mut isolation, &good, 10), "sent", "no longer one");
         for time in 1..=3 {
             assert_eq!(offer(&mut isolation, &bad, 100), "alone");

@@ -48,7 +48,7 @@ impl Pacing {
     }
 
     /// The broker has accepted or refused a message.
-    pub(crate) const fn answered(&mut self) {
+    pub(crate) const fn acknowledged(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 }

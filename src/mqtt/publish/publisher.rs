@@ -23,7 +23,7 @@ enum Phase {
     Disconnected,
     /// Only the bridge's info: another instance of this bridge may be online.
     CheckingDuplicates,
-    /// Everything but `online`, answers and discovery: all states have to be answered first.
+    /// Everything but `online`, answers and discovery: all states have to be acknowledged first.
     FullPublish {
         /// The position in the order of device states, once every gateway is online or lost.
         device_states: Option<u64>,
@@ -47,7 +47,7 @@ pub(crate) struct Publisher {
     /// From this token on, the connection had ended before it took the message.
     not_sent_from: Option<u64>,
     isolation: Isolation,
-    content: Content,
+    pub(crate) content: Content,
 }
 
 impl Publisher {
@@ -66,22 +66,17 @@ impl Publisher {
     }
 
     pub(crate) const fn topics(&self) -> &Topics {
-        self.content.topics()
+        &self.content.topics
     }
 
     /// The format of discovery.
     pub(crate) const fn discovery(&self) -> &Discovery {
-        self.content.discovery().discovery()
+        &self.content.discovery.discovery
     }
 
     /// Gateways that are not configured any more, whose topics are cleared.
     pub(crate) const fn removed_gateways(&self) -> &BTreeSet<GatewayName> {
-        self.content.discovery().removed_gateways()
-    }
-
-    /// What there is to publish.
-    pub(crate) const fn content(&mut self) -> &mut Content {
-        &mut self.content
+        self.content.discovery.removed_gateways()
     }
 
     /// A new connection, with this many messages in flight at most. Until
@@ -96,8 +91,8 @@ impl Publisher {
     pub(crate) fn start_full_publish(&mut self, fleet: &Fleet) {
         if self.is_checking() {
             self.phase = Phase::FullPublish { device_states: None, end: None };
-            self.content.states().start_full_publish(fleet);
-            self.content.discovery_mut().gateway_changed();
+            self.content.states.start_full_publish(fleet);
+            self.content.discovery.gateway_changed();
         }
     }
 
@@ -134,18 +129,18 @@ impl Publisher {
     pub(crate) fn shut_down(&mut self, fleet: &Fleet) {
         if self.is_connected() {
             let with_gateways = !self.is_checking();
-            self.content.states().shut_down(fleet.gateways().filter(|_| with_gateways));
+            self.content.states.shut_down(fleet.gateways().filter(|_| with_gateways));
             self.phase = Phase::ShuttingDown;
         }
     }
 
-    /// Whether the broker has answered `offline`, or is not connected.
+    /// Whether the broker has acknowledged `offline`, or is not connected.
     pub(crate) fn is_shut_down(&self) -> bool {
         match self.phase {
             Phase::Disconnected => true,
             Phase::ShuttingDown => {
                 let mut in_flight = self.in_flight.values();
-                self.content.bridge_state_is_sent()
+                self.content.states.bridge_state_is_sent()
                     && !in_flight.any(|sent| sent.id == MessageId::BridgeState)
             }
             _ => false,
@@ -154,7 +149,7 @@ impl Publisher {
 
     /// Whether the broker has accepted `offline`, or is not connected.
     pub(crate) fn offline_is_accepted(&self) -> bool {
-        let is_refused = self.content.refusals().contains(&MessageId::BridgeState);
+        let is_refused = self.content.refusals.contains(&MessageId::BridgeState);
         !self.is_connected() || (self.is_shut_down() && !is_refused)
     }
 
@@ -173,8 +168,8 @@ impl Publisher {
 
     /// Publishes everything retained again.
     pub(crate) fn all_changed(&mut self, fleet: &Fleet) {
-        self.content.states().all_changed(fleet);
-        self.content.discovery_mut().gateway_changed();
+        self.content.states.all_changed(fleet);
+        self.content.discovery.gateway_changed();
         self.publish_online_again();
     }
 
@@ -182,7 +177,7 @@ impl Publisher {
     /// late last will, or `online` was not received from the broker.
     pub(crate) const fn publish_online_again(&mut self) {
         if self.is_online() {
-            self.content.states().set_online();
+            self.content.states.set_online();
         }
     }
 
@@ -194,22 +189,17 @@ impl Publisher {
         if !self.is_connected() {
             return Err(AnswerDropped::NotConnected);
         }
-        self.content.answer(answer)
+        self.content.answers.push(answer)
     }
 
     /// Whether answers wait or are in flight.
     pub(crate) fn has_answers(&self) -> bool {
-        !self.content.answers().is_empty()
-    }
-
-    /// The topics that the broker refuses, of discovery or of everything else, and why.
-    pub(crate) fn refused(&self, discovery: bool) -> impl Iterator<Item = (&str, Refusal)> {
-        self.content.refusals().topics(discovery)
+        !self.content.answers.is_empty()
     }
 
     /// Whether another scan of retained discovery is to be made now; true once.
     pub(crate) fn take_discovery_scan(&mut self) -> bool {
-        self.is_online() && self.content.discovery_mut().take_scan_again()
+        self.is_online() && self.content.discovery.take_scan_again()
     }
 
     /// When [`Publisher::next`] has a message although nothing changes.
@@ -268,16 +258,16 @@ impl Publisher {
     fn select(&mut self, now: Moment, outbox: &mut Outbox, view: &View) -> Option<Outgoing> {
         match self.phase {
             Phase::Disconnected => return None,
-            Phase::CheckingDuplicates => return self.content.states().next_info(now, view, true),
-            Phase::ShuttingDown => return self.content.states().next_of_shutdown(view),
+            Phase::CheckingDuplicates => return self.content.states.next_info(now, view, true),
+            Phase::ShuttingDown => return self.content.states.next_of_shutdown(view),
             Phase::FullPublish { .. } => {
                 if self.full_publish_is_complete(view.fleet) {
                     self.phase = Phase::Online;
-                    self.content.states().set_online();
+                    self.content.states.set_online();
                 }
             }
             Phase::Online => {
-                if self.content.discovery_mut().take_states_due(now) {
+                if self.content.discovery.take_states_due(now) {
                     self.all_changed(view.fleet);
                 }
             }
@@ -286,10 +276,10 @@ impl Publisher {
         self.content.next(now, outbox, view, is_online, holds_states)
     }
 
-    /// Whether the broker has answered the full publish.
+    /// Whether the broker has acknowledged the full publish.
     fn full_publish_is_complete(&mut self, fleet: &Fleet) -> bool {
         let Phase::FullPublish { device_states, end } = &mut self.phase else { return false };
-        let states = self.content.states();
+        let states = &self.content.states;
         if device_states.is_none() && fleet.gateways().all(|it| fleet.gateway_is_decided(it)) {
             *device_states = Some(states.position());
         }
@@ -297,17 +287,17 @@ impl Publisher {
             *end = Some(self.next_token);
         }
         let Some(end) = *end else { return false };
-        // A refusal is an answer too, but then the outdated value has to be removed as well.
+        // A refusal completes it too, but then the outdated value has to be removed as well.
         let is_awaited = |(token, sent): (&u64, &Outgoing)| {
             matches!(sent.id, MessageId::Empty(_))
                 || (*token < end && sent.id.kind() == MessageKind::State)
         };
         !self.in_flight.iter().any(is_awaited)
             && !self.isolation.has_states()
-            && !self.content.refusals().has_to_empty()
+            && !self.content.refusals.has_to_empty()
     }
 
-    /// The broker's answer to a message; `None` for an unknown token.
+    /// The broker has accepted or refused a message; `None` for an unknown token.
     pub(crate) fn acknowledged(
         &mut self,
         now: Moment,
@@ -316,7 +306,7 @@ impl Publisher {
         outbox: &mut Outbox,
     ) -> Option<Result<Accepted, Rejected>> {
         let message = self.in_flight.remove(&token)?;
-        self.isolation.answered(&message.id);
+        self.isolation.acknowledged(&message.id);
         Some(match result {
             Ok(()) => {
                 let kind = message.id.kind();

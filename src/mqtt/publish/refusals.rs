@@ -167,11 +167,13 @@ impl Refusals {
         });
     }
 
-    /// The topics of refused messages, of discovery or of everything else, as many as are named.
-    pub(crate) fn topics(&self, discovery: bool) -> impl Iterator<Item = (&str, Refusal)> {
-        let of_kind =
-            move |(id, _): &(&MessageId, _)| (id.kind() == MessageKind::Discovery) == discovery;
-        let refused = self.refused.iter().filter(of_kind).take(NAMED_MAX);
+    /// The topics of refused messages of these kinds, as many as are named.
+    pub(crate) fn topics(
+        &self,
+        is_wanted: impl Fn(MessageKind) -> bool,
+    ) -> impl Iterator<Item = (&str, Refusal)> {
+        let refused = self.refused.iter().filter(move |(id, _)| is_wanted(id.kind()));
+        let refused = refused.take(NAMED_MAX);
         refused.map(|(_, refused)| (refused.topic.as_str(), refused.refusal))
     }
 }
@@ -231,7 +233,10 @@ mod tests {
             refusals.add(now, event.clone(), "t/2".to_owned(), Refusal::Code(0x95));
             refusals.disconnected();
             // The event is lost, and not sent on the next connection.
-            assert_eq!(refusals.topics(false).collect::<Vec<_>>(), [("t/1", Refusal::Code(0x87))]);
+            assert_eq!(
+                refusals.topics(|_| true).collect::<Vec<_>>(),
+                [("t/1", Refusal::Code(0x87))]
+            );
         }
         refusals.remove(&device(1));
         assert!(refusals.add(now, device(1), "t/1".to_owned(), Refusal::Code(0x87)));
@@ -250,7 +255,7 @@ mod tests {
         assert_eq!(again, Some(MessageId::Empty(Box::new(device(1)))));
         assert!(!refusals.add(now, device(1), "t/1".to_owned(), Refusal::Code(0x95)), "named once");
         assert!(refusals.next_empty().is_none(), "emptied once");
-        assert_eq!(refusals.topics(false).collect::<Vec<_>>(), [("t/1", Refusal::Code(0x95))]);
-        assert_eq!(refusals.topics(true).count(), 0);
+        assert_eq!(refusals.topics(|_| true).collect::<Vec<_>>(), [("t/1", Refusal::Code(0x95))]);
+        assert_eq!(refusals.topics(|kind| kind == MessageKind::Discovery).count(), 0);
     }
 }

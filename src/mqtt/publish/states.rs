@@ -21,7 +21,7 @@ pub(crate) struct States {
     devices: ChangedDevices,
     /// Gateways whose state is to be published, once the device states up to this position are.
     gateways: BTreeMap<GatewayIndex, u64>,
-    infos: Infos,
+    pub(crate) infos: Infos,
     bridge_state: Option<&'static str>,
     /// The bridge's state that was sent last.
     sent_bridge_state: &'static str,
@@ -37,10 +37,6 @@ impl States {
             bridge_state: None,
             sent_bridge_state: "offline",
         }
-    }
-
-    pub(crate) const fn infos(&mut self) -> &mut Infos {
-        &mut self.infos
     }
 
     /// A gateway is forgotten: nothing of it is published any more.

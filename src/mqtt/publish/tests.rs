@@ -112,10 +112,10 @@ impl Setup {
         for output in outputs {
             match output {
                 Output::StateChanged { gateway, device_id } => {
-                    self.publisher.content().states().device_changed(gateway, device_id);
+                    self.publisher.content.states.device_changed(gateway, device_id);
                 }
                 Output::GatewayChanged(gateway) => {
-                    self.publisher.content().gateway_changed(gateway);
+                    self.publisher.content.gateway_changed(gateway);
                 }
                 Output::GatewayEvent(_, event) => self.append("lobby", event.name()),
                 _ => {}
@@ -195,7 +195,7 @@ impl Setup {
 #[test]
 fn a_shutdown_during_the_check_for_duplicates_publishes_nothing_of_the_gateways() {
     let mut setup = Setup::new();
-    setup.publisher.content().gateway_changed(GatewayIndex(0));
+    setup.publisher.content.gateway_changed(GatewayIndex(0));
     setup.publisher.connected(20, &setup.fleet);
     setup.publisher.shut_down(&setup.fleet);
     assert_eq!(

@@ -218,27 +218,27 @@ impl<'a> SessionClient<'a> {
     fn write(&mut self, now: Instant, command: ConnectionCommand) -> Result<(), SessionFault> {
         let (protocol, out) = (self.context.settings().mqtt.protocol, self.writer.buffer());
         let in_flight = &mut self.in_flight;
-        let packet = match &command {
+        let packet_id = match &command {
             ConnectionCommand::Publish { token, .. } => in_flight.publish(now, *token),
             ConnectionCommand::Subscribe(filters) => {
                 let filters = filters.iter().map(|(filter, _)| filter.clone()).collect();
                 in_flight.subscribe(now, filters)
             }
-            ConnectionCommand::Unsubscribe(_) => in_flight.next_packet(None),
+            ConnectionCommand::Unsubscribe(_) => in_flight.next_packet_id(None),
         };
-        let Some(packet) = packet else {
+        let Some(packet_id) = packet_id else {
             let after = self.context.settings().silence_max();
             return Err(self.context.fault(BrokerProblem::Skipped { after }));
         };
         let written = match command {
             ConnectionCommand::Publish { publish, .. } => {
-                codec::publish(protocol, packet, publish, out)
+                codec::publish(protocol, packet_id, publish, out)
             }
             ConnectionCommand::Subscribe(filters) => {
-                codec::subscribe(protocol, packet, &filters, out)
+                codec::subscribe(protocol, packet_id, &filters, out)
             }
             ConnectionCommand::Unsubscribe(filters) => {
-                codec::unsubscribe(protocol, packet, filters, out)
+                codec::unsubscribe(protocol, packet_id, filters, out)
             }
         };
         written.map_err(|why| self.fault(BrokenConnection::Protocol(why)))
@@ -293,22 +293,22 @@ impl<'a> SessionClient<'a> {
             match packet {
                 Packet::Publish(publish) => {
                     let read = codec::message(protocol, publish);
-                    let (message, packet) =
+                    let (message, packet_id) =
                         read.map_err(|why| self.fault(BrokenConnection::Protocol(why)))?;
-                    if packet != 0 {
-                        codec::puback(packet, self.writer.buffer());
+                    if packet_id != 0 {
+                        codec::puback(packet_id, self.writer.buffer());
                     }
                     self.in_flight.message_received(now);
                     others.push(SessionEvent::Message(message));
                 }
-                Packet::Puback { packet, code } => {
-                    let token = self.in_flight.acknowledge(now, packet);
-                    let unknown = || self.context.fault(BrokerProblem::AckMismatch { packet });
+                Packet::Puback { packet_id, code } => {
+                    let token = self.in_flight.acknowledge(now, packet_id);
+                    let unknown = || self.context.fault(BrokerProblem::AckMismatch { packet_id });
                     let token = token.ok_or_else(unknown)?;
                     acks.push(Ack { token, result: Refusal::from_code(code) });
                 }
-                Packet::Suback { packet, codes } => {
-                    others.extend(self.in_flight.subscribed(packet, &codes));
+                Packet::Suback { packet_id, codes } => {
+                    others.extend(self.in_flight.subscribed(packet_id, &codes));
                 }
                 Packet::Disconnect(reason) => return Err(self.context.ended(&reason)),
                 Packet::Connack(_) | Packet::Other => {}

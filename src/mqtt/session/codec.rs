@@ -46,7 +46,7 @@ pub(crate) fn connect(
 /// PUBLISH with QoS 1.
 pub(crate) fn publish(
     protocol: MqttVersion,
-    pkid: u16,
+    packet_id: u16,
     publish: Publish,
     out: &mut BytesMut,
 ) -> Result<(), String> {
@@ -63,7 +63,7 @@ pub(crate) fn publish(
         qos: QoS::AtLeastOnce,
         retain: publish.retain,
         topic: publish.topic.into(),
-        pkid,
+        pkid: packet_id,
         payload: publish.payload,
         properties,
     };
@@ -71,15 +71,15 @@ pub(crate) fn publish(
 }
 
 /// PUBACK of a message that was received.
-pub(crate) fn puback(pkid: u16, out: &mut BytesMut) {
-    let [high, low] = pkid.to_be_bytes();
+pub(crate) fn puback(packet_id: u16, out: &mut BytesMut) {
+    let [high, low] = packet_id.to_be_bytes();
     out.extend_from_slice(&[0x40, 2, high, low]);
 }
 
 /// SUBSCRIBE.
 pub(crate) fn subscribe(
     protocol: MqttVersion,
-    pkid: u16,
+    packet_id: u16,
     filters: &[(String, RetainHandling)],
     out: &mut BytesMut,
 ) -> Result<(), String> {
@@ -96,18 +96,18 @@ pub(crate) fn subscribe(
         }
         filter
     });
-    let subscribe = v5::Subscribe { pkid, filters: filters.collect(), properties: None };
+    let subscribe = v5::Subscribe { pkid: packet_id, filters: filters.collect(), properties: None };
     wire::write(protocol, Packet::Subscribe(subscribe), None, out)
 }
 
 /// UNSUBSCRIBE.
 pub(crate) fn unsubscribe(
     protocol: MqttVersion,
-    pkid: u16,
+    packet_id: u16,
     filters: Vec<String>,
     out: &mut BytesMut,
 ) -> Result<(), String> {
-    let unsubscribe = v5::Unsubscribe { pkid, filters, properties: None };
+    let unsubscribe = v5::Unsubscribe { pkid: packet_id, filters, properties: None };
     wire::write(protocol, Packet::Unsubscribe(unsubscribe), None, out)
 }
 

@@ -118,10 +118,10 @@ impl BrokerConnection {
         Some(self.granted.packet_size_max).filter(|size| *size < PACKET_SIZE_MAX)
     }
 
-    /// Gives a message to the broker; the answer is [`SessionEvent::Acked`] with this token.
+    /// Gives a message to the broker; [`SessionEvent::Acked`] follows with this token.
     ///
     /// # Errors
-    /// The message was not given to the broker, and no answer will come.
+    /// The message was not given to the broker, and is not acknowledged.
     pub fn publish(&mut self, token: u64, publish: Publish) -> Result<(), PublishError> {
         let size_max = self.granted.packet_size_max;
         if u32::try_from(publish.size()).map_or(true, |size| size > size_max) {
@@ -133,8 +133,11 @@ impl BrokerConnection {
         if publish.topic.is_empty() || publish.topic.contains(['+', '#', '\0']) {
             return Err(PublishError::Refused(Refusal::TOPIC_INVALID));
         }
-        let given = self.commands.try_send(ConnectionCommand::Publish { token, publish });
-        given.map_err(|error| match error {
+        self.give(ConnectionCommand::Publish { token, publish })
+    }
+
+    fn give(&self, command: ConnectionCommand) -> Result<(), PublishError> {
+        self.commands.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => PublishError::Refused(Refusal::RECEIVE_MAXIMUM_EXCEEDED),
             TrySendError::Closed(_) => PublishError::Closed,
         })
@@ -149,8 +152,7 @@ impl BrokerConnection {
         &mut self,
         filters: Vec<(String, RetainHandling)>,
     ) -> Result<(), PublishError> {
-        let given = self.commands.try_send(ConnectionCommand::Subscribe(filters));
-        given.map_err(|_| PublishError::Closed)
+        self.give(ConnectionCommand::Subscribe(filters))
     }
 
     /// Ends subscriptions; those of a connection that has ended are gone.
@@ -193,12 +195,12 @@ pub struct Connected {
     pub certificate: Option<Certificate>,
 }
 
-/// The broker's answer to a publish.
+/// The broker's PUBACK of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// The token that the publish was given.
     pub token: u64,
-    /// A refusal is not an acknowledgement: the message has to be sent again.
+    /// A message that is refused has to be sent again.
     pub result: Result<(), Refusal>,
 }
 
@@ -207,7 +209,7 @@ pub struct Ack {
 #[derive(Debug)]
 pub enum SessionEvent {
     Connected(Connected),
-    /// The broker's answers to publishes, in the order in which it gave them.
+    /// The broker's PUBACKs, in the order in which they came.
     Acked(Vec<Ack>),
     /// The broker's answer to a subscription.
     Subscribed {

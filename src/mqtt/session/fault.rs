@@ -56,10 +56,10 @@ pub(crate) enum BrokerProblem {
     )]
     PacketLimit { size: u32 },
     #[error(
-        "acknowledged packet {packet}, which is not in flight; the connection is closed so that no \
-         message is lost. Please report this to the broker's makers"
+        "acknowledged packet {packet_id}, which is not in flight; the connection is closed so that \
+         no message is lost. Please report this to the broker's makers"
     )]
-    AckMismatch { packet: u16 },
+    AckMismatch { packet_id: u16 },
     #[error("does not support MQTT {ours}; set mqtt.protocol = \"{other}\"")]
     Version { ours: &'static str, other: &'static str },
     #[error("refused the connection ({reason}); see the broker's log")]

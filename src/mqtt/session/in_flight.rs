@@ -8,7 +8,7 @@ use super::connection::SessionEvent;
 use crate::mqtt::refusal::Refusal;
 
 /// Packet identifiers run from 1 to this number, then again from 1.
-const PACKETS: usize = 65_535;
+const PACKET_IDS: usize = 65_535;
 
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
@@ -25,7 +25,7 @@ pub(crate) struct InFlight {
 
 #[derive(Debug)]
 struct SentSubscription {
-    packet: u16,
+    packet_id: u16,
     since: Instant,
     filters: Vec<String>,
 }
@@ -34,30 +34,30 @@ impl InFlight {
     /// Adds a publish; returns its identifier, or `None` if all are in use.
     pub(crate) fn publish(&mut self, now: Instant, token: u64) -> Option<u16> {
         self.waiting_since.get_or_insert(now);
-        self.next_packet(Some(token))
+        self.next_packet_id(Some(token))
     }
 
     /// Adds a subscription; returns its identifier.
     pub(crate) fn subscribe(&mut self, now: Instant, filters: Vec<String>) -> Option<u16> {
-        let packet = self.next_packet(None)?;
-        self.subscriptions.push(SentSubscription { packet, since: now, filters });
-        Some(packet)
+        let packet_id = self.next_packet_id(None)?;
+        self.subscriptions.push(SentSubscription { packet_id, since: now, filters });
+        Some(packet_id)
     }
 
     /// An identifier for the packet of a publish with this token, or for another one.
-    pub(crate) fn next_packet(&mut self, token: Option<u64>) -> Option<u16> {
-        if self.slots.len() >= PACKETS {
+    pub(crate) fn next_packet_id(&mut self, token: Option<u64>) -> Option<u16> {
+        if self.slots.len() >= PACKET_IDS {
             return None;
         }
-        let packet = 1 + (self.first + self.slots.len()) % PACKETS;
+        let packet_id = 1 + (self.first + self.slots.len()) % PACKET_IDS;
         self.slots.push_back(token);
         self.remove_leading();
-        u16::try_from(packet).ok()
+        u16::try_from(packet_id).ok()
     }
 
     /// The broker has acknowledged a publish; returns its token, or `None` if it is not in flight.
-    pub(crate) fn acknowledge(&mut self, now: Instant, packet: u16) -> Option<u64> {
-        let index = (usize::from(packet.checked_sub(1)?) + PACKETS - self.first) % PACKETS;
+    pub(crate) fn acknowledge(&mut self, now: Instant, packet_id: u16) -> Option<u64> {
+        let index = (usize::from(packet_id.checked_sub(1)?) + PACKET_IDS - self.first) % PACKET_IDS;
         let token = self.slots.get_mut(index)?.take()?;
         self.is_skipped = index > 0;
         if index == 0 {
@@ -70,13 +70,13 @@ impl InFlight {
     fn remove_leading(&mut self) {
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
-            self.first = (self.first + 1) % PACKETS;
+            self.first = (self.first + 1) % PACKET_IDS;
         }
     }
 
     /// The broker has answered a subscription with a reason code for each filter.
-    pub(crate) fn subscribed(&mut self, packet: u16, codes: &[u8]) -> Option<SessionEvent> {
-        let at = self.subscriptions.iter().position(|sent| sent.packet == packet)?;
+    pub(crate) fn subscribed(&mut self, packet_id: u16, codes: &[u8]) -> Option<SessionEvent> {
+        let at = self.subscriptions.iter().position(|sent| sent.packet_id == packet_id)?;
         let SentSubscription { filters, .. } = self.subscriptions.remove(at);
         let refused = filters
             .iter()
@@ -119,8 +119,8 @@ mod tests {
     #[test]
     fn acknowledgements_in_any_order_give_the_tokens_of_their_publishes() {
         let (mut in_flight, now) = (InFlight::default(), Instant::now());
-        let packets = [7, 8, 9].map(|token| in_flight.publish(now, token).unwrap());
-        assert_eq!(packets, [1, 2, 3]);
+        let packet_ids = [7, 8, 9].map(|token| in_flight.publish(now, token).unwrap());
+        assert_eq!(packet_ids, [1, 2, 3]);
         assert_eq!(in_flight.acknowledge(now, 2), Some(8));
         assert!(in_flight.is_skipped());
         assert_eq!(in_flight.acknowledge(now, 2), None, "acknowledged twice");
@@ -135,12 +135,12 @@ mod tests {
     fn an_identifier_in_use_is_not_used_again() {
         let (mut in_flight, now) = (InFlight::default(), Instant::now());
         for token in 0..100_000 {
-            let packet = in_flight.publish(now, token).unwrap();
-            assert_eq!(in_flight.acknowledge(now, packet), Some(token));
+            let packet_id = in_flight.publish(now, token).unwrap();
+            assert_eq!(in_flight.acknowledge(now, packet_id), Some(token));
         }
         let skipped = in_flight.publish(now, 0).unwrap();
         let others = std::iter::from_fn(|| in_flight.publish(now, 1)).collect::<Vec<_>>();
-        assert_eq!(others.len(), PACKETS - 1, "all but one");
+        assert_eq!(others.len(), PACKET_IDS - 1, "all but one");
         assert!(!others.contains(&skipped) && !others.contains(&0));
     }
 
@@ -149,14 +149,14 @@ mod tests {
         let (mut in_flight, now) = (InFlight::default(), Instant::now());
         in_flight.publish(now, 7).unwrap();
         let filters = vec!["a".to_owned(), "b".to_owned()];
-        let packet = in_flight.subscribe(now, filters.clone()).unwrap();
-        assert_eq!(in_flight.acknowledge(now, packet), None, "it is no publish");
-        let answer = in_flight.subscribed(packet, &[0x01, 0x87]);
+        let packet_id = in_flight.subscribe(now, filters.clone()).unwrap();
+        assert_eq!(in_flight.acknowledge(now, packet_id), None, "it is no publish");
+        let answer = in_flight.subscribed(packet_id, &[0x01, 0x87]);
         let Some(SessionEvent::Subscribed { filters: answered, refused }) = answer else {
             panic!("{answer:?}");
         };
         assert_eq!(answered, filters);
         assert_eq!(refused, [("b".to_owned(), Refusal::NOT_AUTHORIZED)]);
-        assert!(in_flight.subscribed(packet, &[0x01, 0x87]).is_none());
+        assert!(in_flight.subscribed(packet_id, &[0x01, 0x87]).is_none());
     }
 }

@@ -36,11 +36,11 @@ pub(crate) enum Packet {
     /// The whole packet.
     Publish(BytesMut),
     Puback {
-        packet: u16,
+        packet_id: u16,
         code: u8,
     },
     Suback {
-        packet: u16,
+        packet_id: u16,
         codes: Vec<u8>,
     },
     Disconnect(BrokerReason),
@@ -91,7 +91,7 @@ pub(crate) fn read(
         CONNACK => connack(body, protocol).map(Packet::Connack),
         PUBLISH => return Ok(Some(Packet::Publish(packet))),
         PUBACK => u16_from(body)
-            .map(|packet| Packet::Puback { packet, code: body.get(2).copied().unwrap_or(0) }),
+            .map(|packet_id| Packet::Puback { packet_id, code: body.get(2).copied().unwrap_or(0) }),
         SUBACK => suback(body, protocol),
         DISCONNECT => Some(Packet::Disconnect(disconnect(body))),
         UNSUBACK | PINGRESP => Some(Packet::Other),
@@ -134,12 +134,12 @@ fn connack(body: &[u8], protocol: MqttVersion) -> Option<Result<Granted, BrokerR
 }
 
 fn suback(body: &[u8], protocol: MqttVersion) -> Option<Packet> {
-    let (packet, rest) = (u16_from(body)?, body.get(2..)?);
+    let (packet_id, rest) = (u16_from(body)?, body.get(2..)?);
     let codes = match protocol {
         MqttVersion::V5 => properties(rest, |_, _| ())?,
         MqttVersion::V311 => rest,
     };
-    Some(Packet::Suback { packet, codes: codes.to_vec() })
+    Some(Packet::Suback { packet_id, codes: codes.to_vec() })
 }
 
 fn disconnect(body: &[u8]) -> BrokerReason {
@@ -221,8 +221,8 @@ mod tests {
     fn a_packet_is_read_once_it_is_complete() {
         let bytes = b"\x40\x03\x00\x07\x95\x90\x05\x00\x08\x00\x11\xff\xd0\x00\xe0\x01\xee";
         let expected = [
-            Packet::Puback { packet: 7, code: 0x95 },
-            Packet::Suback { packet: 8, codes: vec![0x11, 0xFF] },
+            Packet::Puback { packet_id: 7, code: 0x95 },
+            Packet::Suback { packet_id: 8, codes: vec![0x11, 0xFF] },
             Packet::Other,
             Packet::Disconnect(BrokerReason { code: 0xEE, text: None }),
         ];

@@ -52,7 +52,7 @@ fn it_waits_until_retained_messages_are_read_with_a_deadline() {
 fn it_is_paced_and_children_wait_for_their_parents() {
     let rows = (1..=100).map(|number| row(number, Status::Disconnected)).collect();
     let mut setup = setup(rows);
-    setup.publisher.content().discovery_mut().retained_read();
+    setup.publisher.content.discovery.retained_read();
     let messages = discovered(&mut setup, 20);
     assert_eq!(messages.len(), 102);
     assert!(
@@ -63,14 +63,14 @@ fn it_is_paced_and_children_wait_for_their_parents() {
     let per_second = |second: i64| messages.iter().filter(|(at, _)| at / 1_000 == second).count();
     assert!((0..20).all(|second| per_second(second) <= 20), "{messages:?}");
     assert_eq!(discovered(&mut setup, 20), [], "each once");
-    assert!(setup.publisher.content().discovery_mut().is_idle());
+    assert!(setup.publisher.content.discovery.is_idle());
 }
 
 #[test]
 fn a_device_that_changes_does_not_delay_those_that_are_not_published_yet() {
     let rows = (1..=30).map(|number| row(number, Status::Disconnected)).collect();
     let mut setup = setup(rows);
-    setup.publisher.content().discovery_mut().retained_read();
+    setup.publisher.content.discovery.retained_read();
     let before = discovered(&mut setup, 5);
     assert!((3..32).contains(&before.len()), "some devices: {before:?}");
     let details = DeviceDetails { firmware: Some("1.2.3".to_owned()), ..DeviceDetails::default() };
@@ -83,7 +83,7 @@ fn a_device_that_changes_does_not_delay_those_that_are_not_published_yet() {
 #[test]
 fn retained_discovery_is_not_published_again_and_stale_discovery_is_removed() {
     let mut first = setup(vec![row(7, Status::TlsConnected), row(8, Status::Disconnected)]);
-    first.publisher.content().discovery_mut().retained_read();
+    first.publisher.content.discovery.retained_read();
     let mut retained = Vec::new();
     for _ in 0..2_000 {
         while let Some(message) = first.next() {
@@ -99,43 +99,34 @@ fn retained_discovery_is_not_published_again_and_stale_discovery_is_removed() {
     let mut second = setup(vec![row(7, Status::TlsConnected)]);
     let directory = second.directory.clone();
     for (topic, payload) in &retained {
-        assert!(!second.publisher.content().discovery_mut().found(&directory, topic, payload));
+        second.publisher.content.discovery.found(&directory, topic, payload);
     }
     let stale = retained[3].1.to_vec();
     let gone = "homeassistant/device/gsdk_attic_8/config";
-    assert!(
-        !second.publisher.content().discovery_mut().found(&directory, gone, &stale),
-        "another bridge's?"
-    );
-    second.publisher.content().gateway_removed(&"attic".parse().unwrap(), [], &mut second.outbox);
-    second.publisher.content().set_settled();
-    assert!(second.publisher.content().discovery_mut().found(&directory, gone, &stale));
-    assert!(
-        !second.publisher.content().discovery_mut().found(&directory, gone, &stale),
-        "found once"
-    );
+    second.publisher.content.discovery.found(&directory, gone, &stale);
+    assert!(second.publisher.content.discovery.removals.is_empty(), "another bridge's?");
+    second.publisher.content.gateway_removed(&"attic".parse().unwrap(), [], &mut second.outbox);
+    second.publisher.content.set_settled();
+    second.publisher.content.discovery.found(&directory, gone, &stale);
+    second.publisher.content.discovery.found(&directory, gone, &stale);
     let other = String::from_utf8(stale).unwrap().replace("gsdk/bridge/state", "gsdk/other/state");
     let others = "homeassistant/device/gsdk_attic_9/config";
-    assert!(!second.publisher.content().discovery_mut().found(
-        &directory,
-        others,
-        other.as_bytes()
-    ));
-    second.publisher.content().discovery_mut().retained_read();
+    second.publisher.content.discovery.found(&directory, others, other.as_bytes());
+    second.publisher.content.discovery.retained_read();
     let messages = discovered(&mut second, 10);
     let cleared = [format!("{gone} "), "homeassistant/device/gsdk_lobby_8/config ".to_owned()];
     assert_eq!(messages.into_iter().map(|(_, message)| message).collect::<Vec<_>>(), cleared);
 
-    second.publisher.content().discovery_mut().publish_again(&second.fleet);
+    second.publisher.content.discovery.publish_again(&second.fleet);
     assert_eq!(discovered(&mut second, 10).len(), 3, "whatever the broker retains");
 }
 
 #[test]
 fn at_home_assistants_birth_states_follow_discovery() {
     let mut setup = setup(vec![row(7, Status::TlsConnected)]);
-    setup.publisher.content().discovery_mut().retained_read();
+    setup.publisher.content.discovery.retained_read();
     discovered(&mut setup, 10);
-    setup.publisher.content().discovery_mut().home_assistant_started(&setup.fleet);
+    setup.publisher.content.discovery.home_assistant_started(&setup.fleet);
     let mut messages = Vec::new();
     for _ in 0..1_200 {
         messages.extend(setup.published());
@@ -152,13 +143,22 @@ fn at_home_assistants_birth_states_follow_discovery() {
 #[test]
 fn a_refused_one_is_published_again_and_holds_up_nothing() {
     let mut setup = setup(vec![row(7, Status::TlsConnected)]);
-    setup.publisher.content().discovery_mut().retained_read();
+    setup.publisher.content.discovery.retained_read();
     let refused = setup.next().unwrap();
     assert_eq!(refused.topic, "homeassistant/device/gsdk_bridge/config");
     setup.ack(refused.token, false);
-    let named: Vec<_> = setup.publisher.refused(true).map(|(topic, _)| topic).collect();
+    let named: Vec<_> = setup
+        .publisher
+        .content
+        .refusals
+        .topics(|kind| kind == MessageKind::Discovery)
+        .map(|(topic, _)| topic)
+        .collect();
     assert_eq!(named, [refused.topic.as_str()]);
-    assert_eq!(setup.publisher.refused(false).count(), 0);
+    assert_eq!(
+        setup.publisher.content.refusals.topics(|kind| kind != MessageKind::Discovery).count(),
+        0
+    );
     let messages = discovered(&mut setup, 10);
     assert!(topics(&messages).contains(&refused.topic.as_str()), "{messages:?}");
 }
@@ -166,20 +166,16 @@ fn a_refused_one_is_published_again_and_holds_up_nothing() {
 #[test]
 fn where_it_is_disabled_nothing_is_published_and_ours_is_removed() {
     let mut on = setup(vec![row(7, Status::TlsConnected)]);
-    on.publisher.content().discovery_mut().retained_read();
+    on.publisher.content.discovery.retained_read();
     let message = on.next().unwrap();
     let mut off = Setup::online(vec![row(7, Status::TlsConnected)]);
     let directory = off.directory.clone();
-    assert!(off.publisher.content().discovery_mut().found(
-        &directory,
-        &message.topic,
-        &message.payload
-    ));
-    off.publisher.content().discovery_mut().home_assistant_started(&off.fleet);
-    off.publisher.content().discovery_mut().publish_again(&off.fleet);
-    off.publisher.content().discovery_mut().retained_read();
+    off.publisher.content.discovery.found(&directory, &message.topic, &message.payload);
+    off.publisher.content.discovery.home_assistant_started(&off.fleet);
+    off.publisher.content.discovery.publish_again(&off.fleet);
+    off.publisher.content.discovery.retained_read();
     assert!(discovered(&mut off, 10).is_empty(), "not before the session has settled");
-    off.publisher.content().set_settled();
+    off.publisher.content.set_settled();
     let messages = discovered(&mut off, 10);
     assert_eq!(messages, [(0, "homeassistant/device/gsdk_bridge/config ".to_owned())]);
 }

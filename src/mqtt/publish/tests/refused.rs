@@ -34,7 +34,13 @@ fn a_refused_state_is_emptied_named_and_sent_again_and_online_does_not_wait_for_
     let place = |text: &str| seen.iter().position(|seen| seen == text).unwrap();
     assert!(place("gsdk/lobby/7/state 9") < place("gsdk/lobby/7/state 0"));
     assert!(place("gsdk/lobby/7/state 0") < place("gsdk/bridge/state 6"), "{seen:?}");
-    let named: Vec<_> = setup.publisher.refused(false).map(|(topic, _)| topic.to_owned()).collect();
+    let named: Vec<_> = setup
+        .publisher
+        .content
+        .refusals
+        .topics(|kind| kind != MessageKind::Discovery)
+        .map(|(topic, _)| topic.to_owned())
+        .collect();
     assert_eq!(named, ["gsdk/lobby/7/state"]);
     setup.now = setup.publisher.wake_at().unwrap();
     seen.clear();
@@ -42,7 +48,10 @@ fn a_refused_state_is_emptied_named_and_sent_again_and_online_does_not_wait_for_
     assert_eq!(seen, ["gsdk/lobby/7/state 9"], "it is empty already");
     setup.now = setup.publisher.wake_at().unwrap();
     assert_eq!(setup.published(), ["gsdk/lobby/7/state ..."]);
-    assert_eq!(setup.publisher.refused(false).count(), 0);
+    assert_eq!(
+        setup.publisher.content.refusals.topics(|kind| kind != MessageKind::Discovery).count(),
+        0
+    );
 }
 
 #[test]
@@ -134,7 +143,8 @@ fn a_state_over_which_the_broker_closes_is_set_aside_and_emptied_before_online()
     let (messages, _) = closes_over(&mut setup, state);
     let place = |text: &str| messages.iter().position(|message| message == text).unwrap();
     assert!(place(state) < place("gsdk/bridge/state"), "emptied: {messages:?}");
-    let named: Vec<_> = setup.publisher.refused(false).collect();
+    let named: Vec<_> =
+        setup.publisher.content.refusals.topics(|kind| kind != MessageKind::Discovery).collect();
     assert_eq!(named, [(state, Refusal::ClosesConnection)]);
 }
 

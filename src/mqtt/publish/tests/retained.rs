@@ -37,15 +37,15 @@ fn infos_are_published_at_most_every_ten_seconds_and_not_twice_the_same() {
     let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
     setup.now = setup.now.plus(60_000);
     setup.published();
-    setup.publisher.content().infos().changed(InfoOf::Gateway(GatewayIndex(0)));
+    setup.publisher.content.infos().changed(InfoOf::Gateway(GatewayIndex(0)));
     assert_eq!(setup.published(), Vec::<String>::new(), "nothing has changed in it");
     setup.links[0].package = Some("connect".to_owned());
-    setup.publisher.content().infos().changed(InfoOf::Gateway(GatewayIndex(0)));
+    setup.publisher.content.infos().changed(InfoOf::Gateway(GatewayIndex(0)));
     assert_eq!(setup.published(), Vec::<String>::new(), "it was compared just now");
     setup.now = setup.now.plus(10_000);
     assert_eq!(setup.published(), ["gsdk/lobby/info ..."]);
     setup.links[0].package = Some("gsdk.connect".to_owned());
-    setup.publisher.content().infos().changed(InfoOf::Gateway(GatewayIndex(0)));
+    setup.publisher.content.infos().changed(InfoOf::Gateway(GatewayIndex(0)));
     assert_eq!(setup.published(), Vec::<String>::new());
     assert_eq!(setup.publisher.wake_at(), Some(setup.now.plus(10_000)));
 }
@@ -71,14 +71,14 @@ fn an_info_follows_the_gateways_state_at_once() {
 fn topics_of_a_removed_gateway_are_cleared_until_the_broker_has_accepted_that() {
     let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
     let annex = "annex".parse().unwrap();
-    setup.publisher.content().gateway_removed(&annex, [id(9)], &mut setup.outbox);
+    setup.publisher.content.gateway_removed(&annex, [id(9)], &mut setup.outbox);
     let topics = ["gsdk/annex/9/state", "gsdk/annex/state", "gsdk/annex/info"];
     let clearing = |setup: &mut Setup| {
-        setup.publisher.content().clearing().queue().topics().cloned().collect::<Vec<_>>()
+        setup.publisher.content.clearing.queue.topics().cloned().collect::<Vec<_>>()
     };
     assert_eq!(clearing(&mut setup), topics);
     assert!(setup.next().is_none(), "nothing is cleared before the session has settled");
-    setup.publisher.content().set_settled();
+    setup.publisher.content.set_settled();
     let (first, second) = (setup.next().unwrap(), setup.next().unwrap());
     assert_eq!((first.topic.as_str(), &first.payload[..]), (topics[0], &b""[..]));
     setup.ack(first.token, false);
@@ -93,7 +93,7 @@ fn topics_of_a_removed_gateway_are_cleared_until_the_broker_has_accepted_that() 
         setup.published().iter().all(|message| !message.starts_with("gsdk/annex/")),
         "a new session"
     );
-    setup.publisher.content().set_settled();
+    setup.publisher.content.set_settled();
     let messages = setup.published();
     let cleared = messages.iter().filter(|message| message.starts_with("gsdk/annex/")).count();
     assert_eq!(cleared, 2, "{messages:?}");
@@ -106,8 +106,8 @@ fn a_topic_that_is_in_use_again_is_not_cleared() {
     let mine = ["gsdk/lobby/state", "gsdk/lobby/info", "gsdk/lobby/7/state"];
     let gone = ["gsdk/lobby/8/state", "gsdk/annex/state", "elsewhere/lobby/7/state"];
     let topics = mine.iter().chain(&gone).map(|&topic| topic.to_owned());
-    topics.for_each(|topic| setup.publisher.content().clearing().queue().push(topic));
-    setup.publisher.content().set_settled();
+    topics.for_each(|topic| setup.publisher.content.clearing.queue.push(topic));
+    setup.publisher.content.set_settled();
     assert_eq!(setup.published(), gone.map(|topic| format!("{topic} ")));
-    assert!(setup.publisher.content().clearing().is_empty());
+    assert!(setup.publisher.content.clearing.queue.is_empty());
 }
