@@ -13,6 +13,7 @@ use crate::gsdk::GatewayClient;
 /// silence.
 const CALL_DEADLINE_MIN: Duration = Duration::from_millis(1);
 
+/// The calls of one command, within its deadline.
 #[derive(Clone, Debug)]
 pub struct Calls {
     client: GatewayClient,

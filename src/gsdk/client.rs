@@ -11,7 +11,7 @@ use super::convert;
 use super::error::Error;
 use super::master_client::MasterClient;
 use super::options::GatewayOptions;
-use super::rpc::{ApiVersion, GatewayRpc, Rpc};
+use super::rpc::{ApiVersion, GatewayRpc, Method, Rpc};
 use super::stored::StoredItems;
 use super::types::{DeviceError, FoundDevice, PendingDevice};
 use crate::certificate::Certificate;
@@ -30,7 +30,8 @@ enum CallRoute {
     Master { master: Arc<MasterClient>, gateway_id: Arc<str> },
 }
 
-/// A gateway's calls on one connection. Clones share the connection.
+/// A gateway's calls on one connection. Clones share the connection. Once it has ended, they fail
+/// with [`Error::Broken`].
 ///
 /// A call is never repeated, except to find out the API version: only the caller can decide whether
 /// repeating it is safe.
@@ -137,6 +138,7 @@ impl GatewayClient {
         self.call(request).await.map(drop)
     }
 
+    /// Disconnects all devices.
     pub async fn disconnect_all(&self) -> Result<(), Error> {
         self.call(wire::DisconnectAllRequest {}).await.map(drop)
     }
@@ -171,6 +173,7 @@ impl GatewayClient {
         self.call(request).await.map(drop)
     }
 
+    /// The slaves of all devices that have some.
     pub async fn slaves(&self) -> Result<Vec<Slaves>, Error> {
         let response = self.call(wire::GetSlaveDeviceRequest {}).await?;
         Ok(self.rows(
@@ -262,7 +265,7 @@ impl GatewayClient {
     /// Converts the rows of a response; rows without a device ID are left out and logged.
     fn rows<Wire, Row>(
         &self,
-        method: &'static str,
+        method: Method,
         wire: Vec<Wire>,
         convert: impl Fn(Wire) -> Option<Row>,
     ) -> Vec<Row> {

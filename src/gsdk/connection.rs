@@ -17,7 +17,7 @@ use super::encoded::{BytesCodec, EncodedAnswer, EncodedCall};
 use super::error::{self, Error};
 use super::goaway::PingsRejected;
 use super::options::GatewayOptions;
-use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
+use super::rpc::{ApiVersion, Method, Rpc, SUBSCRIBE_STATUS, Service};
 use super::token::Token;
 use crate::certificate::Certificate;
 use crate::net::{self, ActivityClock, Dialed};
@@ -25,6 +25,8 @@ use crate::net::{self, ActivityClock, Dialed};
 /// The largest message accepted: a gateway's own default limit.
 const MESSAGE_LEN_MAX: usize = 75_497_472;
 
+/// The handshake with which a connection begins; it is named as a call.
+const HTTP_2: Method = Method { name: "HTTP/2", is_change: false };
 /// The key of the header in which a master expects the token.
 const TOKEN_KEY: &str = "token";
 
@@ -84,7 +86,7 @@ impl GrpcConnection {
         let Dialed { stream, certificate, certificate_requested, activity } = dialed;
         let opened = channel::open(stream, options, connector.keep_alive).await.map_err(|error| {
             let (peer, status) = (options.peer.clone(), Status::from_error(Box::new(error)));
-            Error::Broken { peer, method: "HTTP/2", status }
+            Error::Broken { peer, method: HTTP_2, status }
         });
         let (channel, pings_rejected) = opened?;
         Ok(Self {
@@ -190,7 +192,7 @@ impl GrpcConnection {
         let response = async {
             let mut grpc = self.ready().await?;
             let request = with_token(call.request.clone(), token);
-            grpc.unary(request, version.path(call.service, method)?, BytesCodec).await
+            grpc.unary(request, version.path(call.service, method.name)?, BytesCodec).await
         };
         let outcome = timeout(deadline, response).await;
         let duration = started.elapsed();
@@ -232,7 +234,7 @@ impl GrpcConnection {
     {
         let request = with_token(request, token.as_ref());
         let mut grpc = self.ready().await?;
-        let (path, codec) = (version.path(service, SUBSCRIBE_STATUS)?, ProstCodec::default());
+        let (path, codec) = (version.path(service, SUBSCRIBE_STATUS.name)?, ProstCodec::default());
         let response: Response<_> = grpc.server_streaming(request, path, codec).await?;
         Ok(response.into_inner())
     }
@@ -243,12 +245,12 @@ impl GrpcConnection {
         Ok(grpc)
     }
 
-    pub(crate) fn record(&self, method: &'static str, code: Code, duration: Option<Duration>) {
-        (self.connector.observer)(&RpcRecord { method, code, duration });
+    pub(crate) fn record(&self, method: Method, code: Code, duration: Option<Duration>) {
+        (self.connector.observer)(&RpcRecord { method: method.name, code, duration });
     }
 
     /// The error for a call's status.
-    pub(crate) fn error(&self, method: &'static str, status: Status) -> Error {
+    pub(crate) fn error(&self, method: Method, status: Status) -> Error {
         let peer = self.options().peer.clone();
         if !error::is_transport(&status) {
             return Error::Status { peer, method, status };
@@ -269,13 +271,13 @@ impl GrpcConnection {
     }
 
     /// Logs, once a connection, that a gateway sent rows whose device ID is 0.
-    pub(crate) fn warn_about_id_0(&self, method: &'static str, count: usize) {
+    pub(crate) fn warn_about_id_0(&self, method: Method, count: usize) {
         if !self.warned_about_id_0.swap(true, Ordering::Relaxed) {
             let (gateway, master, noun) = self.options().peer.log_names();
             tracing::warn!(
                 gateway,
                 master,
-                method,
+                method = method.name,
                 count,
                 "{noun} sent devices with ID 0; ignored"
             );

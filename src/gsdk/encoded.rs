@@ -7,14 +7,13 @@ use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use super::rpc::{Rpc, Service};
+use super::rpc::{Method, Rpc, Service};
 
 /// A unary call with its request in the form of the wire.
 #[derive(Clone, Debug)]
 pub(crate) struct EncodedCall {
     pub(crate) service: Service,
-    /// On the wire and in metrics.
-    pub(crate) method: &'static str,
+    pub(crate) method: Method,
     pub(crate) request: Bytes,
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
+use super::rpc::Method;
 use crate::ids::{GATEWAY_PORT, HostPort, MASTER_PORT};
 use crate::net::{DialCode, DialError, Peer};
 
@@ -25,17 +26,17 @@ pub enum Error {
     Dial(#[from] DialError),
     /// The gateway answered with an error.
     #[error("{peer} answered {method} with {}: {}", code_name(status.code()), text(status))]
-    Status { peer: Peer, method: &'static str, status: Status },
+    Status { peer: Peer, method: Method, status: Status },
     /// No answer in time. The gateway may have executed the call.
-    #[error("{peer} did not answer {method} within {} s{}", rounded(*deadline), doubt(method))]
-    Deadline { peer: Peer, method: &'static str, deadline: Duration },
+    #[error("{peer} did not answer {method} within {} s{}", rounded(*deadline), doubt(*method))]
+    Deadline { peer: Peer, method: Method, deadline: Duration },
     /// The connection broke. The gateway may have executed the call.
     #[error(
         "the connection to {peer} broke during {method} ({}){}",
         root_cause(status),
-        doubt(method)
+        doubt(*method)
     )]
-    Broken { peer: Peer, method: &'static str, status: Status },
+    Broken { peer: Peer, method: Method, status: Status },
     /// The service is unknown at this address in both API versions.
     #[error(
         "{peer}: {address} knows neither gsdk.connect.Connect nor connect.Connect, so it is no \
@@ -75,12 +76,9 @@ fn rounded(deadline: Duration) -> f64 {
     (deadline.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// What is said of a call without an answer, unless it changes nothing.
-fn doubt(method: &str) -> &'static str {
-    let is_read = ["Get", "Search", "Subscribe", "Login", "HTTP/2"]
-        .iter()
-        .any(|word| method.starts_with(word));
-    if is_read { "" } else { "; whether it was done is not known" }
+/// The end of the message about a call without an answer.
+const fn doubt(method: Method) -> &'static str {
+    if method.is_change { "; whether it was done is not known" } else { "" }
 }
 
 impl Error {

@@ -39,7 +39,7 @@ pub use master_client::MasterClient;
 pub use master_link::MasterLink;
 pub use options::{GatewayOptions, LinkTiming, QUEUE_SIZE_DEFAULT};
 pub use reports::{LinkReport, LinkReportSender, MasterReport, MasterReportSender};
-pub use rpc::ApiVersion;
+pub use rpc::{ApiVersion, Method};
 pub use stored::StoredItems;
 pub use target::GatewayTarget;
 pub use types::{DeviceError, FoundDevice, ListedGateway, PendingDevice};

@@ -39,6 +39,7 @@ impl GatewayOptions {
     }
 }
 
+/// The deadlines and intervals of a link.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkTiming {
     /// For DNS, TCP and TLS together.

@@ -1,5 +1,6 @@
 //! The unary calls: service, method, message types and deadline of each.
 
+use std::fmt;
 use std::time::Duration;
 
 use tonic::Status;
@@ -7,21 +8,39 @@ use tonic::codegen::http::uri::PathAndQuery;
 
 use crate::proto::{connect as wire, connect_master as master, device, gateway, login};
 
-/// For calls that a gateway answers from memory.
-const LIST: Duration = Duration::from_secs(10);
-/// For calls in which a gateway waits for a device, 10 s at most.
-const COMMAND: Duration = Duration::from_secs(20);
-/// For calls in which a gateway waits longer, up to 20 s.
-const LONG: Duration = Duration::from_secs(30);
-/// For a search, in addition to its duration.
-const SEARCH: Duration = Duration::from_secs(10);
+/// The deadline of a call, and whether it changes something.
+struct CallKind(Duration, bool);
+
+/// A gateway answers it from memory.
+const LIST: CallKind = CallKind(Duration::from_secs(10), false);
+/// A gateway asks a device, and waits for it 10 s at most.
+const READ: CallKind = CallKind(Duration::from_secs(20), false);
+/// The same for a change.
+const COMMAND: CallKind = CallKind(Duration::from_secs(20), true);
+/// A change for which a gateway waits longer, up to 20 s.
+const LONG: CallKind = CallKind(Duration::from_secs(30), true);
+/// The deadline is in addition to the duration of the search.
+const SEARCH: CallKind = CallKind(Duration::from_secs(10), false);
+
+/// The name of a call, on the wire and in metrics.
+#[derive(Clone, Copy, Debug)]
+pub struct Method {
+    pub name: &'static str,
+    /// Whether the call changes something.
+    pub is_change: bool,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
 
 /// A unary call, described by its request message.
 pub(crate) trait Rpc: prost::Message + 'static {
     type Response: prost::Message + Default + 'static;
     const SERVICE: Service;
-    /// On the wire and in metrics.
-    const METHOD: &'static str;
+    const METHOD: Method;
     const DEADLINE: Duration;
 }
 
@@ -32,14 +51,14 @@ pub(crate) trait GatewayRpc: Rpc {
     fn to_master(self, gateway_id: &str) -> Self::ToMaster;
 }
 
-/// The calls of one service: request, response, method and deadline of each.
+/// The calls of one service: request, response, method and kind of each.
 macro_rules! rpcs {
-    ($service:ident: $($request:path => $response:path: $method:literal, $deadline:ident;)*) => {$(
+    ($service:ident: $($request:path => $response:path: $method:literal, $kind:ident;)*) => {$(
         impl Rpc for $request {
             type Response = $response;
             const SERVICE: Service = Service::$service;
-            const METHOD: &'static str = $method;
-            const DEADLINE: Duration = $deadline;
+            const METHOD: Method = Method { name: $method, is_change: $kind.1 };
+            const DEADLINE: Duration = $kind.0;
         }
     )*};
 }
@@ -49,9 +68,9 @@ macro_rules! rpcs {
 /// are equal on the wire.
 macro_rules! gateway_rpcs {
     ($($request:ident $(($id:ident))? { $($field:ident),* }
-        => $response:ident: $method:literal, $deadline:ident;)*) => {$(
-        rpcs! { Connect: wire::$request => wire::$response: $method, $deadline; }
-        rpcs! { ConnectMaster: master::$request => wire::$response: $method, $deadline; }
+        => $response:ident: $method:literal, $kind:ident;)*) => {$(
+        rpcs! { Connect: wire::$request => wire::$response: $method, $kind; }
+        rpcs! { ConnectMaster: master::$request => wire::$response: $method, $kind; }
 
         impl GatewayRpc for wire::$request {
             type ToMaster = master::$request;
@@ -80,7 +99,7 @@ gateway_rpcs! {
     GetAcceptFilterRequest (gateway_id) {} => GetAcceptFilterResponse: "GetAcceptFilter", LIST;
     SetAcceptFilterRequest (gateway_id) { filter }
         => SetAcceptFilterResponse: "SetAcceptFilter", COMMAND;
-    GetSlaveDeviceRequest (gateway_id) {} => GetSlaveDeviceResponse: "GetSlaveDevice", COMMAND;
+    GetSlaveDeviceRequest (gateway_id) {} => GetSlaveDeviceResponse: "GetSlaveDevice", READ;
     SetSlaveDeviceRequest (gateway_id) { slave_device_infos }
         => SetSlaveDeviceResponse: "SetSlaveDevice", COMMAND;
     SetConnectionModeMultiRequest { device_i_ds, connection_mode }
@@ -114,7 +133,7 @@ rpcs! { Gateway:
 }
 
 rpcs! { Device:
-    device::GetInfoRequest => device::GetInfoResponse: "GetInfo", COMMAND;
+    device::GetInfoRequest => device::GetInfoResponse: "GetInfo", READ;
 }
 
 /// A master finds the gateway by the device's ID.
@@ -130,7 +149,7 @@ rpcs! { Login:
 }
 
 /// The streaming call of the services `Connect`, `ConnectMaster` and `Gateway`; it has no deadline.
-pub(crate) const SUBSCRIBE_STATUS: &str = "SubscribeStatus";
+pub(crate) const SUBSCRIBE_STATUS: Method = Method { name: "SubscribeStatus", is_change: false };
 
 /// A service of a device gateway or of a master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use crate::ids::GatewayName;
 /// A master's own reports that may wait, where they are not read.
 const REPORTS_MAX: usize = 1_024;
 
+/// Where a gateway is reached.
 #[derive(Clone, Debug)]
 pub enum GatewayTarget {
     /// At an address of its own.

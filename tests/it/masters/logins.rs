@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gsdk2mqtt::gsdk::{
-    Error, GatewayClient, GatewayOptions, LinkTiming, MasterClient, QUEUE_SIZE_DEFAULT,
+    Error, GatewayClient, GatewayOptions, LinkTiming, MasterClient, Method, QUEUE_SIZE_DEFAULT,
 };
 use gsdk2mqtt::ids::HostPort;
 use gsdk2mqtt::net::{Peer, TlsFiles};
@@ -64,7 +64,11 @@ async fn a_call_that_runs_out_after_a_login_names_its_whole_deadline() {
     let deadline = Duration::from_millis(2_500);
     let gateway = gateway.with_deadline(Instant::now() + deadline);
     match gateway.device_list().await {
-        Err(Error::Deadline { method: "GetDeviceList", deadline: named, .. }) => {
+        Err(Error::Deadline {
+            method: Method { name: "GetDeviceList", .. },
+            deadline: named,
+            ..
+        }) => {
             assert!(named <= deadline && named > Duration::from_secs(2), "{named:?}");
         }
         other => panic!("{other:?}"),
