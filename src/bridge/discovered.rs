@@ -197,7 +197,8 @@ impl DiscoveredGateways {
         for (gateway, is_listed, stored) in behind {
             let absent_ms = if is_listed { 0 } else { stored.absent_ms.saturating_add(passed_ms) };
             self.set(state, gateway, StoredGateway { absent_ms, ..stored });
-            let is_over = |after: Duration| i128::from(absent_ms) >= after.as_millis() as i128;
+            let absent = Duration::from_millis(absent_ms.unsigned_abs());
+            let is_over = |after| absent >= after;
             if self.forget_after.is_some_and(is_over) && !state.fleet.gateway_is_live(gateway) {
                 due.push(gateway);
             }
@@ -211,18 +212,16 @@ impl DiscoveredGateways {
         gateway >= self.first && is_removed && !state.fleet.gateway_is_live(gateway)
     }
 
-    /// Forgets a gateway with all its devices; returns its name and theirs.
+    /// Forgets a gateway with all its devices; returns both.
     pub(crate) fn forget(
         &mut self,
         state: &mut State,
         gateway: GatewayIndex,
-        at_once: bool,
-    ) -> Option<(GatewayName, BTreeSet<DeviceId>)> {
+    ) -> Option<(GatewayEntry, BTreeSet<DeviceId>)> {
         let ids = state.forget_devices(gateway);
-        let entry = state.directory.gateways.remove(&gateway)?;
+        let entry = state.directory.remove(gateway)?;
         let name = entry.name.clone();
         tracing::info!(gateway = %name, devices = ids.len(), "gateway forgotten");
-        state.directory.info.gateways.retain(|other| *other != name);
         state.persistence.observations.gateways(&state.directory);
         state.metrics.forget_gateway(name.as_str());
         let outbox = state.persistence.events.outbox_mut();
@@ -231,13 +230,9 @@ impl DiscoveredGateways {
         if let Some(master) = &entry.master {
             content.infos().changed(InfoOf::Master(master.name.clone()));
         }
-        if at_once {
-            content.prioritize_clearing(&entry, &ids);
-        }
-        self.forgotten.insert(gateway, entry);
-        let stored = StoredGateway { name: name.clone(), absent_ms: 0, is_forgotten: true };
-        self.set(state, gateway, stored);
-        Some((name, ids))
+        self.forgotten.insert(gateway, entry.clone());
+        self.set(state, gateway, StoredGateway { name, absent_ms: 0, is_forgotten: true });
+        Some((entry, ids))
     }
 
     /// A forgotten gateway is listed again; returns its name.
@@ -258,14 +253,13 @@ impl DiscoveredGateways {
     /// Has a gateway published that is new to the directory.
     fn publish(&mut self, state: &mut State, gateway: GatewayIndex, entry: GatewayEntry) {
         let name = entry.name.clone();
-        state.directory.gateways.insert(gateway, entry);
+        state.directory.add(gateway, entry);
         self.set(
             state,
             gateway,
             StoredGateway { name: name.clone(), absent_ms: 0, is_forgotten: false },
         );
-        state.persistence.set(Key::Gateway(name.clone()), Some(&[]));
-        state.directory.info.gateways.push(name);
+        state.persistence.set(Key::Gateway(name), Some(&[]));
         state.persistence.observations.gateways(&state.directory);
         state.publisher.content.gateway_added(gateway);
     }

@@ -10,7 +10,9 @@ use tokio::time::Instant;
 
 use crate::fleet::{DeviceEvent, Fleet};
 use crate::ids::Moment;
-use crate::payload::{BridgeEventKind, DeviceEventPayload, Directory, Subject, to_bytes};
+use crate::payload::{
+    BridgeEventKind, DeviceEventPayload, Directory, EVENTS_LOST, Subject, to_bytes,
+};
 use crate::store::{Event, Key, Outbox, OutboxLimits, encode};
 
 /// The least time between two reports of lost events.
@@ -160,7 +162,7 @@ fn losses_reported_by(event: &Event) -> u64 {
     struct Report {
         count: u64,
     }
-    if event.event_type != "events_lost" {
+    if event.event_type != EVENTS_LOST {
         return 0;
     }
     serde_json::from_slice(&event.payload).map_or(0, |report: Report| report.count)
@@ -199,16 +201,18 @@ mod tests {
         assert_eq!((*count, *devices), (5, 2));
 
         // A report that is dropped itself is replaced by the next.
-        let payload = to_bytes(&report);
-        queue.append(Moment::from_millis(0), Subject::Bridge, "events_lost", payload);
+        let append_report = |queue: &mut EventQueue, report: Option<BridgeEventKind>| {
+            let (name, payload) = (report.as_ref().unwrap().name(), to_bytes(&report));
+            queue.append(Moment::from_millis(0), Subject::Bridge, name, payload);
+        };
+        append_report(&mut queue, report);
         queue.append(Moment::from_millis(0), device(1), "x", Bytes::new());
         let report = queue.report(Instant::now() + REPORT_INTERVAL);
         let Some(BridgeEventKind::EventsLost { count, .. }) = &report else { panic!("{report:?}") };
         assert_eq!(*count, 5 + 2);
 
         // The same if the broker refuses it.
-        let payload = to_bytes(&report);
-        queue.append(Moment::from_millis(0), Subject::Bridge, "events_lost", payload);
+        append_report(&mut queue, report);
         assert!(queue.outbox_mut().next(|_| true).is_some());
         let refused = queue.outbox_mut().give_up(&Subject::Bridge).unwrap();
         queue.lost(refused, true);

@@ -23,7 +23,8 @@ pub(crate) fn forget(
         (None, None) => return None,
         (Some(at), Some(ids)) => forget_devices(state, at, ids),
         (Some(at), None) if gateways.discovered.may_be_forgotten(state, at) => {
-            let ids = gateways.forget(state, at, true);
+            let (entry, ids) = gateways.forget(state, at)?;
+            state.publisher.content.prioritize_clearing(&entry, &ids);
             Outcome::done(json!({ "device_ids": ids }))
         }
         (Some(_), None) => Outcome::failed(Failure::invalid(

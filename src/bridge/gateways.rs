@@ -19,7 +19,7 @@ use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent, Listed};
 use crate::gsdk::{GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, RpcObserver};
 use crate::ids::{DeviceId, GatewayName};
 use crate::net::FailureLog;
-use crate::payload::{AcceptFilterInfo, LastError};
+use crate::payload::{AcceptFilterInfo, GatewayEntry};
 
 /// All gateways, in the order of the configuration, then as they are discovered.
 #[derive(Debug)]
@@ -110,7 +110,7 @@ impl Gateways {
     fn listed(&mut self, state: &mut State, listing: Listing) {
         let Listing { master, ids, passed_ms } = listing;
         for gateway in self.discovered.listed(state, &master, &ids, passed_ms) {
-            self.forget(state, gateway, false);
+            self.forget(state, gateway);
         }
         for id in ids {
             let index = GatewayIndex(self.gateways.len());
@@ -125,26 +125,23 @@ impl Gateways {
     /// Forgets what earlier processes have forgotten, once everything is restored.
     pub(crate) fn forget_restored(&mut self, state: &mut State) {
         for gateway in self.discovered.restored_forgotten() {
-            self.forget(state, gateway, false);
+            self.forget(state, gateway);
         }
     }
 
-    /// Forgets a gateway with all its devices; returns these. Their topics are cleared `at_once`,
-    /// or once the session has settled.
+    /// Forgets a gateway with all its devices; returns both. Their topics are cleared once the
+    /// session has settled.
     pub(crate) fn forget(
         &mut self,
         state: &mut State,
         gateway: GatewayIndex,
-        at_once: bool,
-    ) -> BTreeSet<DeviceId> {
+    ) -> Option<(GatewayEntry, BTreeSet<DeviceId>)> {
         if let Some(provisioner) = self.provisioner(gateway) {
             provisioner.set_commanded(state, DesiredState::default());
         }
-        let Some((name, ids)) = self.discovered.forget(state, gateway, at_once) else {
-            return BTreeSet::new();
-        };
-        self.changes.push(GatewayChange::Forgotten(name));
-        ids
+        let (entry, ids) = self.discovered.forget(state, gateway)?;
+        self.changes.push(GatewayChange::Forgotten(entry.name.clone()));
+        Some((entry, ids))
     }
 
     /// The changes of the gateways that there are, since the last call.
@@ -327,6 +324,6 @@ impl Gateways {
 }
 
 fn set_error(state: &mut State, gateway: GatewayIndex, error: &LinkError) {
-    let error = Some(LastError { code: error.code.to_string(), message: error.to_string() });
+    let error = Some(masters::last_error(error));
     state.set_fact(gateway, |facts| facts.last_error = error);
 }

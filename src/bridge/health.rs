@@ -8,7 +8,6 @@ use super::broker::Broker;
 use super::state::State;
 use super::web::Web;
 use crate::mqtt::MessageKind;
-use crate::net::DialCode;
 use crate::payload::{Degraded, DegradedReason, Health};
 
 /// Missing files that `/readyz` names at once.
@@ -66,7 +65,7 @@ fn files_missing(state: &State, broker: &Broker, web: &Web) -> Option<String> {
     let of_gateways = state.facts.iter().map(|facts| &facts.last_error);
     let of_masters = state.directory.masters.values().map(|facts| &facts.last_error);
     let of_links = of_gateways.chain(of_masters).flatten();
-    let of_links = of_links.filter(|error| error.code.parse().is_ok_and(DialCode::is_file_missing));
+    let of_links = of_links.filter(|error| error.is_file_missing);
     let of_web = web.file_problems();
     // All gateways behind a master have the same message.
     let all: BTreeSet<&str> = of_links
@@ -104,8 +103,8 @@ fn not_ready(state: &State, broker: &Broker) -> Vec<String> {
     reasons
 }
 
-/// The messages of these kinds that the broker refuses, why, and what to do; `None` where it refuses
-/// none.
+/// The messages of these kinds that the broker refuses, why, and what to do; `None` where it
+/// refuses none.
 fn refused(state: &State, is_wanted: impl Fn(MessageKind) -> bool) -> Option<String> {
     let mut topics = state.publisher.content.refusals.topics(is_wanted);
     let (topic, refusal) = topics.next()?;

@@ -1,15 +1,14 @@
 //! The links to master gateways: applies their own reports, apart from those of their gateways.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
-
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use super::state::State;
+use crate::config::UNKNOWN_AFTER_DEFAULT;
 use crate::fleet::{GatewayIndex, LinkState, Listed, Skew};
 use crate::gsdk::{
-    GatewayOptions, LinkError, LinkReportSender, MasterLink, MasterReport, RpcObserver,
+    ErrorCode, GatewayOptions, LinkError, LinkReportSender, MasterLink, MasterReport, RpcObserver,
 };
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::mqtt::InfoOf;
@@ -17,8 +16,6 @@ use crate::payload::{BridgeEventKind, LastError, MasterFacts};
 
 /// A master's reports that may wait. A full queue ends its link.
 const REPORTS_MAX: usize = 1_024;
-/// How long after its last sign of life a master counts as lost: the default of `unknown_after`.
-const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 
 /// All masters, by name.
 #[derive(Debug)]
@@ -69,7 +66,7 @@ impl Masters {
     ) {
         let own = self.reports.0.clone();
         let link = MasterLink::start(name.clone(), options, reports, own, observer, stop);
-        let (lost_at, skew) = (Some(Instant::now() + UNKNOWN_AFTER), Skew::default());
+        let (lost_at, skew) = (Some(Instant::now() + UNKNOWN_AFTER_DEFAULT), Skew::default());
         let master = Master { link, discovers, listed_at: None, lost_at, skew };
         self.masters.insert(name.clone(), master);
     }
@@ -123,7 +120,7 @@ impl Masters {
             }
             MasterReport::Down { error, last_activity } => {
                 if let Some(last_activity) = last_activity {
-                    master.lost_at = Some(Instant::from_std(last_activity) + UNKNOWN_AFTER);
+                    master.lost_at = Some(Instant::from_std(last_activity) + UNKNOWN_AFTER_DEFAULT);
                 }
                 set_error(state, &name, &error);
             }
@@ -174,8 +171,16 @@ fn set_facts(state: &mut State, name: &GatewayName, set: impl FnOnce(&mut Master
 }
 
 fn set_error(state: &mut State, name: &GatewayName, error: &LinkError) {
-    let error = LastError { code: error.code.to_string(), message: error.to_string() };
-    set_facts(state, name, |facts| facts.last_error = Some(error));
+    let error = Some(last_error(error));
+    set_facts(state, name, |facts| facts.last_error = error);
+}
+
+pub(crate) fn last_error(error: &LinkError) -> LastError {
+    LastError {
+        code: error.code.as_str(),
+        message: error.to_string(),
+        is_file_missing: matches!(error.code, ErrorCode::Dial(code) if code.is_file_missing()),
+    }
 }
 
 /// The other gateways of the same master that have or had a device which this list adds or removes:

@@ -28,7 +28,6 @@ mod retained;
 mod session;
 mod settings;
 mod state;
-mod stored_device;
 mod web;
 mod wiring;
 

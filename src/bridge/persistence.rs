@@ -14,13 +14,12 @@ use tokio::time::Instant;
 
 use super::event_queue::EventQueue;
 use super::observations::Observations;
-use super::stored_device::encode_device;
 use crate::fleet::{Fleet, GatewayIndex};
 use crate::ids::{DeviceId, Moment};
 use crate::payload::Directory;
 use crate::store::{
     self, HistoryStatus, Key, Log, LogContent, Record, Recorder, Recovery, StartedStore, StateDir,
-    StoreError, StoreSettings,
+    StoreError, StoreSettings, encode,
 };
 
 /// How long acknowledgements may stay unwritten. A process that is killed meanwhile sends those
@@ -186,7 +185,7 @@ impl Persistence {
             let key = Key::Device(entry.name.clone(), device_id);
             match fleet.remembered(gateway, device_id) {
                 Some(device) => {
-                    let value = encode_device(&device, fleet.details(gateway, device_id));
+                    let value = encode(&(device, fleet.details(gateway, device_id)));
                     if !matches!(&self.log, LogState::Open(log) if log.has(&key, &value)) {
                         changes.put(key, &value);
                     }
@@ -255,7 +254,7 @@ impl Persistence {
         let devices = fleet.gateways().filter_map(|gateway| {
             let name = &directory.gateway(gateway)?.name;
             Some(fleet.all_remembered(gateway).map(move |(id, device)| {
-                let value = encode_device(&device, fleet.details(gateway, id));
+                let value = encode(&(device, fleet.details(gateway, id)));
                 (Key::Device(name.clone(), id), value)
             }))
         });

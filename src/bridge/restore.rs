@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::gateways::Gateways;
 use super::retained::StaleTopics;
 use super::state::State;
-use super::stored_device::{decode_device, encode_device};
 use crate::fleet::{DeviceDetails, Remembered};
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{BridgeEventKind, GatewayEntry, MasterRef};
-use crate::store::{Key, LogContent, Recovery, StoreError, decode};
+use crate::store::{Key, LogContent, Recovery, StoreError, decode, encode};
 
 /// The value of a master whose topic is to be cleared, or is.
 const MASTER_CLEARED: &[u8] = &[1];
@@ -101,12 +100,12 @@ impl Restore<'_> {
         let State { persistence, publisher, directory, .. } = &mut *self.state;
         match key {
             Key::Device(name, id) => {
-                let (device, details) = decode_device(value)?;
+                let (device, details) = decode(value)?;
                 self.device(name, *id, device, details);
             }
             Key::Gateway(name) => {
                 if self.state.directory.find(name).is_none() {
-                    self.stale_topics.gone.insert(name.clone());
+                    self.stale_topics.gateway_gone(name.clone());
                     self.gone.entry(name.clone()).or_default();
                 }
             }
@@ -188,7 +187,7 @@ impl Restore<'_> {
             }
             None => {
                 let changes = persistence.events.outbox_mut().changes();
-                let forgotten = encode_device(&device.forget(), None);
+                let forgotten = encode(&(device.forget(), None::<DeviceDetails>));
                 changes.put(Key::Device(name.clone(), id), &forgotten);
                 self.gone.entry(name.clone()).or_default().push(id);
             }

@@ -83,13 +83,18 @@ pub(crate) struct StaleTopics {
     found: BTreeMap<GatewayName, BTreeSet<DeviceId>>,
     /// Gateways that the store has published and the configuration does not name any more. The
     /// store keeps them until all their topics are cleared.
-    pub(crate) gone: BTreeSet<GatewayName>,
+    gone: BTreeSet<GatewayName>,
 }
 
 impl StaleTopics {
     /// The store has no record of published topics: the next scan finds them.
     pub(crate) const fn request_scan(&mut self) {
         self.is_wanted = true;
+    }
+
+    /// The configuration does not have this gateway any more.
+    pub(crate) fn gateway_gone(&mut self, gateway: GatewayName) {
+        self.gone.insert(gateway);
     }
 
     /// Whether the scan is still to be made.

@@ -13,6 +13,9 @@ use super::addresses;
 use super::values::{self, DAY, HOUR};
 use crate::ids::{DEVICE_PORT, DeviceId, GatewayName, HostPort};
 
+/// The default of `unknown_after`. Masters have no such key.
+pub const UNKNOWN_AFTER_DEFAULT: Duration = Duration::from_secs(10);
+
 /// One master gateway: the device gateways of a tenant on one connection.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -169,7 +172,7 @@ impl GatewayConfig {
         Self {
             reach,
             audit_interval: Duration::from_secs(60),
-            unknown_after: Duration::from_secs(10),
+            unknown_after: UNKNOWN_AFTER_DEFAULT,
             area: None,
             accept_filter: AcceptFilterConfig::default(),
             devices: BTreeMap::new(),

@@ -42,6 +42,7 @@ pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
 pub use gateway::{
     AcceptFilterConfig, ConnectConfig, DeviceConfig, GatewayConfig, MasterConfig, Reach,
+    UNKNOWN_AFTER_DEFAULT,
 };
 pub use layers::DEFAULT_FILE;
 pub use model::{

@@ -37,10 +37,10 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn new(id: DeviceId, wall_time: Moment, declared: bool, kept: bool) -> Self {
+    pub(crate) fn new(id: DeviceId, wall_time: Moment, presence: Presence) -> Self {
         Self {
             id,
-            presence: Presence::new(declared, kept),
+            presence,
             info: None,
             details: None,
             connection: ConnectionState::Unseen,
@@ -327,7 +327,10 @@ impl Device {
     }
 
     /// The invariant that does not hold, if any.
-    pub(crate) fn broken_invariant(&self, is_live: bool) -> Option<&'static str> {
+    pub(crate) fn broken_invariant(&self, is_live: bool, is_kept: bool) -> Option<&'static str> {
+        if self.presence.is_kept() != is_kept {
+            return Some("a device is kept where its table says so");
+        }
         let should_run = self.is_expected() && self.connected().is_some();
         if self.uptime.is_running() && !should_run {
             return Some("uptime runs only while the device is expected and known");

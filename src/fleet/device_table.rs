@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeBounds;
 
 use super::device::Device;
+use super::presence::Presence;
 use super::remembered::Remembered;
 use crate::ids::{DeviceId, Moment};
 
@@ -34,7 +35,7 @@ impl DeviceTable {
         declared: &[DeviceId],
         forget_after_ms: Option<i64>,
     ) -> Self {
-        let device = |id| Box::new(Device::new(id, wall_time, true, false));
+        let device = |id| Box::new(Device::new(id, wall_time, Presence::declared()));
         Self {
             devices: declared.iter().map(|&id| (id, device(id))).collect(),
             tombstones: BTreeMap::new(),
@@ -90,8 +91,8 @@ impl DeviceTable {
         let mut is_new = false;
         let device = self.devices.entry(device_id).or_insert_with(|| {
             is_new = true;
-            let is_kept = self.kept.contains(&device_id);
-            let mut device = Box::new(Device::new(device_id, wall_time, false, is_kept));
+            let presence = Presence::undeclared(self.kept.contains(&device_id));
+            let mut device = Box::new(Device::new(device_id, wall_time, presence));
             if let Some(tombstone) = self.tombstones.remove(&device_id) {
                 device.restore(&tombstone);
             }
@@ -187,7 +188,8 @@ impl DeviceTable {
         device_id: Option<DeviceId>,
         is_live: bool,
     ) -> Option<&'static str> {
-        let broken = |device: &Device| device.broken_invariant(is_live);
+        let broken =
+            |device: &Device| device.broken_invariant(is_live, self.kept.contains(&device.id()));
         match device_id {
             Some(device_id) => self.get(device_id).and_then(broken),
             None => self.iter().find_map(broken),

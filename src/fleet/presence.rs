@@ -19,9 +19,13 @@ enum InList {
 }
 
 impl Presence {
-    /// No list has been read yet.
-    pub(crate) const fn new(declared: bool, kept: bool) -> Self {
-        Self { declared, kept, list: InList::Absent(0) }
+    /// A device of the configuration.
+    pub(crate) const fn declared() -> Self {
+        Self { declared: true, kept: false, list: InList::Absent(0) }
+    }
+
+    pub(crate) const fn undeclared(kept: bool) -> Self {
+        Self { declared: false, kept, list: InList::Absent(0) }
     }
 
     /// Restores whether an earlier process saw it in the list, and its absence.

@@ -1,7 +1,7 @@
 //! The stable codes of failed attempts to connect.
 
 /// The stable code of a failed attempt to connect, in payloads, metrics and logs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum DialCode {
     CaFileUnreadable,

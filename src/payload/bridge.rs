@@ -56,6 +56,9 @@ pub struct Intent {
     pub steps: Value,
 }
 
+/// The name of [`BridgeEventKind::EventsLost`].
+pub const EVENTS_LOST: &str = "events_lost";
+
 /// What happened to the bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr, strum::VariantNames)]
 #[serde(untagged)]

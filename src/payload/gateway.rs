@@ -32,9 +32,12 @@ pub struct GatewayInfo<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LastError {
     /// A gRPC code or one of the link's own, in snake case.
-    pub code: String,
+    pub code: &'static str,
     /// What happened and what mends it.
     pub message: String,
+    /// It names a configured file that is missing or cannot be read.
+    #[serde(skip)]
+    pub is_file_missing: bool,
 }
 
 /// The accept filter in short.

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-pub use bridge::{BridgeEventKind, BridgeInfo, Intent, OutboxInfo};
+pub use bridge::{BridgeEventKind, BridgeInfo, EVENTS_LOST, Intent, OutboxInfo};
 pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
 pub use event::{COMMAND_EVENT, EventPayload, EventTypeName};
 pub use gateway::{AcceptFilterInfo, GatewayEventContent, GatewayInfo, LastError, LinkFacts};
@@ -87,6 +87,18 @@ pub struct DeviceEntry {
 }
 
 impl Directory {
+    pub fn add(&mut self, gateway: GatewayIndex, entry: GatewayEntry) {
+        self.info.gateways.push(entry.name.clone());
+        self.gateways.insert(gateway, entry);
+    }
+
+    /// Removes a gateway that is forgotten; returns its entry.
+    pub fn remove(&mut self, gateway: GatewayIndex) -> Option<GatewayEntry> {
+        let entry = self.gateways.remove(&gateway)?;
+        self.info.gateways.retain(|name| *name != entry.name);
+        Some(entry)
+    }
+
     /// The entry of a gateway; `None` if it was forgotten.
     pub fn gateway(&self, gateway: GatewayIndex) -> Option<&GatewayEntry> {
         self.gateways.get(&gateway)

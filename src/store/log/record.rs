@@ -31,7 +31,7 @@ pub(crate) enum Record<'a> {
 /// What a value is stored for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Key {
-    /// A device's last state.
+    /// A device's last state and its details.
     Device(GatewayName, DeviceId),
     /// How many events of a subject were dropped since its last one, which waits no more.
     Lost(Subject),
@@ -170,12 +170,11 @@ impl LogBatch {
     }
 
     /// Adds a record.
+    #[expect(clippy::expect_used, reason = "a vector takes all bytes, and all records have a form")]
     pub(crate) fn add(&mut self, record: &Record<'_>) {
         let offset = self.frame.len();
-        // Writing to a vector fails as little as `encode` does.
-        if let Ok(frame) = postcard::to_extend(record, std::mem::take(&mut self.frame)) {
-            self.frame = frame;
-        }
+        let frame = std::mem::take(&mut self.frame);
+        self.frame = postcard::to_extend(record, frame).expect("a record");
         self.changes.push(record.change(self.frame.len() - offset));
         self.delivered += usize::from(matches!(record, Record::Done { delivered: true, .. }));
     }

@@ -1,6 +1,8 @@
 //! Tests of messages that the broker refuses, or over which it closes the connection.
 
 use super::*;
+use crate::metrics::Metrics;
+use crate::mqtt::publish::answers::AnswerDropped;
 
 #[test]
 fn a_refused_message_is_sent_again_later_and_a_lost_one_with_the_next_connection() {
@@ -130,6 +132,19 @@ fn an_event_over_which_the_broker_closes_is_found_and_no_other_is_lost() {
     let (messages, _) = closes_over(&mut setup, "nothing");
     assert_eq!(messages.iter().filter(|topic| *topic == "gsdk/lobby/event/corrected").count(), 2);
     assert!(setup.outbox.is_empty());
+}
+
+#[test]
+fn the_reasons_that_metrics_have_from_the_start_are_those_that_are_counted() {
+    let codes = (0x80..=u8::MAX).map(Refusal::Code).chain([Refusal::ClosesConnection]);
+    let dropped = [AnswerDropped::NotConnected, AnswerDropped::QueueFull];
+    let counted: Vec<&str> =
+        codes.map(Refusal::as_str).chain(dropped.map(AnswerDropped::as_str)).collect();
+    let text = Metrics::new("1", "c").unwrap().text().unwrap();
+    let series = text.split("gsdk_mqtt_publish_failures_total{reason=\"").skip(1);
+    let reasons: Vec<&str> = series.map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(reasons.len() > 10, "{text}");
+    assert!(reasons.iter().all(|reason| counted.contains(reason)), "{reasons:?}");
 }
 
 #[test]
