@@ -3,7 +3,7 @@
 
 use super::device::Device;
 use super::device_table::DeviceTable;
-use super::event::{DeviceEvent, Source, StatusReport};
+use super::event::{DeviceEvent, GatewayEvent, Source, StatusReport};
 use super::io::Output;
 use super::link::ViewContext;
 use super::list_check::{Comparison, ListContext};
@@ -20,6 +20,10 @@ pub(crate) struct Changes<'a> {
     is_decided: bool,
     counts: &'a mut GatewayCounts,
     out: &'a mut Vec<Output>,
+    /// How many differences an audit has corrected.
+    corrected: u64,
+    /// Whether a list has changed anything that the stream had not reported.
+    has_unreported: bool,
 }
 
 impl<'a> Changes<'a> {
@@ -29,7 +33,7 @@ impl<'a> Changes<'a> {
         counts: &'a mut GatewayCounts,
         out: &'a mut Vec<Output>,
     ) -> Self {
-        Self { view, is_decided, counts, out }
+        Self { view, is_decided, counts, out, corrected: 0, has_unreported: false }
     }
 
     pub(crate) const fn view(&self) -> &ViewContext {
@@ -71,18 +75,17 @@ impl<'a> Changes<'a> {
         needs_list
     }
 
-    /// Compares all devices with a list, which is in the order of their IDs; returns how many
-    /// differences an audit has corrected.
+    /// Compares all devices with a list, which is in the order of their IDs; returns whether that
+    /// has changed anything that the stream had not reported.
     pub(crate) fn reconcile(
         &mut self,
         devices: &mut DeviceTable,
         unknown_devices: &mut UnknownDevices,
         rows: &[Listed],
         list: &ListContext,
-    ) -> u64 {
+    ) -> bool {
         debug_assert!(rows.is_sorted_by(|row, next| row.device_id < next.device_id));
         let wall_time = self.view.wall_time(list.now);
-        let mut corrected = 0;
         for &Listed { device_id, status, info } in rows {
             let (device, is_new) = devices.get_or_add(device_id, wall_time);
             if device.set_listed(info, list, &self.view) {
@@ -91,21 +94,28 @@ impl<'a> Changes<'a> {
             if is_new {
                 self.apply_held(device, &unknown_devices.take(device_id));
             }
-            corrected += self.compare(device, Some(status), list);
+            self.compare(device, Some(status), list);
         }
         let mut listed = rows.iter().map(|row| row.device_id).peekable();
         for device in devices.iter_mut() {
             if listed.next_if_eq(&device.id()).is_some() || device.is_settled_as_absent() {
                 continue;
             }
-            corrected += self.compare(device, None, list);
-            if let Some(since) = device.leave_list(list.now, &self.view) {
+            self.compare(device, None, list);
+            if device.leave_list(list.now, &self.view) {
                 let (gateway, device_id) = (self.view.gateway, device.id());
+                let since = device.ended_at().map_or(wall_time, |ended| ended.min(wall_time));
+                self.has_unreported |= device.ended_at().is_none();
                 self.out.push(Output::LeftList { gateway, device_id, since });
                 self.state(device_id);
             }
         }
-        corrected
+        if self.corrected > 0 {
+            self.counts.corrections += self.corrected;
+            let event = GatewayEvent::Corrected { count: self.corrected };
+            self.out.push(Output::GatewayEvent(self.view.gateway, event));
+        }
+        self.has_unreported
     }
 
     /// Applies what the stream reported of a device before a list showed it.
@@ -122,21 +132,21 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// Compares one device with its status in a list; returns 1 if an audit has corrected it.
-    fn compare(&mut self, device: &mut Device, listed: Option<Status>, list: &ListContext) -> u64 {
+    /// Compares one device with its status in a list.
+    fn compare(&mut self, device: &mut Device, listed: Option<Status>, list: &ListContext) {
         match device.compare(listed, list) {
-            Comparison::Unchanged => 0,
+            Comparison::Unchanged => {}
             Comparison::FirstSeen(status) => {
                 device.set_first_seen(status, list.now, &self.view);
                 self.state(device.id());
-                0
             }
             Comparison::Changed(status, source) => {
                 let (at, timestamp) = (list.now, self.view.wall_time(list.now));
                 let report = StatusReport { status, source, timestamp, at, read_at: None };
                 let event = device.change(&report, &self.view);
                 self.event(event);
-                u64::from(source == Source::Audit)
+                self.corrected += u64::from(source == Source::Audit);
+                self.has_unreported = true;
             }
         }
     }

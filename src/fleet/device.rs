@@ -187,6 +187,7 @@ impl Device {
         list: &ListContext,
         view: &ViewContext,
     ) -> bool {
+        self.ended_at = self.ended_at.filter(|_| !info.auto_reconnect);
         let info = Some(info.or_type_of(self.info));
         let is_changed = !self.presence.is_listed() || self.info != info;
         self.presence.enter_list();
@@ -222,16 +223,20 @@ impl Device {
         }
     }
 
-    /// Records that a list lacks it; returns since when, by the wall clock, if that changed its
-    /// state. A device that is still known as connected remains until its disconnect is applied.
-    pub(crate) fn leave_list(&mut self, now: Moment, view: &ViewContext) -> Option<Moment> {
+    /// Records that a list lacks it; returns whether that changed its state. A device that is still
+    /// known as connected remains until its disconnect is applied.
+    pub(crate) fn leave_list(&mut self, now: Moment, view: &ViewContext) -> bool {
         if !self.presence.is_listed() || !self.connection.matches_list(None) {
-            return None;
+            return false;
         }
         self.presence.leave_list();
         self.stop_unless_expected(now, view);
         self.updated_at = view.wall_time(now);
-        Some(self.ended_at.map_or(self.updated_at, |ended| ended.min(self.updated_at)))
+        true
+    }
+
+    pub(crate) const fn ended_at(&self) -> Option<Moment> {
+        self.ended_at
     }
 
     /// Whether this status ends a connection that the gateway does not make again: it drops the

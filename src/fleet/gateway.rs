@@ -170,19 +170,14 @@ impl Gateway {
         let list = ListContext { now, is_first, requested_seq, stream_seq };
         self.count_absence(now, out);
         let (devices, unknown_devices, mut changes) = self.changing(out);
-        let corrected = changes.reconcile(devices, unknown_devices, rows, &list);
+        let has_changed = changes.reconcile(devices, unknown_devices, rows, &list);
         self.discard_unknown_devices(requested_seq, out);
         if is_first {
             self.mark_online(now, out);
         }
         self.forget(&self.devices.absent_too_long(), out);
-        if corrected > 0 {
-            self.counts.corrections += corrected;
-            let event = GatewayEvent::Corrected { count: corrected };
-            out.push(Output::GatewayEvent(self.index, event));
-        }
         let is_suspect = self.devices.iter().any(Device::is_suspect);
-        self.lists.finish(now, self.view().wall_time(now), is_suspect);
+        self.lists.finish(now, self.view().wall_time(now), is_suspect, has_changed);
         self.request_list_if_due(now, out);
     }
 

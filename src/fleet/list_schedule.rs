@@ -1,5 +1,5 @@
 //! When a gateway's device list is read: on a new link, at the audit interval, on request, and soon
-//! after a difference or a failure.
+//! after a difference, a change or a failure.
 
 use super::list_check::SECOND_LOOK_MS;
 use crate::ids::Moment;
@@ -16,6 +16,10 @@ pub(crate) struct ListSchedule {
     state: ListState,
     /// A list was requested before the next audit is due.
     is_wanted: bool,
+    /// When the list is due that has to confirm what another one has shown.
+    second_look: Option<Moment>,
+    /// Whether the lists since the last audit confirm a change.
+    is_confirming: bool,
     last_request: Option<Moment>,
     last_list_at: Option<Moment>,
 }
@@ -41,6 +45,8 @@ impl ListSchedule {
             audit_interval_ms,
             state: ListState::NoLink,
             is_wanted: false,
+            second_look: None,
+            is_confirming: false,
             last_request: None,
             last_list_at: None,
         }
@@ -48,6 +54,7 @@ impl ListSchedule {
 
     pub(crate) const fn start(&mut self, now: Moment) {
         self.state = ListState::Waiting { due: now };
+        (self.second_look, self.is_confirming) = (None, false);
     }
 
     pub(crate) const fn stop(&mut self) {
@@ -84,11 +91,24 @@ impl ListSchedule {
         }
     }
 
-    /// The list was compared; the next one is due soon if a difference needs it, else as an audit.
-    pub(crate) const fn finish(&mut self, now: Moment, wall_time: Moment, is_suspect: bool) {
-        let wait_ms = if is_suspect { SECOND_LOOK_MS } else { self.audit_interval_ms };
+    /// The list was compared; the next one is due as an audit, or earlier to confirm what this one
+    /// has shown: a difference that is not applied yet, or a change that the stream had not
+    /// reported. A change in a list that confirms another one is not confirmed, so that devices
+    /// that change all the time do not have the list read all the time.
+    pub(crate) fn finish(
+        &mut self,
+        now: Moment,
+        wall_time: Moment,
+        is_suspect: bool,
+        has_changed: bool,
+    ) {
+        let is_to_confirm = has_changed && !self.is_confirming;
+        self.is_confirming = is_to_confirm || (self.is_confirming && is_suspect);
         self.last_list_at = Some(wall_time);
-        self.state = ListState::Waiting { due: now.plus(wait_ms) };
+        self.state = ListState::Waiting { due: now.plus(self.audit_interval_ms) };
+        if is_suspect || is_to_confirm {
+            self.second_look.get_or_insert(now.plus(SECOND_LOOK_MS));
+        }
     }
 
     pub(crate) const fn audit_interval_ms(&self) -> i64 {
@@ -102,6 +122,7 @@ impl ListSchedule {
     /// When the next request is due.
     pub(crate) fn next(&self) -> Option<Moment> {
         let ListState::Waiting { due } = self.state else { return None };
+        let due = self.second_look.map_or(due, |at| due.min(at));
         if !self.is_wanted {
             return Some(due);
         }
@@ -116,6 +137,7 @@ impl ListSchedule {
         if is_due {
             self.last_request = Some(now);
             self.is_wanted = false;
+            self.second_look = self.second_look.filter(|at| *at > now);
             self.state = ListState::Requested;
         }
         is_due

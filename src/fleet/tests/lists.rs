@@ -71,6 +71,53 @@ fn a_synchronous_connection_that_drops_leaves_the_list_and_its_device_is_kept() 
     let device = test.device(7);
     assert_eq!((device.managed, device.connected), (false, Some(false)));
     assert!(test.events().is_empty());
+    test.pass(2_000);
+    assert!(!test.asked_for_list(), "the stream had reported it");
+}
+
+#[test]
+fn what_a_list_changed_is_looked_at_again_before_the_next_audit() {
+    let all = || vec![row(7, TlsConnected, true), row(8, Disconnected, true)];
+    let mut test = TestFleet::online(all());
+    test.link_down();
+    test.input(LinkEvent::LinkUp);
+    test.list(vec![]);
+    assert_eq!(types(&test.events()), ["disconnected"]);
+    assert!(!test.device(8).managed);
+    test.pass(2_000);
+    assert!(test.asked_for_list(), "to confirm it");
+    test.list(all());
+    assert!(test.events().is_empty() && test.device(8).managed);
+    test.pass(2_000);
+    assert!(test.asked_for_list());
+    test.list(all());
+    assert_eq!(types(&test.events()), ["connected"]);
+    // A device that changes all the time, which the stream does not report: one more list is read,
+    // not one after the other.
+    test.pass(AUDIT_MS - 1);
+    assert!(!test.asked_for_list());
+    test.pass(1);
+    assert!(test.asked_for_list());
+}
+
+#[test]
+fn a_device_that_leaves_the_list_by_mistake_is_back_with_the_confirming_list() {
+    let mut test = TestFleet::online(vec![row(7, TcpConnected, false)]);
+    test.status(7, Disconnected);
+    // Registered later, so that its gateway no longer drops it.
+    test.list(vec![row(7, Disconnected, true)]);
+    test.pass(AUDIT_MS);
+    test.list(vec![]);
+    let left =
+        |out: &Output| if let Output::LeftList { since, .. } = out { Some(*since) } else { None };
+    assert_eq!(test.out.iter().find_map(left), Some(test.now));
+    assert!(!test.device(7).managed);
+    test.pass(2_000);
+    assert!(test.asked_for_list());
+    test.list(vec![row(7, Disconnected, true)]);
+    assert!(test.device(7).managed);
+    test.pass(2_000);
+    assert!(!test.asked_for_list());
 }
 
 #[test]

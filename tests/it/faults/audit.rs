@@ -78,6 +78,39 @@ async fn changes_missing_in_the_stream_are_found_within_one_audit_and_a_second_l
     check_all(&watcher);
 }
 
+/// Aim: what the first list of a connection shows by mistake lasts for seconds, not until the next
+/// audit. Method: a door's status is wrong in that list alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_a_list_shows_by_mistake_is_corrected_before_the_next_audit() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let seldom = "audit_interval = \"1h\"";
+    let _bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, seldom).start();
+    watcher.see_text("gsdk/bridge/state", "online").await;
+    let control = simulator.control();
+    let door = control.managed()[0].clone();
+    let change = |status| {
+        let (devices, status) = (door.device_id.into(), StatusCode(status));
+        assert_eq!(control.apply_fault(&Fault::Silent { devices, status }), 1);
+    };
+    change(0x203);
+    control.apply_fault(&Fault::CutConnections);
+    let event = |source: &'static str, status: i32| {
+        move |seen: &Seen| {
+            let event = seen.is_event_of(door.device_id).then(|| seen.json());
+            event.is_some_and(|it| it["source"] == source && it["status_code"] == status)
+        }
+    };
+    watcher.see("found by the first list", event("resync", 0x203)).await;
+    change(door.status);
+    within(FOUND_WITHIN, "shown by one list: until corrected", async || {
+        watcher.find(event("audit", door.status)).map(drop)
+    })
+    .await;
+    check_all(&watcher);
+}
+
 /// Aim: changes that the gateway's queue discards are found. Method: a small queue, and a bridge
 /// that is stopped during a storm.
 #[tokio::test(flavor = "multi_thread")]
