@@ -150,7 +150,7 @@ impl Provisioner {
             }
             return;
         }
-        let (is_first, withdrawn) = self.desired.listed(rows);
+        let (is_first, withdrawn) = self.desired.listed(state.clock.steady(), rows);
         self.withdrawn(state, withdrawn);
         if is_first {
             self.start_round(state);
@@ -160,9 +160,10 @@ impl Provisioner {
     }
 
     fn stored_read(&mut self, state: &mut State, stored: &StoredAtMaster) {
-        let (is_first, mut withdrawn) = self.desired.registered_read(&stored.registered);
-        withdrawn.extend(self.desired.filter_read(&stored.filter));
-        withdrawn.extend(self.desired.slaves_read(&stored.slaves));
+        let now = state.clock.steady();
+        let (is_first, mut withdrawn) = self.desired.registered_read(now, &stored.registered);
+        withdrawn.extend(self.desired.filter_read(now, &stored.filter));
+        withdrawn.extend(self.desired.slaves_read(now, &stored.slaves));
         self.withdrawn(state, withdrawn);
         if is_first {
             self.start_round(state);
@@ -172,7 +173,7 @@ impl Provisioner {
     /// Compares with the accept filter of a gateway without a master.
     pub(crate) fn filter_read(&mut self, state: &mut State, filter: &AcceptFilter) {
         if self.access().client().is_some_and(|client| client.stored().is_none()) {
-            let withdrawn = self.desired.filter_read(filter);
+            let withdrawn = self.desired.filter_read(state.clock.steady(), filter);
             self.withdrawn(state, withdrawn);
         }
     }
@@ -182,7 +183,7 @@ impl Provisioner {
         match self.tasks.current(result) {
             None => {}
             Some(TaskDone::Slaves(slaves)) => {
-                let withdrawn = self.desired.slaves_read(&slaves);
+                let withdrawn = self.desired.slaves_read(state.clock.steady(), &slaves);
                 self.withdrawn(state, withdrawn);
             }
             Some(TaskDone::Stored(stored)) => self.stored_read(state, &stored),
@@ -200,8 +201,11 @@ impl Provisioner {
         }
     }
 
-    /// Another client removed these items.
-    fn withdrawn(&self, state: &mut State, items: BTreeSet<DesiredItem>) {
+    /// Another client removed these items. Others may be absent, which has to be confirmed.
+    fn withdrawn(&mut self, state: &mut State, items: BTreeSet<DesiredItem>) {
+        if self.desired.take_needs_second_look() {
+            state.change(self.index, |gateway, now, _| gateway.request_second_look(now));
+        }
         if !items.is_empty() {
             state.set_desired(self.index, self.desired.commanded());
         }

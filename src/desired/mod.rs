@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use batches::BatchPlanner;
 pub use state::{DesiredItem, DesiredState, ItemKind};
 
-use crate::fleet::{AcceptFilter, Effect, Listed, Slaves};
-use crate::ids::DeviceId;
+use crate::fleet::{AcceptFilter, Effect, Listed, SECOND_LOOK_MS, Slaves};
+use crate::ids::{DeviceId, Moment};
 
 /// Devices named in one event, which has to fit a broker's largest packet.
 const REPORTED_IDS_MAX: usize = 1_000;
@@ -25,8 +25,10 @@ const REPORTED_IDS_MAX: usize = 1_000;
 pub struct Reconciler {
     declared: DesiredState,
     commanded: DesiredState,
-    /// Seen at the gateway on this link.
-    seen: BTreeSet<DesiredItem>,
+    /// Seen at the gateway on this link, and since when it is absent, if it is.
+    seen: BTreeMap<DesiredItem, Option<Moment>>,
+    /// An item is absent, and what the gateway has must be read again to confirm that.
+    needs_second_look: bool,
     /// To be provisioned on this link. Commands provision what they make later.
     missing: BTreeSet<DesiredItem>,
     first_list: bool,
@@ -40,7 +42,8 @@ impl Reconciler {
         Self {
             declared,
             commanded: DesiredState::default(),
-            seen: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            needs_second_look: false,
             missing: BTreeSet::new(),
             first_list: false,
             running_commands: 0,
@@ -104,23 +107,28 @@ impl Reconciler {
         }
         let Self { declared, commanded, missing, seen, .. } = self;
         missing.retain(|item| declared.contains(*item) || commanded.contains(*item));
-        seen.retain(|item| declared.contains(*item) || commanded.contains(*item));
+        seen.retain(|item, absent_since| {
+            // The command may have added it.
+            *absent_since = None;
+            declared.contains(*item) || commanded.contains(*item)
+        });
         retained_by_config
     }
 
     /// Compares with the device list. Returns whether it is the first of its link, after which
     /// missing items are provisioned, and the items that another client withdrew.
-    pub fn listed(&mut self, rows: &[Listed]) -> (bool, BTreeSet<DesiredItem>) {
+    pub fn listed(&mut self, now: Moment, rows: &[Listed]) -> (bool, BTreeSet<DesiredItem>) {
         let registered = rows.iter().filter(|row| row.info.auto_reconnect);
-        self.registered_read(&registered.map(|row| row.device_id).collect())
+        self.registered_read(now, &registered.map(|row| row.device_id).collect())
     }
 
     /// The same with the registered devices; behind a master with those that the master stores.
     pub fn registered_read(
         &mut self,
+        now: Moment,
         registered: &BTreeSet<DeviceId>,
     ) -> (bool, BTreeSet<DesiredItem>) {
-        let withdrawn = self.compare(|item| match item {
+        let withdrawn = self.compare(now, |item| match item {
             DesiredItem::Registered(id) => Some(registered.contains(&id)),
             DesiredItem::Accepted(_) | DesiredItem::AllowAll | DesiredItem::Slaves(_) => None,
         });
@@ -128,8 +136,8 @@ impl Reconciler {
     }
 
     /// Compares with the accept filter. Returns the items that another client withdrew.
-    pub fn filter_read(&mut self, filter: &AcceptFilter) -> BTreeSet<DesiredItem> {
-        self.compare(|item| match item {
+    pub fn filter_read(&mut self, now: Moment, filter: &AcceptFilter) -> BTreeSet<DesiredItem> {
+        self.compare(now, |item| match item {
             DesiredItem::Accepted(id) => Some(filter.device_ids.contains(&id)),
             DesiredItem::AllowAll => Some(filter.allow_all),
             DesiredItem::Registered(_) | DesiredItem::Slaves(_) => None,
@@ -146,7 +154,7 @@ impl Reconciler {
     }
 
     /// Compares with the slaves. Returns the items that another client withdrew.
-    pub fn slaves_read(&mut self, slaves: &[Slaves]) -> BTreeSet<DesiredItem> {
+    pub fn slaves_read(&mut self, now: Moment, slaves: &[Slaves]) -> BTreeSet<DesiredItem> {
         let desired = |slaves: &&Slaves| {
             let desired = self.commanded.slaves.get(&slaves.device_id);
             desired.is_some_and(|desired| covers(slaves, desired))
@@ -154,10 +162,15 @@ impl Reconciler {
         let present = slaves.iter().filter(desired);
         let present: BTreeSet<DesiredItem> =
             present.map(|slaves| DesiredItem::Slaves(slaves.device_id)).collect();
-        self.compare(|item| match item {
+        self.compare(now, |item| match item {
             DesiredItem::Slaves(_) => Some(present.contains(&item)),
             DesiredItem::Registered(_) | DesiredItem::Accepted(_) | DesiredItem::AllowAll => None,
         })
+    }
+
+    /// Whether an absent item needs a second look, since the last call.
+    pub fn take_needs_second_look(&mut self) -> bool {
+        std::mem::take(&mut self.needs_second_look)
     }
 
     /// What has to be provisioned on the present link. Where an item is declared and commanded, the
@@ -180,8 +193,13 @@ impl Reconciler {
     }
 
     /// Records which items are present; `None` where this is not known. Withdrawn are those that
-    /// were seen on this link and are gone, although no command of ours was running.
-    fn compare(&mut self, present: impl Fn(DesiredItem) -> Option<bool>) -> BTreeSet<DesiredItem> {
+    /// were seen on this link and are gone, although no command of ours was running. A single
+    /// answer of a gateway may be incomplete, so a second look has to agree.
+    fn compare(
+        &mut self,
+        now: Moment,
+        present: impl Fn(DesiredItem) -> Option<bool>,
+    ) -> BTreeSet<DesiredItem> {
         let mut withdrawn = BTreeSet::new();
         let items: Vec<DesiredItem> = self.items().collect();
         for item in items {
@@ -190,10 +208,16 @@ impl Reconciler {
                     self.missing.remove(&item);
                     // A running command may remove what was read just before.
                     if self.undisturbed {
-                        self.seen.insert(item);
+                        self.seen.insert(item, None);
                     }
                 }
-                Some(false) if self.undisturbed && self.seen.remove(&item) => {
+                Some(false) if self.undisturbed => {
+                    let Some(absent_since) = self.seen.get_mut(&item) else { continue };
+                    if now.since(*absent_since.get_or_insert(now)) < SECOND_LOOK_MS {
+                        self.needs_second_look = true;
+                        continue;
+                    }
+                    self.seen.remove(&item);
                     self.commanded.remove(item);
                     withdrawn.insert(item);
                 }

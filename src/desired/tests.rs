@@ -3,6 +3,10 @@
 use super::*;
 use crate::fleet::{DeviceInfo, DeviceType, Mode, Status, Target};
 
+const NOW: Moment = Moment::from_millis(1_790_000_000_000);
+/// When a second look confirms what was seen at [`NOW`].
+const LATER: Moment = NOW.plus(SECOND_LOOK_MS);
+
 fn id(number: u32) -> DeviceId {
     DeviceId::new(number).unwrap()
 }
@@ -40,11 +44,11 @@ fn settled() -> Reconciler {
     let mut desired = Reconciler::new(declared());
     desired.link_up();
     desired.list_requested();
-    assert_eq!(desired.listed(&[]), (true, BTreeSet::new()));
+    assert_eq!(desired.listed(NOW, &[]), (true, BTreeSet::new()));
     desired.provisioned(&[DesiredItem::Registered(id(1)), DesiredItem::Accepted(id(2))].into());
     desired.list_requested();
-    assert_eq!(desired.listed(&[row(1)]), (false, BTreeSet::new()));
-    assert!(desired.filter_read(&filter(&[2])).is_empty());
+    assert_eq!(desired.listed(NOW, &[row(1)]), (false, BTreeSet::new()));
+    assert!(desired.filter_read(NOW, &filter(&[2])).is_empty());
     desired
 }
 
@@ -53,11 +57,11 @@ fn a_present_item_is_not_missing() {
     let mut desired = Reconciler::new(declared());
     desired.link_up();
     desired.list_requested();
-    let (first, withdrawn) = desired.listed(&[row(1)]);
+    let (first, withdrawn) = desired.listed(NOW, &[row(1)]);
     assert!(first && withdrawn.is_empty());
     let missing = DesiredState { accepted: [id(2)].into(), ..DesiredState::default() };
     assert_eq!(desired.missing(), missing);
-    desired.filter_read(&filter(&[2, 9]));
+    desired.filter_read(NOW, &filter(&[2, 9]));
     assert!(desired.missing().is_empty());
 }
 
@@ -70,7 +74,7 @@ fn an_item_made_by_a_command_is_missing_at_the_next_link() {
     assert!(desired.missing().is_empty(), "its command provisioned it");
     desired.link_up();
     desired.list_requested();
-    desired.listed(&[row(1)]);
+    desired.listed(NOW, &[row(1)]);
     assert_eq!(desired.missing().registered, [(id(7), target())].into());
     desired.command_started();
     desired.command_finished(vec![Effect::Unregistered([id(7)].into())]);
@@ -84,14 +88,19 @@ fn an_item_removed_by_another_client_is_reported_once_and_forgotten_unless_decla
     desired.command_started();
     desired.command_finished(vec![Effect::Accepted([id(8)].into())]);
     desired.list_requested();
-    assert!(desired.filter_read(&filter(&[2, 8])).is_empty());
+    assert!(desired.filter_read(NOW, &filter(&[2, 8])).is_empty());
     desired.list_requested();
-    assert_eq!(desired.listed(&[]).1, [DesiredItem::Registered(id(1))].into());
-    let gone = desired.filter_read(&filter(&[]));
+    assert!(desired.listed(NOW, &[]).1.is_empty() && desired.take_needs_second_look());
+    assert!(desired.filter_read(NOW, &filter(&[])).is_empty() && desired.take_needs_second_look());
+    desired.list_requested();
+    assert_eq!(desired.listed(LATER, &[]).1, [DesiredItem::Registered(id(1))].into());
+    let gone = desired.filter_read(LATER, &filter(&[]));
     assert_eq!(gone, [DesiredItem::Accepted(id(2)), DesiredItem::Accepted(id(8))].into());
     assert_eq!(*desired.commanded(), DesiredState::default(), "an item of a command is forgotten");
     desired.list_requested();
-    assert!(desired.listed(&[]).1.is_empty() && desired.filter_read(&filter(&[])).is_empty());
+    assert!(desired.listed(LATER, &[]).1.is_empty());
+    assert!(desired.filter_read(LATER, &filter(&[])).is_empty());
+    assert!(!desired.take_needs_second_look());
     assert!(desired.missing().is_empty(), "nothing is added while the link is up");
     desired.link_up();
     assert_eq!(desired.missing().accepted, [id(2)].into(), "a declared item is provisioned again");
@@ -102,12 +111,42 @@ fn an_item_removed_by_our_command_is_not_withdrawn() {
     let mut desired = settled();
     desired.command_started();
     desired.list_requested();
-    assert!(desired.listed(&[]).1.is_empty(), "a command is running");
+    assert!(desired.listed(NOW, &[]).1.is_empty(), "a command is running");
     desired.list_requested();
     desired.command_finished(Vec::new());
-    assert!(desired.listed(&[]).1.is_empty(), "the list was requested before it finished");
+    assert!(desired.listed(NOW, &[]).1.is_empty(), "the list was requested before it finished");
     desired.list_requested();
-    assert_eq!(desired.listed(&[]).1, [DesiredItem::Registered(id(1))].into());
+    assert!(desired.listed(NOW, &[]).1.is_empty());
+    desired.command_started();
+    desired.command_finished(Vec::new());
+    desired.list_requested();
+    assert!(desired.listed(LATER, &[]).1.is_empty(), "a command ran between the two looks");
+    desired.list_requested();
+    let last = LATER.plus(SECOND_LOOK_MS);
+    assert_eq!(desired.listed(last, &[]).1, [DesiredItem::Registered(id(1))].into());
+}
+
+#[test]
+fn an_item_missing_from_one_answer_is_not_withdrawn() {
+    let mut desired = settled();
+    desired.command_started();
+    desired.command_finished(vec![Effect::Registered(vec![(id(7), target())])]);
+    let look = |desired: &mut Reconciler, at: Moment, is_whole: bool| {
+        desired.list_requested();
+        let rows = if is_whole { vec![row(1), row(7)] } else { Vec::new() };
+        assert!(desired.listed(at, &rows).1.is_empty(), "{at:?}");
+    };
+    look(&mut desired, NOW, true);
+    look(&mut desired, NOW, false);
+    look(&mut desired, NOW.plus(SECOND_LOOK_MS - 1), false);
+    look(&mut desired, LATER, true);
+    // Absent long before, and present in between.
+    look(&mut desired, LATER, false);
+    // What is absent while a gateway stops is missing at the next link.
+    desired.link_up();
+    look(&mut desired, LATER.plus(SECOND_LOOK_MS), false);
+    let registered = [(id(1), target()), (id(7), target())];
+    assert_eq!(desired.missing().registered, registered.into());
 }
 
 #[test]
@@ -126,18 +165,18 @@ fn a_declared_item_removed_by_our_command_is_missing_at_the_next_link() {
         desired.link_up();
         desired.list_requested();
         let there = AcceptFilter { allow_all: true, ..filter(&[2]) };
-        assert!(desired.filter_read(&there).is_empty());
+        assert!(desired.filter_read(NOW, &there).is_empty());
         desired.command_started();
         assert_eq!(desired.command_finished(vec![effect]), gone);
         assert!(desired.commanded().is_empty());
         // This was read before the change.
-        assert!(desired.filter_read(&there).is_empty());
+        assert!(desired.filter_read(NOW, &there).is_empty());
         desired.list_requested();
         let now = AcceptFilter {
             allow_all: !gone.contains(&all_devices),
             ..filter(if gone.contains(&two) { &[] } else { &[2] })
         };
-        assert!(desired.filter_read(&now).is_empty(), "{gone:?}");
+        assert!(desired.filter_read(NOW, &now).is_empty(), "{gone:?}");
         assert!(!desired.missing().accepted.contains(&id(2)) && !desired.missing().allow_all);
         desired.link_up();
         let missing = desired.missing();
@@ -164,12 +203,13 @@ fn slaves_are_present_when_all_of_them_are() {
     assert!(desired.wants_slaves());
     desired.link_up();
     desired.list_requested();
-    desired.slaves_read(&[Slaves { rs485: vec![id(11)], ..desired_slaves.clone() }]);
+    desired.slaves_read(NOW, &[Slaves { rs485: vec![id(11)], ..desired_slaves.clone() }]);
     assert_eq!(desired.missing().slaves, [(id(1), desired_slaves.clone())].into());
     let more = Slaves { rs485: vec![id(10), id(12), id(11)], ..desired_slaves.clone() };
-    desired.slaves_read(&[more]);
+    desired.slaves_read(NOW, &[more]);
     assert!(desired.missing().is_empty());
-    assert_eq!(desired.slaves_read(&[]), [DesiredItem::Slaves(id(1))].into());
+    assert!(desired.slaves_read(NOW, &[]).is_empty());
+    assert_eq!(desired.slaves_read(LATER, &[]), [DesiredItem::Slaves(id(1))].into());
 }
 
 #[test]

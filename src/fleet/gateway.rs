@@ -234,6 +234,11 @@ impl Gateway {
         self.request_list_if_due(now, out);
     }
 
+    /// Requests a list that confirms what the gateway has just shown.
+    pub(crate) fn request_second_look(&mut self, now: Moment) {
+        self.lists.want_second_look(now);
+    }
+
     fn request_list_if_due(&mut self, now: Moment, out: &mut Vec<Output>) {
         if self.lists.request_if_due(now) {
             out.push(Output::RequestList(self.index));

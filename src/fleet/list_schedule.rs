@@ -70,6 +70,11 @@ impl ListSchedule {
         self.is_wanted = true;
     }
 
+    /// Requests a list that confirms what the gateway has just shown.
+    pub(crate) fn want_second_look(&mut self, now: Moment) {
+        self.second_look.get_or_insert(now.plus(SECOND_LOOK_MS));
+    }
+
     /// The request was sent to the gateway.
     pub(crate) fn sent(&mut self, stream_seq: u64) {
         if self.is_running() {
@@ -107,7 +112,7 @@ impl ListSchedule {
         self.last_list_at = Some(wall_time);
         self.state = ListState::Waiting { due: now.plus(self.audit_interval_ms) };
         if is_suspect || is_to_confirm {
-            self.second_look.get_or_insert(now.plus(SECOND_LOOK_MS));
+            self.want_second_look(now);
         }
     }
 

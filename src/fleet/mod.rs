@@ -34,6 +34,7 @@ pub use details::DeviceDetails;
 pub use event::{DeviceEvent, EventType, GatewayEvent, GatewayIndex, Source};
 pub(crate) use gateway::Gateway;
 pub use io::{GatewaySettings, LinkEvent, Output, StreamedStatus};
+pub(crate) use list_check::SECOND_LOOK_MS;
 pub use listed::{DeviceInfo, DeviceType, Listed};
 pub use provisioned::{AcceptFilter, Effect, Slaves, Target};
 pub use remembered::{Known, Remembered};

@@ -150,6 +150,30 @@ async fn items_that_another_client_removes_are_reported_and_forgotten() {
     assert!(control.managed().iter().all(|row| row.device_id != dialled.id));
 }
 
+/// Aim: what a list lacks once is kept, such as the list of a gateway that stops. Method: the link
+/// ends when one list has lacked an item.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_item_that_one_list_lacks_is_kept_and_added_at_the_next_link() {
+    let (stack, watcher) = new_stack().await;
+    let device = stack.simulator.control().devices()[0].clone();
+    let add = json!({"devices": [{"device_id": device.id, "ip": device.ip}]});
+    assert_eq!(stack.ask("async/add", &add.to_string()).await["result"], "ok");
+    let is_state = |seen: &Seen, managed: bool| {
+        seen.topic == format!("gsdk/lobby/{}/state", device.id)
+            && seen.json()["managed"] == managed
+            && seen.json()["kept"] == "command"
+    };
+    watcher.see("it was listed", |seen| is_state(seen, true)).await;
+    watcher.clear();
+    another_client(&stack.simulator, &["async", "remove", &device.id.to_string()]);
+    watcher.see("a list lacks it", |seen| is_state(seen, false)).await;
+    stack.simulator.control().apply_fault(&Fault::CutConnections);
+    let restored = |seen: &Seen| is(seen, "restored", "async_connections");
+    assert_eq!(watcher.see("restored", restored).await.json()["device_ids"], json!([device.id]));
+    assert!(watcher.find(|seen| is(seen, "withdrawn", "async_connections")).is_none());
+    kept(&stack, device.id, &json!("command")).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn declared_items_that_are_removed_are_reported_and_added_at_the_next_link() {
     let broker = Mosquitto::start("").await;
