@@ -122,12 +122,15 @@ impl<'a> Changes<'a> {
     fn apply_held(&mut self, device: &mut Device, held: &[HeldStatus]) {
         // All of it was observed: the device was not known before the link broke.
         let view = ViewContext { frozen_at: None, ..self.view };
-        for HeldStatus { report, stream_seq } in held {
+        for HeldStatus { report, stream_seq, observed_until } in held {
             if device.note_report(report.status, *stream_seq) {
                 let event = device.change(report, &view);
                 self.event(event);
             } else {
                 self.counts.repeated += 1;
+            }
+            if let Some(until) = observed_until.filter(|_| !view.is_live) {
+                device.lose(until, view.wall_time(until));
             }
         }
     }

@@ -14,7 +14,7 @@ use super::list_schedule::ListSchedule;
 use super::listed::Listed;
 use super::skew::Skew;
 use super::state::{GatewayCounts, GatewayState};
-use super::unknown_devices::{HeldStatus, UnknownDevices};
+use super::unknown_devices::UnknownDevices;
 use crate::ids::{DeviceId, Moment};
 
 #[derive(Debug)]
@@ -117,8 +117,7 @@ impl Gateway {
         self.lists.stop();
         self.count_absence(last_activity, out);
         self.devices.pause_absence();
-        // The list that would have shown these devices never comes.
-        self.counts.strangers += self.unknown_devices.discard_until(u64::MAX).count;
+        self.unknown_devices.end_link(last_activity);
         let view = self.view();
         self.devices.iter_mut().for_each(|device| device.end_link(last_activity, &view));
         self.update_state(now, out);
@@ -144,7 +143,7 @@ impl Gateway {
         let needs_list = match devices.get_mut(device_id) {
             Some(device) => changes.apply_report(device, &report, stream_seq),
             None => {
-                if !unknown_devices.hold(device_id, HeldStatus { report, stream_seq }) {
+                if !unknown_devices.hold(device_id, report, stream_seq) {
                     changes.count_stranger();
                 }
                 true
@@ -307,6 +306,7 @@ impl Gateway {
     pub(crate) fn forget_all(&mut self, out: &mut Vec<Output>) {
         let ids = self.devices.forget_all().into_iter();
         out.extend(ids.map(|device_id| Output::Forgotten { gateway: self.index, device_id }));
+        self.counts.strangers += self.unknown_devices.discard_until(u64::MAX).count;
         self.link.forget();
     }
 
@@ -337,12 +337,11 @@ impl Gateway {
 
     /// The invariant that does not hold, if any; `device_id`: the only device to check.
     pub(crate) fn broken_invariant(&self, device_id: Option<DeviceId>) -> Option<&'static str> {
-        let (is_up, holds) = (self.link.is_up(), !self.unknown_devices.is_empty());
+        let is_up = self.link.is_up();
         let broken = [
             (is_up != self.lists.is_running(), "lists are scheduled while the link is up"),
             (self.link.is_synced() && !is_up, "the view is current only while the link is up"),
             (self.link.is_forgotten() && is_up, "a forgotten gateway has no link"),
-            (holds && !is_up, "unknown devices are held only while the link is up"),
         ];
         let broken = broken.into_iter().find_map(|(is_broken, what)| is_broken.then_some(what));
         broken.or_else(|| self.devices.broken_invariant(device_id, self.link.is_live()))

@@ -1,11 +1,12 @@
 //! Statuses of devices that are neither listed nor configured, held until the next list shows
-//! whether the gateway has them. Bounded, so that many dialing devices cannot fill the memory.
+//! whether the gateway has them, also if the link breaks before. Bounded, so that many dialing
+//! devices cannot fill the memory.
 
 use std::collections::BTreeMap;
 
 use super::event::StatusReport;
 use super::status::Status;
-use crate::ids::DeviceId;
+use crate::ids::{DeviceId, Moment};
 
 /// Statuses held for one gateway: the devices of a full gateway (1,000), registered at once, make a
 /// few changes each before the list is read.
@@ -22,6 +23,8 @@ pub(crate) struct HeldStatus {
     pub(crate) report: StatusReport,
     /// The gateway's `stream_seq` at which it came.
     pub(crate) stream_seq: u64,
+    /// Up to when the device was observed, if this is its last status on a link that has ended.
+    pub(crate) observed_until: Option<Moment>,
 }
 
 /// The number of discarded statuses, and the last of them.
@@ -33,13 +36,26 @@ pub(crate) struct Discarded {
 
 impl UnknownDevices {
     /// Holds a status; false if there is no room.
-    pub(crate) fn hold(&mut self, device_id: DeviceId, status: HeldStatus) -> bool {
+    pub(crate) fn hold(
+        &mut self,
+        device_id: DeviceId,
+        report: StatusReport,
+        stream_seq: u64,
+    ) -> bool {
         if self.len >= HELD_MAX {
             return false;
         }
         self.len += 1;
+        let status = HeldStatus { report, stream_seq, observed_until: None };
         self.held.entry(device_id).or_default().push(status);
         true
+    }
+
+    /// The link has ended; nothing came after `last_activity`.
+    pub(crate) fn end_link(&mut self, last_activity: Moment) {
+        for last in self.held.values_mut().filter_map(|statuses| statuses.last_mut()) {
+            last.observed_until.get_or_insert(last_activity.max(last.report.at));
+        }
     }
 
     /// Takes the statuses of a device, in order.

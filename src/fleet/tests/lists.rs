@@ -198,19 +198,34 @@ fn forget_removes_only_devices_that_are_neither_listed_nor_declared() {
 }
 
 #[test]
-fn held_statuses_of_an_unknown_device_end_with_the_link() {
-    let mut test = TestFleet::online(vec![]);
-    test.pass(5_000);
-    test.status(9, TlsConnected);
-    test.link_down();
-    test.pass(3_600_000);
-    test.input(LinkEvent::LinkUp);
-    test.out.clear();
-    test.list(vec![row(9, TlsConnected, true)]);
-    assert!(test.events().is_empty());
-    assert_eq!((test.device(9).seq, test.device(9).since_exact), (0, false));
-    assert_eq!(test.measures(9).observed.observed_ms, 0, "it was not observed");
-    assert_eq!(test.fleet.counts(test.gateway).unwrap().strangers, 1);
+fn held_statuses_of_an_unknown_device_become_events_also_after_a_new_link() {
+    for (gap_ms, observed_ms) in [(UNKNOWN_MS - 1, UNKNOWN_MS + 999), (3_600_000, 1_000)] {
+        let mut test = TestFleet::online(vec![]);
+        test.pass(5_000);
+        let began = test.now;
+        test.status(8, TcpNotAllowed);
+        test.status(9, TryToConnect);
+        test.status(9, TlsConnected);
+        test.pass(1_000);
+        test.link_down();
+        test.pass(gap_ms);
+        test.input(LinkEvent::LinkUp);
+        test.out.clear();
+        test.list(vec![row(9, TlsConnected, true)]);
+        assert!(test.out.iter().any(|out| matches!(
+            out,
+            Output::GatewayEvent(_, GatewayEvent::Stranger { device_id, .. }) if *device_id == id(8)
+        )));
+        let events = test.events();
+        assert_eq!(types(&events), ["connecting", "connected"]);
+        assert!(events.iter().all(|event| event.received_at == began));
+        assert_eq!(test.device(9).since, Some(began));
+        assert_eq!(test.measures(9).observed.observed_ms, observed_ms, "not while it was lost");
+        assert_eq!(test.fleet.counts(test.gateway).unwrap().strangers, 1);
+        test.status(9, Disconnected);
+        let lasted = (gap_ms < UNKNOWN_MS).then_some(observed_ms);
+        assert_eq!(test.events()[0].duration_ms, lasted);
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use gsdk2mqtt::simulator::{Fault, Simulator, Storm};
+use gsdk2mqtt::simulator::{Fault, GrpcCode, Simulator, Storm};
 
 use super::clearing::cleared;
 use crate::harness::bridge::{Bridge, Setup, another_client};
@@ -77,6 +77,30 @@ async fn killed_before_the_first_list_no_seq_is_used_twice() {
     eventually("another event", || (watcher.events_of(id).len() > before).then_some(())).await;
     ends_as_listed(&broker, &watcher, &simulator).await;
     check_chain(&watcher.events_of(id));
+}
+
+/// Aim: what the stream reported before the first list is recorded, also if the connection ends
+/// before a list was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn statuses_before_the_first_list_are_events_also_after_a_new_connection() {
+    let broker = Mosquitto::start(BROKER).await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(1).await;
+    let control = simulator.control();
+    let id = control.devices()[0].id;
+    control.apply_fault(&Fault::fail("GetDeviceList", tonic::Code::Internal, "busy"));
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    eventually("it has subscribed", || (!control.subscriptions().is_empty()).then_some(())).await;
+    assert_eq!(control.apply_fault(&Fault::Drop { devices: id.into() }), 1);
+    eventually("it has connected again", || (control.managed()[0].status > 0).then_some(())).await;
+    control.apply_fault(&Fault::EndStreams { code: GrpcCode(tonic::Code::Unavailable) });
+    control.apply_fault(&Fault::Heal);
+    let event = watcher.see("its first event", |seen| seen.is_event_of(id)).await.json();
+    assert_eq!((&event["seq"], &event["source"]), (&json!(1), &json!("stream")), "{event}");
+    assert_eq!((&event["previous"], &event["status"]), (&Value::Null, &json!("disconnected")));
+    ends_as_listed(&broker, &watcher, &simulator).await;
+    check_chain(&watcher.events_of(id));
+    assert_eq!(bridge.metric("gsdk_stranger_status_total{gateway=\"lobby\"}").await, Some(0.0));
 }
 
 /// Waits until the retained states equal the gateway's list, and the last event has their `seq`.
