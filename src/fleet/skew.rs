@@ -23,7 +23,11 @@ pub struct Skew {
 }
 
 impl Skew {
+    /// Takes a sample. A timestamp of 0 is one that is not set.
     pub fn sample(&mut self, timestamp: Moment, received_at: Moment) {
+        if timestamp == Moment::from_millis(0) {
+            return;
+        }
         let samples = &mut self.samples;
         if samples.back().is_some_and(|(at, _)| received_at.since(*at) < SAMPLE_EVERY_MS) {
             return;

@@ -247,7 +247,9 @@ fn one_event_dated_an_hour_ahead_does_not_move_the_skew() {
 #[test]
 fn the_skew_is_estimated_from_the_best_of_late_and_whole_seconds() {
     let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
-    assert_eq!(test.fleet.gateway(test.gateway).unwrap().clock_skew_ms, None);
+    test.status_dated(7, Disconnected, Moment::from_millis(0));
+    test.status_dated(7, TlsConnected, Moment::from_millis(0));
+    assert_eq!(test.fleet.gateway(test.gateway).unwrap().clock_skew_ms, None, "no timestamp");
     for step in 0..50 {
         let true_gateway_clock = test.now.millis() + 3_600_000 - 40;
         let timestamp = Moment::from_millis(true_gateway_clock / 1000 * 1000);
