@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::info::InfoOf;
 use super::message::{MessageId, MessageKind, Outgoing};
+use crate::ids::Moment;
 
 /// A message in flight at this many disconnects is a suspect, which is sent alone.
 const DISCONNECTS_MIN: u32 = 2;
@@ -13,6 +14,9 @@ const DISCONNECTS_MIN: u32 = 2;
 const ALONE_MAX: u32 = 3;
 /// Other messages sent before a suspect is, if there are as many.
 const OTHERS_BETWEEN: u32 = 32;
+/// The time until another event is sent of a subject of which one was set aside, after the broker
+/// has closed the connection over such an event, in milliseconds.
+const RETRY_MS: i64 = 5 * 60_000;
 
 /// What to do with a message that is to be sent.
 pub(crate) enum SendDecision {
@@ -36,8 +40,11 @@ pub(crate) struct Isolation {
     /// This connection has acknowledged something.
     acknowledged: bool,
     /// The size at which each was set aside. One of half that size is sent: the limit may be one of
-    /// size, and not the topic.
+    /// size, and not the topic. The next event of its subject is a suspect.
     set_aside: BTreeMap<MessageId, usize>,
+    /// Such events, and when the next of them is sent.
+    retries: VecDeque<Outgoing>,
+    retry_at: Option<Moment>,
 }
 
 /// What happened to a message.
@@ -58,6 +65,10 @@ impl Isolation {
             return SendDecision::Send(message);
         }
         let set_aside = self.set_aside.get(&message.id);
+        if set_aside.is_some() && is_event(&message.id) {
+            self.retries.push_back(message);
+            return SendDecision::Held;
+        }
         if set_aside.is_some_and(|size| size / 2 < message.publish.size()) {
             return SendDecision::SetAside(message);
         }
@@ -92,6 +103,18 @@ impl Isolation {
         Some(message)
     }
 
+    /// The next event of a subject of which one was set aside is sent alone, if it is time.
+    pub(crate) fn retry_due(&mut self, now: Moment) {
+        if self.held.is_empty() && self.retry_at.is_none_or(|at| at <= now) {
+            self.held.extend(self.retries.pop_front());
+        }
+    }
+
+    /// When [`Isolation::retry_due`] has something to do.
+    pub(crate) fn wake_at(&self) -> Option<Moment> {
+        self.retry_at.filter(|_| self.held.is_empty() && !self.retries.is_empty())
+    }
+
     /// Whether states wait to be sent alone, or to be acknowledged.
     pub(crate) fn has_states(&self) -> bool {
         let held = self.held.iter().map(|message| &message.id);
@@ -104,6 +127,9 @@ impl Isolation {
         if !self.unacknowledged.is_empty() {
             self.unacknowledged.remove(id);
         }
+        if is_event(id) {
+            self.set_aside.remove(id);
+        }
         self.isolated.take_if(|isolated| isolated == id);
     }
 
@@ -111,13 +137,21 @@ impl Isolation {
     /// from now on.
     pub(crate) fn disconnected(
         &mut self,
+        now: Moment,
         in_flight: Vec<Outgoing>,
         closed_by_broker: bool,
     ) -> Option<Outgoing> {
         let acknowledged = std::mem::take(&mut self.acknowledged);
         let isolated = self.isolated.take();
         self.held.clear();
+        self.retries.clear();
         self.others = 0;
+        let is_retried = |id: &MessageId| is_event(id) && self.set_aside.contains_key(id);
+        let retried = isolated.as_ref().is_some_and(is_retried);
+        if retried {
+            self.retry_at = Some(now.plus(RETRY_MS));
+        }
+        let alone_max = if retried { 1 } else { ALONE_MAX };
         let alone = closed_by_broker && acknowledged && in_flight.len() == 1;
         let mut found = None;
         for sent in in_flight.into_iter().filter(|sent| can_be_suspect(&sent.id)) {
@@ -127,15 +161,14 @@ impl Isolation {
             }
             history.disconnects = history.disconnects.saturating_add(1);
             history.alone += u32::from(alone);
-            if history.alone >= ALONE_MAX && isolated.as_ref() == Some(&sent.id) {
+            if history.alone >= alone_max && isolated.as_ref() == Some(&sent.id) {
                 found = Some(sent);
             }
         }
         let found = found?;
         self.unacknowledged.remove(&found.id);
-        // The next event of its subject is another message.
-        if !matches!(found.id, MessageId::Event(_)) {
-            self.set_aside.insert(found.id.clone(), found.publish.size());
+        self.set_aside.insert(found.id.clone(), found.publish.size());
+        if !is_event(&found.id) {
             // The cause may be the topic: one connection shows whether it can be emptied.
             let (disconnects, alone) = (DISCONNECTS_MIN, ALONE_MAX - 1);
             let empty = MessageId::Empty(Box::new(found.id.clone()));
@@ -148,6 +181,10 @@ impl Isolation {
 /// Answers are not sent twice, and nothing works without the bridge's own state and info.
 fn can_be_suspect(id: &MessageId) -> bool {
     !matches!(id, MessageId::Answer(_) | MessageId::BridgeState | MessageId::Info(InfoOf::Bridge))
+}
+
+const fn is_event(id: &MessageId) -> bool {
+    matches!(id, MessageId::Event(_))
 }
 
 #[cfg(test)]
@@ -174,7 +211,7 @@ mod tests {
     /// The connection ends with these in flight; returns whether one is set aside.
     fn end(isolation: &mut Isolation, sent: &[&MessageId], number: u64, closed: bool) -> bool {
         let sent = sent.iter().map(|id| message(id, 100, number)).collect();
-        isolation.disconnected(sent, closed).is_some()
+        isolation.disconnected(Moment::from_millis(0), sent, closed).is_some()
     }
 
     /// How a message is sent on a new connection that acknowledges everything else.

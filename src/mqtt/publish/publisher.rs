@@ -115,7 +115,7 @@ impl Publisher {
             in_flight.split_off(&token);
         }
         let in_flight = in_flight.into_values().collect();
-        let set_aside = self.isolation.disconnected(in_flight, closed_by_broker);
+        let set_aside = self.isolation.disconnected(now, in_flight, closed_by_broker);
         let rejected = set_aside
             .map(|message| self.content.rejected(now, message, Refusal::ClosesConnection, outbox));
         self.content.disconnected();
@@ -208,7 +208,9 @@ impl Publisher {
         if self.is_full() || matches!(self.phase, Phase::Disconnected | Phase::ShuttingDown) {
             return None;
         }
-        self.content.wake_at(self.is_checking(), self.is_online())
+        let retry = self.isolation.wake_at().filter(|_| self.is_online());
+        let content = self.content.wake_at(self.is_checking(), self.is_online());
+        content.into_iter().chain(retry).min()
     }
 
     fn is_full(&self) -> bool {
@@ -237,6 +239,9 @@ impl Publisher {
                     self.content.rejected(now, message, refusal, outbox);
                 }
             }
+        }
+        if self.is_online() {
+            self.isolation.retry_due(now);
         }
         // A suspect is sent alone.
         let message = if self.in_flight.is_empty() { self.isolation.take() } else { None };

@@ -134,6 +134,45 @@ fn an_event_over_which_the_broker_closes_is_found_and_no_other_is_lost() {
     assert!(setup.outbox.is_empty());
 }
 
+/// Connects until the broker does not close the connection; returns how often it did.
+fn closed_over(setup: &mut Setup, topic: &str) -> usize {
+    for times in 0..20 {
+        closes_over(setup, topic);
+        if setup.publisher.is_connected() {
+            assert!(setup.publisher.is_online());
+            return times;
+        }
+    }
+    panic!("closed on every connection");
+}
+
+#[test]
+fn further_events_of_its_subject_cost_one_connection_every_five_minutes_at_most() {
+    let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
+    setup.disconnect(false);
+    for number in 0..60 {
+        setup.append(if number < 30 { "lobby" } else { "store" }, "corrected");
+    }
+    let topic = "gsdk/lobby/event/corrected";
+    assert_eq!(closed_over(&mut setup, topic), 4, "three until it is found, one over the next");
+    assert_eq!((setup.outbox.len(), setup.outbox.dropped()), (28, 2), "all others are delivered");
+    for lost in [3, 4] {
+        let due = setup.publisher.wake_at().unwrap();
+        assert_eq!(due.since(setup.now), 5 * 60_000);
+        setup.now = due;
+        setup.append("store", "corrected");
+        let other = setup.next().unwrap();
+        assert_eq!(setup.next(), None, "until nothing else is in flight");
+        setup.ack(other.token, true);
+        assert_eq!(setup.next().unwrap().topic, topic);
+        assert!(setup.disconnect(true).is_some());
+        assert_eq!((closed_over(&mut setup, topic), setup.outbox.dropped()), (0, lost));
+    }
+    setup.now = setup.publisher.wake_at().unwrap();
+    assert_eq!(setup.published().len(), 26);
+    assert!(setup.outbox.is_empty(), "once one is accepted, no other waits");
+}
+
 #[test]
 fn the_reasons_that_metrics_have_from_the_start_are_those_that_are_counted() {
     let codes = (0x80..=u8::MAX).map(Refusal::Code).chain([Refusal::ClosesConnection]);
