@@ -14,6 +14,7 @@ use crate::mqtt::{
     self, Accepted, Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, InfoOf, MessageKind,
     PublishError, Refusal, Rejected, RetainHandling, Session, SessionEvent,
 };
+use crate::net::{CountedFailure, FailureLog};
 
 /// Events handled in one iteration.
 const EVENTS_TAKEN_MAX: usize = 16;
@@ -46,6 +47,7 @@ pub(crate) struct BrokerSession {
     answer_max: usize,
     /// The packet size that the broker has announced.
     announced: Option<usize>,
+    dropped_answers: FailureLog,
 }
 
 impl BrokerSession {
@@ -60,6 +62,7 @@ impl BrokerSession {
             retained_not_kept: false,
             answer_max,
             announced: None,
+            dropped_answers: FailureLog::default(),
         }
     }
 
@@ -254,7 +257,7 @@ impl BrokerSession {
     }
 
     /// Queues the answer to a request, and the event of a change.
-    pub(crate) fn reply(&self, state: &mut State, reply: &Reply) {
+    pub(crate) fn reply(&mut self, state: &mut State, reply: &Reply) {
         let (answer, result) = reply.answer(self.answer_limit());
         let (owner, command) = (&reply.requester.owner, reply.command());
         state.metrics.command(owner, command, result);
@@ -263,7 +266,12 @@ impl BrokerSession {
         }
         if let Err(dropped) = state.publisher.answer(answer) {
             let reason = dropped.as_str();
-            tracing::debug!(gateway = owner, command, reason, "answer dropped");
+            let CountedFailure { times, is_due } = self.dropped_answers.count(reason);
+            if is_due && self.is_connected() {
+                tracing::warn!(gateway = owner, command, reason, times, "answers dropped");
+            } else {
+                tracing::debug!(gateway = owner, command, reason, "answer dropped");
+            }
             state.metrics.publish_failed(reason);
         }
     }

@@ -76,7 +76,8 @@ impl Requester {
             None => (own, None),
         };
         let correlation_data = self.correlation_data.clone();
-        Answer { topic, fallback_topic, payload, short: None, correlation_data }
+        let (short, is_rate_limited) = (None, false);
+        Answer { topic, fallback_topic, payload, short, correlation_data, is_rate_limited }
     }
 }
 

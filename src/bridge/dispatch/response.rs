@@ -42,6 +42,9 @@ impl Reply {
             return (requester.answer(to_bytes(&short)), short.label());
         }
         let short = || to_bytes(&response.too_large(size, AnswerLimit::Refused));
+        let error = response.error.as_ref().map(|error| error.code);
+        let is_rate_limited = error == Some(FailureCode::RateLimited);
+        let answer = Answer { is_rate_limited, ..answer };
         let answer = if size < SHORT_FROM { answer } else { answer.or_short(short()) };
         (answer, response.label())
     }

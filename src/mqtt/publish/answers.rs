@@ -11,6 +11,10 @@ const ANSWERS_MAX: usize = 10_000;
 /// Bytes of them. A single answer may be larger: `mqtt.max_answer` or the broker's own limit bounds
 /// it.
 const ANSWERS_BYTES_MAX: usize = 8 << 20;
+/// Answers to requests beyond a limit of rate that wait, and the bytes with which one still does: a
+/// flood of requests takes no room from the answers of others.
+const RATE_LIMITED_MAX: usize = 100;
+const RATE_LIMITED_BYTES_MAX: usize = ANSWERS_BYTES_MAX / 8;
 /// Answers in flight, so that large ones do not fill the connection ahead of events.
 const IN_FLIGHT_MAX: usize = 4;
 
@@ -36,6 +40,8 @@ impl AnswerDropped {
 #[derive(Debug, Default)]
 pub(crate) struct AnswerQueue {
     waiting: VecDeque<Answer>,
+    /// Sent after all others.
+    rate_limited: VecDeque<Answer>,
     in_flight: usize,
     memory: usize,
 }
@@ -43,12 +49,18 @@ pub(crate) struct AnswerQueue {
 impl AnswerQueue {
     pub(crate) fn push(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
         let memory = self.memory + answer.memory();
-        let count = self.waiting.len() + self.in_flight;
-        if (count >= ANSWERS_MAX || memory > ANSWERS_BYTES_MAX) && count > 0 {
+        let in_use = self.waiting.len() + self.in_flight;
+        let (queue, count, count_max, bytes_max) = if answer.is_rate_limited {
+            let count = self.rate_limited.len();
+            (&mut self.rate_limited, count, RATE_LIMITED_MAX, RATE_LIMITED_BYTES_MAX)
+        } else {
+            (&mut self.waiting, in_use, ANSWERS_MAX, ANSWERS_BYTES_MAX)
+        };
+        if (count >= count_max || memory > bytes_max) && count > 0 {
             return Err(AnswerDropped::QueueFull);
         }
         self.memory = memory;
-        self.waiting.push_back(answer);
+        queue.push_back(answer);
         Ok(())
     }
 
@@ -57,7 +69,7 @@ impl AnswerQueue {
         if self.in_flight >= IN_FLIGHT_MAX {
             return None;
         }
-        let answer = self.waiting.pop_front()?;
+        let answer = self.waiting.pop_front().or_else(|| self.rate_limited.pop_front())?;
         self.in_flight += 1;
         let (topic, payload) = (answer.topic.clone(), answer.payload.clone());
         let correlation_data = answer.correlation_data.clone();
@@ -80,7 +92,7 @@ impl AnswerQueue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight == 0
+        self.waiting.is_empty() && self.rate_limited.is_empty() && self.in_flight == 0
     }
 }
 
@@ -104,7 +116,20 @@ mod tests {
             payload: vec![b' '; len].into(),
             short: None,
             correlation_data: None,
+            is_rate_limited: false,
         }
+    }
+
+    #[test]
+    fn a_flood_beyond_a_limit_of_rate_keeps_no_other_answer_waiting() {
+        let mut queue = AnswerQueue::default();
+        let rate_limited = || Answer { is_rate_limited: true, ..answer(500) };
+        let queued = (0..20_000).filter(|_| queue.push(rate_limited()).is_ok()).count();
+        assert_eq!(queued, RATE_LIMITED_MAX);
+        assert_eq!(queue.push(answer(7 << 20)), Ok(()));
+        assert_eq!(queue.push(rate_limited()), Err(AnswerDropped::QueueFull));
+        assert!(!sent(&mut queue).is_rate_limited, "the later one is sent first");
+        assert!(sent(&mut queue).is_rate_limited && !queue.is_empty());
     }
 
     #[test]

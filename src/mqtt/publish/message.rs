@@ -115,6 +115,8 @@ pub(crate) struct Answer {
     /// Sent instead if the broker refuses the payload as too large.
     pub(crate) short: Option<Bytes>,
     pub(crate) correlation_data: Option<Bytes>,
+    /// The request exceeded a limit of rate.
+    pub(crate) is_rate_limited: bool,
 }
 
 impl Answer {
