@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use secrecy::SecretString;
-use tokio::io::{AsyncReadExt, ReadHalf, split};
+use tokio::io::split;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -21,17 +20,16 @@ use super::codec;
 use super::connection::{Ack, BrokerConnection, Connected, ConnectionCommand, SessionEvent};
 use super::fault::{BrokenConnection, BrokerProblem, FaultContext, SessionFault};
 use super::in_flight::InFlight;
-use super::packet::{self, Granted, Packet};
+use super::packet::{Granted, Packet, TooLarge};
+use super::reader::PacketReader;
 use super::writer::PacketWriter;
 use crate::certificate::Certificate;
 use crate::config::Mqtt;
 use crate::mqtt::refusal::Refusal;
-use crate::net::{ActivityClock, Dialed, Stream};
+use crate::net::{ActivityClock, CountedFailure, Dialed, FailureLog};
 
 /// The first byte of a TLS alert, with which no MQTT packet begins.
 const TLS_ALERT: u8 = 0x15;
-/// Bytes read from the socket at once.
-const READ_SIZE: usize = 16 * 1024;
 /// How long the broker may take to close the connection after DISCONNECT.
 const CLOSE_DEADLINE: Duration = Duration::from_millis(250);
 /// Commands written at once.
@@ -72,9 +70,10 @@ pub(crate) struct SessionClient<'a> {
     certificate: Option<Certificate>,
     /// When something last came from the broker.
     activity: Arc<ActivityClock>,
-    reader: ReadHalf<Box<dyn Stream>>,
-    incoming: BytesMut,
+    reader: PacketReader,
     writer: PacketWriter,
+    /// Messages that were too large, by topic.
+    too_large: FailureLog,
     in_flight: InFlight,
     connected_at: Option<Instant>,
 }
@@ -86,16 +85,16 @@ impl<'a> SessionClient<'a> {
         events: mpsc::Sender<SessionEvent>,
         stopping: Arc<AtomicBool>,
     ) -> Self {
-        let (reader, half) = split(dialed.stream);
+        let (reader, writer) = split(dialed.stream);
         Self {
             context,
             events,
             stopping,
             certificate: dialed.certificate,
             activity: dialed.activity,
-            reader,
-            incoming: BytesMut::new(),
-            writer: PacketWriter::new(half),
+            reader: PacketReader::new(reader),
+            writer: PacketWriter::new(writer),
+            too_large: FailureLog::default(),
             in_flight: InFlight::default(),
             connected_at: None,
         }
@@ -130,7 +129,6 @@ impl<'a> SessionClient<'a> {
                 self.close().await;
                 return Err(None);
             }
-            self.incoming.reserve(READ_SIZE);
             tokio::select! {
                 biased;
                 flushed = self.writer.flush(), if self.writer.has_output() => {
@@ -150,7 +148,7 @@ impl<'a> SessionClient<'a> {
                     let due = self.wake(Instant::now(), keep_alive)?;
                     alarm.as_mut().reset(stop_at.map_or(due, |at: Instant| at.min(due)));
                 }
-                read = self.reader.read_buf(&mut self.incoming) => {
+                read = self.reader.read() => {
                     self.check_read(read)?;
                     self.receive().await?;
                 }
@@ -163,13 +161,8 @@ impl<'a> SessionClient<'a> {
     /// has read DISCONNECT, publishes the last will.
     async fn close(&mut self) {
         self.writer.disconnect().await;
-        let read_to_end = async {
-            while !matches!(self.reader.read_buf(&mut self.incoming).await, Ok(0) | Err(_)) {
-                self.incoming.clear();
-            }
-        };
         // It need not close it.
-        _ = timeout(CLOSE_DEADLINE, read_to_end).await;
+        _ = timeout(CLOSE_DEADLINE, self.reader.discard_all()).await;
     }
 
     /// Sends CONNECT, and waits for the CONNACK.
@@ -178,9 +171,8 @@ impl<'a> SessionClient<'a> {
         written.map_err(|why| self.fault(BrokenConnection::Protocol(why)))?;
         self.writer.flush().await.map_err(|error| self.fault(BrokenConnection::Io(error)))?;
         loop {
-            self.incoming.reserve(READ_SIZE);
-            let read = self.reader.read_buf(&mut self.incoming).await;
-            if self.incoming.first() == Some(&TLS_ALERT) {
+            let read = self.reader.read().await;
+            if self.reader.first_byte() == Some(TLS_ALERT) {
                 return Err(self.context.fault(BrokerProblem::TlsExpected));
             }
             self.check_read(read)?;
@@ -301,6 +293,16 @@ impl<'a> SessionClient<'a> {
                     self.in_flight.message_received(now);
                     others.push(SessionEvent::Message(message));
                 }
+                Packet::TooLarge(TooLarge { topic, packet_id, size }) => {
+                    if packet_id != 0 {
+                        codec::puback(packet_id, self.writer.buffer());
+                    }
+                    self.in_flight.message_received(now);
+                    let CountedFailure { times, is_due } = self.too_large.count(&topic);
+                    if is_due {
+                        tracing::warn!(topic, size, times, "message too large; ignored");
+                    }
+                }
                 Packet::Puback { packet_id, code } => {
                     let token = self.in_flight.acknowledge(now, packet_id);
                     let unknown = || self.context.fault(BrokerProblem::AckMismatch { packet_id });
@@ -323,8 +325,7 @@ impl<'a> SessionClient<'a> {
 
     fn next_packet(&mut self) -> Result<Option<Packet>, SessionFault> {
         let settings = self.context.settings();
-        let read =
-            packet::read(&mut self.incoming, settings.mqtt.protocol, settings.incoming_max());
+        let read = self.reader.next_packet(settings.mqtt.protocol, settings.incoming_max());
         read.map_err(|why| self.fault(BrokenConnection::Protocol(why)))
     }
 

@@ -11,6 +11,7 @@ mod failures;
 mod fault;
 mod in_flight;
 mod packet;
+mod reader;
 mod settings;
 mod writer;
 

@@ -16,6 +16,10 @@ const UNSUBACK: u8 = 11;
 const PINGRESP: u8 = 13;
 const DISCONNECT: u8 = 14;
 
+/// Bits of a PUBLISH's first byte.
+const QOS_1: u8 = 0b0010;
+const QOS_2: u8 = 0b0100;
+
 /// Properties of MQTT 5, by identifier.
 const SERVER_KEEP_ALIVE: u8 = 0x13;
 const REASON_STRING: u8 = 0x1F;
@@ -35,6 +39,8 @@ pub(crate) enum Packet {
     Connack(Result<Granted, BrokerReason>),
     /// The whole packet.
     Publish(BytesMut),
+    /// A PUBLISH that is too large. [`read`] leaves it in the buffer.
+    TooLarge(TooLarge),
     Puback {
         packet_id: u16,
         code: u8,
@@ -46,6 +52,16 @@ pub(crate) enum Packet {
     Disconnect(BrokerReason),
     /// It shows only that the broker is alive.
     Other,
+}
+
+/// A message that is too large.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct TooLarge {
+    pub(crate) topic: String,
+    /// Which is to be acknowledged, unless it is 0.
+    pub(crate) packet_id: u16,
+    /// Of the whole packet.
+    pub(crate) size: usize,
 }
 
 /// A reason code, with the broker's own text if it gave any.
@@ -70,7 +86,7 @@ pub(crate) struct Granted {
 /// Takes the first packet from the buffer; `None` if it is not complete.
 ///
 /// # Errors
-/// It does not conform to MQTT, or is larger than `size_max`.
+/// It does not conform to MQTT, or is larger than `size_max` and no message.
 pub(crate) fn read(
     buffer: &mut BytesMut,
     protocol: MqttVersion,
@@ -80,7 +96,12 @@ pub(crate) fn read(
     let Some((remaining, len)) = variable_length(rest) else { return Ok(None) };
     let (header, size) = (1 + len, 1 + len + remaining);
     if u32::try_from(size).map_or(true, |size| size > size_max) {
-        return Err(format!("it sent a packet of {size} bytes"));
+        return match first >> 4 {
+            PUBLISH if first & QOS_2 == 0 => {
+                Ok(too_large(first, &buffer[header..], size).map(Packet::TooLarge))
+            }
+            _ => Err(format!("it sent a packet of {size} bytes")),
+        };
     }
     if buffer.len() < size {
         return Ok(None);
@@ -98,6 +119,14 @@ pub(crate) fn read(
         _ => None,
     };
     read.map(Some).ok_or_else(|| format!("it sent a packet of type {kind} that cannot be read"))
+}
+
+/// `None` while its head is not complete.
+fn too_large(first: u8, body: &[u8], size: usize) -> Option<TooLarge> {
+    let len = usize::from(u16_from(body)?);
+    let (topic, rest) = body.get(2..)?.split_at_checked(len)?;
+    let packet_id = if first & QOS_1 == 0 { 0 } else { u16_from(rest)? };
+    Some(TooLarge { topic: String::from_utf8_lossy(topic).into_owned(), packet_id, size })
 }
 
 fn connack(body: &[u8], protocol: MqttVersion) -> Option<Result<Granted, BrokerReason>> {
@@ -254,8 +283,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_is_too_large_is_known_by_its_head() {
+        for (first, packet_id) in [(0x31, 0), (0x32, 7)] {
+            let head = [first, 0xFF, 0xFF, 0x01, 0, 3, b't', b'/', b'a', 0, 7];
+            let len = if packet_id == 0 { 9 } else { 11 };
+            assert!(read_all(&head[..len - 1], MqttVersion::V311).is_empty());
+            let too_large = TooLarge { topic: "t/a".to_owned(), packet_id, size: 32_771 };
+            let expected = Packet::TooLarge(too_large);
+            assert_eq!(read_one(&head[..len], MqttVersion::V311), expected);
+        }
+    }
+
+    #[test]
     fn a_packet_that_is_too_large_or_of_no_type_is_an_error() {
-        assert!(read_all(&[0x30, 0xFF, 0xFF, 0x01], MqttVersion::V5)[0].is_err());
+        assert!(read_all(&[0x40, 0xFF, 0xFF, 0x01], MqttVersion::V5)[0].is_err());
         assert!(read_all(&[0x00, 0x00], MqttVersion::V311)[0].is_err());
     }
 }

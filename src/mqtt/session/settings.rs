@@ -23,7 +23,7 @@ pub struct SessionLimits {
     /// The largest incoming packet, in bytes (MQTT 5, whose brokers withhold larger ones): twice
     /// the largest request that can be permitted, so that a request beyond it is answered.
     pub incoming_max: u32,
-    /// The same for MQTT 3.1.1, where a larger packet ends the connection.
+    /// The same for MQTT 3.1.1, whose brokers know of no such limit: a larger message is ignored.
     pub incoming_max_v311: u32,
     /// For DNS, TCP, TLS and WebSocket together.
     pub connect_deadline: Duration,
@@ -79,7 +79,7 @@ impl SessionSettings {
         self.keep_alive.mul_f64(1.5)
     }
 
-    /// The largest packet that the broker may send.
+    /// The largest packet of the broker that is read.
     pub(crate) const fn incoming_max(&self) -> u32 {
         match self.mqtt.protocol {
             MqttVersion::V5 => self.limits.incoming_max,

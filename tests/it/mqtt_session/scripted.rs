@@ -7,8 +7,9 @@ use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{Refusal, RetainHandling, Session, SessionEvent, SessionSettings};
 
 use super::faults::{disconnected, unreachable};
-use super::{connected, publish, settings, wait_for};
+use super::{connected, publish, settings, subscribed, wait_for};
 use crate::harness::bridge::Setup;
+use crate::harness::mosquitto::Mosquitto;
 use crate::harness::scripted_broker::{Reply, ScriptedBroker};
 use crate::harness::subscriber::Subscriber;
 use crate::harness::{eventually, patiently, simulator};
@@ -69,6 +70,28 @@ async fn a_suback_with_any_reason_code_answers_its_subscription_and_keeps_the_co
         assert_eq!(broker.connections(), connections);
         assert_eq!(broker.filters().len(), 9 * connections);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_too_large_is_acknowledged_and_ignored() {
+    let broker = Mosquitto::start("").await;
+    let mut settings = settings(broker.port, MqttVersion::V311);
+    settings.limits.incoming_max_v311 = 10_000;
+    let mut session = spawn(settings);
+    let mut connection = connected(&mut session).await.connection;
+    connection.subscribe(vec![("t/#".to_owned(), RetainHandling::DoNotSend)]).unwrap();
+    assert!(subscribed(&mut session).await.is_empty());
+    // More than mosquitto has in flight without an acknowledgement.
+    for token in 0..30 {
+        connection.publish(token, publish("t/large", &"x".repeat(100_000))).unwrap();
+    }
+    connection.publish(30, publish("t/small", "x")).unwrap();
+    let next = wait_for(&mut session, "a message", |event| match event {
+        SessionEvent::Message(message) => Some(message.topic),
+        SessionEvent::Disconnected { reason, .. } => panic!("disconnected: {reason}"),
+        _ => None,
+    });
+    assert_eq!(next.await, "t/small");
 }
 
 /// Pings and other acknowledgements go on, so that the connection looks alive.

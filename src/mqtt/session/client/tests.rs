@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::config;
 use crate::mqtt::session::{Publish, SessionLimits, SessionSettings, Will};
-use crate::net::{BackoffPolicy, DialTarget, Peer};
+use crate::net::{BackoffPolicy, DialTarget, Peer, Stream};
 
 /// A broker that closes the connection with DISCONNECT 0x89 after its CONNACK: a later write
 /// fails, and only then the DISCONNECT is read.
