@@ -18,6 +18,7 @@ use crate::mqtt::{
     self, BrokerConnection, Connected, FILTERS_PER_PACKET, InfoOf, Message, Refusal,
     RetainHandling, SessionEvent,
 };
+use crate::net::{CountedFailure, FailureLog};
 
 /// The payload with which Home Assistant announces its start.
 const BIRTH: &[u8] = b"online";
@@ -42,6 +43,7 @@ pub(crate) struct Broker {
     /// How often everything is published again.
     republish_every: Option<Duration>,
     republish_at: Option<Instant>,
+    answered_infos: FailureLog,
 }
 
 impl Broker {
@@ -65,6 +67,7 @@ impl Broker {
             forget: None,
             republish_every,
             republish_at: republish_every.map(|every| Instant::now() + every),
+            answered_infos: FailureLog::default(),
         }
     }
 
@@ -164,11 +167,8 @@ impl Broker {
         self.requests.acknowledged(now, filters, refused);
         self.own_state.acknowledged(&state.publisher.topics().own(), refused);
         for (filter, reason) in refused {
-            if *filter == discovery && self.home_assistant_topic.is_none() {
-                tracing::debug!(filter, %reason, "subscription refused by the broker");
-            } else {
-                tracing::warn!(filter, %reason, "subscription refused by the broker");
-            }
+            let is_expected = *filter == discovery && self.home_assistant_topic.is_none();
+            self.session.subscription_refused(filter, *reason, is_expected);
         }
     }
 
@@ -214,7 +214,11 @@ impl Broker {
             }
             InfoAction::Ignore => {}
             InfoAction::Answer => {
-                tracing::error!("another client published this bridge's info; answering it");
+                let message = "another client published this bridge's info; answering it";
+                let CountedFailure { times, is_due } = self.answered_infos.count(message);
+                if is_due {
+                    tracing::error!(times, message);
+                }
                 state.publisher.content.infos().again(InfoOf::Bridge);
             }
             InfoAction::StepBack => {

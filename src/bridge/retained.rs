@@ -183,8 +183,11 @@ impl StaleTopics {
                 let name = entry.name.clone();
                 let mut found = self.found.remove(&name).unwrap_or_default();
                 found.retain(|&id| state.fleet.device(gateway, id).is_none());
+                if !found.is_empty() {
+                    let count = found.len();
+                    tracing::info!(gateway = %name, count, "clearing stale devices");
+                }
                 for device_id in found {
-                    tracing::info!(gateway = %name, %device_id, "clearing a stale device");
                     state.device_removed(gateway, device_id);
                 }
             }

@@ -47,6 +47,8 @@ pub(crate) struct BrokerSession {
     answer_max: usize,
     /// The packet size that the broker has announced.
     announced: Option<usize>,
+    /// Subscriptions that the broker refused, by filter.
+    refused_filters: FailureLog,
     dropped_answers: FailureLog,
 }
 
@@ -62,6 +64,7 @@ impl BrokerSession {
             retained_not_kept: false,
             answer_max,
             announced: None,
+            refused_filters: FailureLog::default(),
             dropped_answers: FailureLog::default(),
         }
     }
@@ -168,6 +171,21 @@ impl BrokerSession {
         {
             // The next connection subscribes again.
             tracing::debug!(%error, "cannot subscribe");
+        }
+    }
+
+    /// Logs that the broker refused a subscription.
+    pub(crate) fn subscription_refused(
+        &mut self,
+        filter: &str,
+        reason: Refusal,
+        is_expected: bool,
+    ) {
+        let CountedFailure { times, is_due } = self.refused_filters.count(filter);
+        if is_due && !is_expected {
+            tracing::warn!(filter, %reason, times, "subscription refused by the broker");
+        } else {
+            tracing::debug!(filter, %reason, times, "subscription refused by the broker");
         }
     }
 

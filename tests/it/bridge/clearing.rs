@@ -241,6 +241,10 @@ async fn topics_of_a_lost_store_are_cleared_by_forget_only() {
     bridge.kill();
     let stale = "gsdk/lobby/7/state";
     publish(broker.port, &["-r", "-t", stale, "-m", "{}"]);
+    let own = ["gsdk/lobby/8/state", "gsdk/lobby/9/state"];
+    own.iter().for_each(|topic| {
+        publish(broker.port, &["-r", "-t", topic, "-m", "{\"bridge\":\"bridge\"}"]);
+    });
     std::fs::remove_dir_all(bridge.state_dir()).unwrap();
     bridge.forget_gateway("annex");
     bridge.restart();
@@ -249,6 +253,9 @@ async fn topics_of_a_lost_store_are_cleared_by_forget_only() {
     let kept = retained(broker.port);
     assert_eq!((of(&kept, "annex"), discovery(&kept, "annex")), (5, 4));
     assert!(kept.contains_key(stale));
+    assert!(own.iter().all(|topic| !kept.contains_key(*topic)), "{kept:?}");
+    let log = bridge.log();
+    assert_eq!(log.matches("clearing stale devices").count(), 1, "one line for both: {log}");
 
     let topic = "gsdk/bridge/request/forget";
     let forget = async |payload: &str| {

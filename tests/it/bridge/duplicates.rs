@@ -170,6 +170,8 @@ async fn a_foreign_info_does_not_stay_retained() {
         })
         .await;
     }
+    let log = bridge.log();
+    assert_eq!(log.matches("another client published this bridge's info").count(), 1, "{log}");
 }
 
 /// One that gets no answer would also go online.

@@ -150,13 +150,22 @@ async fn own_topics_that_the_broker_refused_are_subscribed_again_after_a_minute(
     broker.on_subscribe(|_| Reply::Code(0x87));
     let gateway = simulator(1).await;
     let bridge = Setup::new(broker.port, "").gateway("lobby", &gateway, "").start();
-    readyz_contains(&bridge, 503, "was not received from gsdk/bridge/state").await;
-    eventually("subscribed", || (subscribed("gsdk/bridge/info") == 1).then_some(())).await;
+    for connection in [1, 2] {
+        eventually("subscribed", || (subscribed("gsdk/bridge/info") == connection).then_some(()))
+            .await;
+        readyz_contains(&bridge, 503, "was not received from gsdk/bridge/state").await;
+        if connection == 1 {
+            broker.close();
+        }
+    }
+    let log = bridge.log();
+    let is_of_info = |line: &&str| line.contains("filter=\"gsdk/bridge/info\"");
+    assert_eq!(log.lines().filter(is_of_info).count(), 1, "{log}");
     broker.on_subscribe(|_| Reply::Forward);
     tokio::time::sleep(std::time::Duration::from_secs(45)).await;
     bridge.is_ready().await;
     for topic in ["gsdk/bridge/state", "gsdk/bridge/info"] {
-        assert_eq!(subscribed(topic), 2, "{topic}");
+        assert_eq!(subscribed(topic), 3, "{topic}");
     }
 }
 
