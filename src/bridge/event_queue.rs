@@ -22,8 +22,35 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct UnreportedLoss {
     pub(crate) count: u64,
-    /// Some of them because the broker does not accept them.
-    pub(crate) refused: bool,
+    /// Of several the last by its order.
+    pub(crate) cause: LossCause,
+}
+
+/// Why an event is lost. Stored by its number, so later ones are added at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) enum LossCause {
+    #[default]
+    OutboxFull,
+    /// The broker does not accept it.
+    Refused,
+    /// By the history it waits, and it is not in the log.
+    LogLost,
+}
+
+impl LossCause {
+    const fn reason(self) -> &'static str {
+        match self {
+            Self::OutboxFull => "the outbox was full, so its oldest events were dropped",
+            Self::Refused => {
+                "the broker does not accept them; see the bridge's log, and raise the broker's \
+                 maximum packet size if they are too large"
+            }
+            Self::LogLost => {
+                "the log that had them is missing or damaged; those of its last second may have \
+                 been delivered"
+            }
+        }
+    }
 }
 
 /// The outbox, and what leads to it.
@@ -89,14 +116,14 @@ impl EventQueue {
     fn add(&mut self, event: Event) {
         self.next_id += 1;
         for dropped in self.outbox.append(event) {
-            self.lost(dropped, false);
+            self.lost(dropped, LossCause::OutboxFull);
         }
     }
 
-    /// An event will not be delivered; `refused`: because the broker does not accept it.
-    pub(crate) fn lost(&mut self, event: Event, refused: bool) {
+    /// An event will not be delivered.
+    pub(crate) fn lost(&mut self, event: Event, cause: LossCause) {
         let count = 1 + losses_reported_by(&event);
-        self.add_loss(event.subject, UnreportedLoss { count, refused });
+        self.add_loss(event.subject, UnreportedLoss { count, cause });
     }
 
     /// The device events are written.
@@ -119,7 +146,7 @@ impl EventQueue {
     pub(crate) fn add_loss(&mut self, subject: Subject, loss: UnreportedLoss) {
         let known = self.losses.entry(subject.clone()).or_default();
         known.count += loss.count;
-        known.refused |= loss.refused;
+        known.cause = known.cause.max(loss.cause);
         self.changed_losses.insert(subject);
     }
 
@@ -141,13 +168,8 @@ impl EventQueue {
         self.report_due(now).filter(|&due| due <= now)?;
         self.reported_at = Some(now);
         let losses = std::mem::take(&mut self.losses);
-        let reason = if losses.values().any(|loss| loss.refused) {
-            "the broker does not accept them; see the bridge's log, and raise the broker's maximum \
-             packet size if they are too large"
-        } else {
-            "the outbox was full, so its oldest events were dropped"
-        };
-        let reason = reason.to_owned();
+        let cause = losses.values().map(|loss| loss.cause).max().unwrap_or_default();
+        let reason = cause.reason().to_owned();
         let count = losses.values().map(|loss| loss.count).sum();
         let is_device = |subject: &&Subject| matches!(subject, Subject::Device(..));
         let devices = losses.keys().filter(is_device).count() as u64;
@@ -215,7 +237,7 @@ mod tests {
         append_report(&mut queue, report);
         assert!(queue.outbox_mut().next(|_| true).is_some());
         let refused = queue.outbox_mut().give_up(&Subject::Bridge).unwrap();
-        queue.lost(refused, true);
+        queue.lost(refused, LossCause::Refused);
         let report = queue.report(Instant::now() + 2 * REPORT_INTERVAL);
         let Some(BridgeEventKind::EventsLost { count, .. }) = report else { panic!("{report:?}") };
         assert_eq!(count, 7 + 2);

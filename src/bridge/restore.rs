@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::event_queue::{LossCause, UnreportedLoss};
 use super::gateways::Gateways;
 use super::retained::StaleTopics;
 use super::state::State;
@@ -58,11 +59,15 @@ struct Restore<'a> {
 
 impl Restore<'_> {
     fn content(mut self, content: LogContent) {
-        let LogContent { events, values, .. } = content;
+        let LogContent { events, lost, values, .. } = content;
         let needs_scan = !self.continues || values.contains_key(&Key::StaleScan);
         let waiting: BTreeSet<u64> = events.keys().copied().collect();
         for event in events.into_values() {
             self.state.persistence.events.outbox_mut().insert(event);
+        }
+        for subject in lost {
+            let loss = UnreportedLoss { count: 1, cause: LossCause::LogLost };
+            self.state.persistence.events.add_loss(subject, loss);
         }
         for (key, value) in values {
             // Its event was in a segment that is damaged.

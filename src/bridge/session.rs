@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout};
 
 use super::clock::instant_now;
 use super::dispatch::Reply;
+use super::event_queue::LossCause;
 use super::state::State;
 use crate::commands::AnswerLimit;
 use crate::mqtt::{
@@ -264,7 +265,7 @@ impl BrokerSession {
             tracing::debug!(kind, topic, reason, "message refused by the broker");
         }
         if let Some(event) = lost {
-            state.persistence.events.lost(*event, true);
+            state.persistence.events.lost(*event, LossCause::Refused);
             state.publisher.content.infos().changed(InfoOf::Bridge);
         }
     }

@@ -64,7 +64,7 @@ pub const EVENTS_LOST: &str = "events_lost";
 #[serde(untagged)]
 #[strum(serialize_all = "snake_case")]
 pub enum BridgeEventKind {
-    /// A full outbox dropped its oldest events.
+    /// Events will not be delivered.
     EventsLost {
         /// How many events.
         count: u64,

@@ -16,6 +16,7 @@ use super::log_reader::LogReader;
 use super::span_writer::SpanWriter;
 use crate::config::HistoryConfig;
 use crate::ids::Moment;
+use crate::payload::Subject;
 
 /// Blocks of old events that are removed after a batch, besides as many as it has added.
 const TRIM_STEPS: usize = 32;
@@ -82,6 +83,8 @@ pub(crate) struct HistoryWriter {
     open: Option<(Database, LogReader)>,
     /// Until the history has noted it.
     replaced: Option<ReplacedLog>,
+    /// The subject of each event that waited by the history, and in none of the two logs.
+    lost: Vec<Subject>,
     /// Since when.
     failing: Option<Instant>,
     /// When everything was recorded last.
@@ -99,8 +102,19 @@ impl HistoryWriter {
         existed: bool,
     ) -> Self {
         let (span_writer, recorded_at) = (SpanWriter::new(), Moment::from_millis(i64::MIN));
-        let (open, replaced, failing) = (None, None, None);
-        Self { log, reader, retention, existed, open, replaced, failing, recorded_at, span_writer }
+        let (open, replaced, lost, failing) = (None, None, Vec::new(), None);
+        Self {
+            log,
+            reader,
+            retention,
+            existed,
+            open,
+            replaced,
+            lost,
+            failing,
+            recorded_at,
+            span_writer,
+        }
     }
 
     /// Whether the last attempt to write has failed.
@@ -180,7 +194,7 @@ impl HistoryWriter {
             while write_batch(database, log_reader, *end)? > 0 {}
             // The next reader starts with the other log.
             database.mark_gap(now, Position::default())?;
-            database.drop_unknown(waiting)?;
+            self.lost = database.drop_unknown(waiting)?;
             database.checkpoint()?;
             *log_reader = LogReader::new(self.log.clone(), Position::default());
             self.replaced = None;
@@ -223,6 +237,11 @@ impl HistoryWriter {
         // The directory may be another one too.
         self.open = None;
         self.replaced = Some(replaced);
+    }
+
+    /// What the log that was replaced last has lost: the subject of each event.
+    pub(crate) fn take_lost(&mut self) -> Vec<Subject> {
+        std::mem::take(&mut self.lost)
     }
 
     /// Continues in an empty file where the open one was removed or emptied, or in the one that is

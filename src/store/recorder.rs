@@ -70,7 +70,7 @@ enum RecorderStop {
 impl Recorder {
     /// Starts it on a log with this content. Where that does not continue, or is behind what the
     /// history has read, another is about to replace it: then all of it is recorded before this
-    /// returns.
+    /// returns, and `content` gets what it has lost.
     ///
     /// # Errors
     /// When the system does not start a thread.
@@ -79,7 +79,7 @@ impl Recorder {
         reader: Reader,
         retention: HistoryConfig,
         now: Moment,
-        content: &LogContent,
+        content: &mut LogContent,
         continues: bool,
     ) -> Result<Self, StoreError> {
         let file = reader.path().to_owned();
@@ -93,6 +93,7 @@ impl Recorder {
             let end = LogEnd::Segment(content.end.segment);
             writer.log_replaced(ReplacedLog { end, waiting });
             writer.try_record(LogEnd::Unknown, now, &mut status);
+            content.lost = writer.take_lost();
             // The caller compares it with the end of the log.
             status.position = position;
         }

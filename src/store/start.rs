@@ -58,7 +58,8 @@ pub(crate) fn start(settings: &StoreSettings, now: Moment) -> Result<StartedStor
     }
     let continues = matches!(recovery, Recovery::Continue(_));
     let reader = settings.history_reader.clone();
-    let recorder = Recorder::start(dir.log(), reader, settings.history, now, &content, continues)?;
+    let recorder =
+        Recorder::start(dir.log(), reader, settings.history, now, &mut content, continues)?;
     let history = recorder.status();
     if let Recovery::Continue(log) = &recovery
         && history.position > content.end
@@ -66,6 +67,11 @@ pub(crate) fn start(settings: &StoreSettings, now: Moment) -> Result<StartedStor
         let from = Some(log.chain().to_owned());
         let reason = "the log was cut: the history has read more than is left of it";
         end_chain(&mut recovery, from, reason.to_owned());
+    }
+    if let Recovery::NewChain { reason: reason @ None, .. } = &mut recovery
+        && history.last_id > 0
+    {
+        *reason = Some("its log is missing".to_owned());
     }
     if matches!(recovery, Recovery::NewChain { .. }) {
         // Above the IDs of every earlier store in this place, also if that was lost.

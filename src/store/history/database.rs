@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 
 use super::block::Block;
 use super::database_state::{DatabaseState, Totals};
@@ -18,7 +18,7 @@ use super::error::Error;
 use super::spans::SpanTables;
 use super::{LogChange, schema};
 use crate::config::HistoryConfig;
-use crate::ids::Moment;
+use crate::ids::{DeviceId, Moment};
 use crate::payload::Subject;
 use crate::store::Position;
 use crate::store::error::StoreError;
@@ -142,17 +142,21 @@ impl Database {
     }
 
     /// Marks as dropped the events that wait here but are not among these: no log has what became
-    /// of them, so none will deliver them.
-    pub fn drop_unknown(&mut self, waiting: &BTreeSet<u64>) -> Result<(), Error> {
+    /// of them, so none will deliver them. Returns the subject of each.
+    pub fn drop_unknown(&mut self, waiting: &BTreeSet<u64>) -> Result<Vec<Subject>, Error> {
         let transaction = self.connection.transaction()?;
-        let mut query =
-            transaction.prepare("SELECT id FROM events WHERE delivered = 0 AND dropped = 0")?;
-        let ids = query.query_map((), |row| row.get(0))?.collect::<Result<Vec<u64>, _>>()?;
+        let mut query = transaction.prepare(
+            "SELECT id, gateway, device_id FROM events WHERE delivered = 0 AND dropped = 0",
+        )?;
+        let rows = query.query_map((), |row| Ok((row.get::<_, u64>(0)?, subject(row)?)))?;
+        let mut unknown = rows.collect::<Result<Vec<_>, _>>()?;
+        unknown.retain(|(id, _)| !waiting.contains(id));
         drop(query);
-        for id in ids.iter().filter(|id| !waiting.contains(id)) {
+        for (id, _) in &unknown {
             transaction.execute("UPDATE events SET dropped = 1 WHERE id = ?1", [id])?;
         }
-        Ok(transaction.commit()?)
+        transaction.commit()?;
+        Ok(unknown.into_iter().map(|(_, subject)| subject).collect())
     }
 
     /// The segment of the log up to which everything survives a power cut.
@@ -297,6 +301,18 @@ fn file_ids(path: &Path) -> io::Result<[(u64, u64); 3]> {
         Ok::<_, io::Error>((metadata.dev(), metadata.ino()))
     };
     Ok([id("")?, id("-wal")?, id("-shm")?])
+}
+
+/// The subject of a row with `gateway` and `device_id`.
+fn subject(row: &Row<'_>) -> rusqlite::Result<Subject> {
+    let gateway: Option<String> = row.get("gateway")?;
+    let device_id: Option<u32> = row.get("device_id")?;
+    let gateway = gateway.and_then(|name| name.parse().ok());
+    Ok(match (gateway, device_id.and_then(DeviceId::new)) {
+        (None, _) => Subject::Bridge,
+        (Some(gateway), None) => Subject::Gateway(gateway),
+        (Some(gateway), Some(device_id)) => Subject::Device(gateway, device_id),
+    })
 }
 
 /// What became of events, by ID.

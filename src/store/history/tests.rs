@@ -157,7 +157,7 @@ fn events_that_are_in_no_log_do_not_wait() {
     let mut batch = recorded(id..id + 4);
     batch.extend([LogChange::Delivered(id), LogChange::Dropped(id + 1)]);
     apply(&mut database, &batch, position(1, 0)).unwrap();
-    database.drop_unknown(&[id + 3].into()).unwrap();
+    assert_eq!(database.drop_unknown(&[id + 3].into()).unwrap(), [device(1)]);
     let rows = [
         (id, true, false, 0),
         (id + 1, false, true, 0),

@@ -58,7 +58,7 @@ pub(crate) enum Recovery {
     NewChain {
         /// The chain that ends; `None` if it is unknown.
         from: Option<String>,
-        /// Why; `None` if the folder was empty.
+        /// Why; `None` if nothing says that there was one.
         reason: Option<String>,
     },
 }

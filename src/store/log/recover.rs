@@ -14,6 +14,7 @@ use super::record::{Key, Record, decode, records};
 use super::segment::{
     Opening, Position, remove, remove_replaced, segment_numbers, segment_path, set_aside,
 };
+use crate::payload::Subject;
 use crate::store::{Event, StoreError};
 
 /// What an earlier process has stored.
@@ -21,6 +22,8 @@ use crate::store::{Event, StoreError};
 pub(crate) struct LogContent {
     /// Events that wait for the broker, by ID.
     pub(crate) events: BTreeMap<u64, Event>,
+    /// The subject of each event that waits by the history alone.
+    pub(crate) lost: Vec<Subject>,
     /// The values of keys; see [`decode`].
     pub(crate) values: BTreeMap<Key, Vec<u8>>,
     /// No event has had this ID or a higher one.

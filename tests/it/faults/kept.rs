@@ -167,6 +167,33 @@ async fn a_truncated_log_ends_the_chain_and_no_event_id_is_used_twice() {
     check_ids(&watcher);
 }
 
+/// Aim: the loss of the log is reported with the events that waited in it. Method: its folder is
+/// removed while the bridge is stopped; the history has their number.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_missing_at_the_start_is_reported_with_the_events_that_waited() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let proxy = Proxy::before(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "missing log: the first start").await;
+    proxy.set_mode(AWAY);
+    simulator.control().storm(Storm::of(200)).await.unwrap();
+    taken(&bridge, 200, "missing log: until all is processed").await;
+    let (_, log) = bridge.terminate().await;
+    std::fs::remove_dir_all(bridge.state_dir().join("log")).unwrap();
+    watcher.clear();
+    proxy.set_mode(Mode::default());
+    bridge.restart();
+    let reset = event(&watcher, "chain_reset").await;
+    assert_eq!(reset["reason"], "its log is missing");
+    let lost = event(&watcher, "events_lost").await;
+    assert_eq!(lost["count"], kept(&log), "{lost}");
+    assert!(lost["devices"].as_u64() > Some(10), "{lost}");
+    assert!(lost["reason"].as_str().unwrap().contains("missing or damaged"), "{lost}");
+    check_ids_and_chains(&watcher);
+}
+
 /// Aim: the removal of a state directory in use is detected, also when nothing is written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_removed_while_in_use_is_reported_and_created_again() {
