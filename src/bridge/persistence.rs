@@ -90,7 +90,8 @@ impl Persistence {
     }
 
     /// Continues this log.
-    pub(crate) fn continue_log(&mut self, log: Box<Log>) {
+    pub(crate) fn continue_log(&mut self, mut log: Box<Log>) {
+        log.set_lock(self.dir.lock_file());
         self.log = LogState::Open(log);
     }
 
@@ -231,7 +232,7 @@ impl Persistence {
         } else {
             self.recorder.written(log.current(), now);
         }
-        self.log = LogState::Open(Box::new(log));
+        self.continue_log(Box::new(log));
         self.events.outbox_mut().changes().clear();
         self.written();
         Ok(())

@@ -7,6 +7,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::StoreError;
 use super::disk_probe::DiskProbe;
@@ -21,11 +22,25 @@ const LOG: &str = "log";
 const EARLIER_FILES: [&str; 2] = ["head", "end"];
 const EARLIER_PREFIX: &str = "log-";
 
+/// The locked file. Without it at its path another process could lock the directory too.
+#[derive(Debug)]
+pub(crate) struct LockFile {
+    file: File,
+    path: PathBuf,
+}
+
+impl LockFile {
+    /// Fails if it was removed or replaced.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        check_in_place(&self.file, &self.path)
+    }
+}
+
 /// A state directory that this process has locked.
 #[derive(Debug)]
 pub(crate) struct StateDir {
     path: PathBuf,
-    lock: File,
+    lock: Arc<LockFile>,
     probe: DiskProbe,
 }
 
@@ -36,28 +51,29 @@ impl StateDir {
     /// When another process has locked it, or it cannot be written.
     pub(crate) fn lock(path: &Path) -> Result<Self, StoreError> {
         create_dir(path)?;
-        let file = path.join(LOCK);
-        let mut lock = OpenOptions::new()
+        let lock_path = path.join(LOCK);
+        let mut file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
-            .open(&file)
-            .map_err(StoreError::io("opening", &file))?;
-        match lock.try_lock() {
+            .open(&lock_path)
+            .map_err(StoreError::io("opening", &lock_path))?;
+        match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(StoreError::InUse { path: path.to_owned(), holder: holder(lock) });
+                return Err(StoreError::InUse { path: path.to_owned(), holder: holder(file) });
             }
             Err(TryLockError::Error(cause)) => {
-                return Err(StoreError::io("locking", &file)(cause));
+                return Err(StoreError::io("locking", &lock_path)(cause));
             }
         }
         let pid = format!("{}\n", std::process::id());
-        lock.set_len(0)
-            .and_then(|()| lock.write_all(pid.as_bytes()))
-            .map_err(StoreError::io("writing", &file))?;
+        file.set_len(0)
+            .and_then(|()| file.write_all(pid.as_bytes()))
+            .map_err(StoreError::io("writing", &lock_path))?;
         create_dir(&path.join(LOG))?;
+        let lock = Arc::new(LockFile { file, path: lock_path });
         Ok(Self { path: path.to_owned(), lock, probe: DiskProbe::default() })
     }
 
@@ -77,9 +93,14 @@ impl StateDir {
         )))
     }
 
+    /// The locked file.
+    pub(crate) fn lock_file(&self) -> Arc<LockFile> {
+        Arc::clone(&self.lock)
+    }
+
     /// Whether the directory at its path is still the locked one.
     pub(crate) fn is_in_place(&self) -> bool {
-        check_in_place(&self.lock, &self.path.join(LOCK)).is_ok()
+        self.lock.check().is_ok()
     }
 
     /// Moves the store of a build made before version 2 into a folder of its own, if there is one;
@@ -132,13 +153,16 @@ fn create_dir(path: &Path) -> Result<(), StoreError> {
 }
 
 /// Fails if the file at this path is not this open one any more.
-pub(crate) fn check_in_place(file: &File, path: &Path) -> io::Result<()> {
-    let open = file.metadata()?;
-    match path.metadata() {
-        Ok(found) if (open.dev(), open.ino()) == (found.dev(), found.ino()) => Ok(()),
-        Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
-        _ => Err(io::Error::other("it was removed or replaced while it was in use")),
-    }
+pub(crate) fn check_in_place(file: &File, path: &Path) -> Result<(), StoreError> {
+    let check = || {
+        let open = file.metadata()?;
+        match path.metadata() {
+            Ok(found) if (open.dev(), open.ino()) == (found.dev(), found.ino()) => Ok(()),
+            Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
+            _ => Err(io::Error::other("it was removed or replaced while it was in use")),
+        }
+    };
+    check().map_err(StoreError::io("looking at", path))
 }
 
 /// The process that holds a lock, by the number that it has written there.

@@ -18,11 +18,13 @@ mod worker;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::StoreError;
+use super::state_dir::LockFile;
 use head::LogHead;
 use index::Index;
 use recover::Recovered;
@@ -44,7 +46,7 @@ const SLACK_SEGMENTS: u64 = 2;
 /// How long written records may be unsynced while events wait for the broker, and otherwise.
 const SYNC_WITHIN: Duration = Duration::from_secs(1);
 const SYNC_IDLE_WITHIN: Duration = Duration::from_secs(30);
-/// How often the segment is looked for at its path, at most.
+/// How often the files are looked for at their paths, at most.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// The first batches of a log are about this large, in bytes.
 const FIRST_BATCHES_LEN: usize = 1 << 20;
@@ -76,8 +78,9 @@ pub(crate) struct Log {
     segment_max: u64,
     /// When the segment has to be synced, if it was written to.
     sync_at: Option<Instant>,
-    /// When it has to be looked for at its path.
+    /// When it has to be looked for at its path, and the locked file at its own.
     check_at: Instant,
+    lock: Option<Arc<LockFile>>,
 }
 
 impl Log {
@@ -162,7 +165,13 @@ impl Log {
             segment_max: SEGMENT_MAX,
             sync_at: None,
             check_at: Instant::now() + CHECK_EVERY,
+            lock: None,
         })
+    }
+
+    /// From now on it fails once this file was removed: another process may write to it then.
+    pub(crate) fn set_lock(&mut self, lock: Arc<LockFile>) {
+        self.lock = Some(lock);
     }
 
     /// Syncs everything; from then on the head proves what the files hold.
@@ -200,7 +209,7 @@ impl Log {
         if self.sync_at.is_some_and(|at| at <= now) {
             self.request_sync();
         } else if self.check_at <= now {
-            self.tail.request_check(&self.worker);
+            self.tail.request_check(&self.worker, self.lock.clone());
             self.check_at = now + CHECK_EVERY;
         }
         self.worker.check()

@@ -131,6 +131,6 @@ impl Segment {
 
     /// Whether it is still the file at its path.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        check_in_place(&self.file, &self.path).map_err(StoreError::io("looking at", &self.path))
+        check_in_place(&self.file, &self.path)
     }
 }

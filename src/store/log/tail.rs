@@ -9,6 +9,7 @@ use super::record::LogBatch;
 use super::segment::Segment;
 use super::worker::Worker;
 use crate::store::StoreError;
+use crate::store::state_dir::LockFile;
 
 #[derive(Debug)]
 pub(crate) struct LogTail {
@@ -35,10 +36,13 @@ impl LogTail {
         if sync { self.segment.sync() } else { Ok(()) }
     }
 
-    /// Requests that the segment is looked for at its path.
-    pub(crate) fn request_check(&self, worker: &Worker) {
+    /// Requests that the segment and the locked file are looked for at their paths.
+    pub(crate) fn request_check(&self, worker: &Worker, lock: Option<Arc<LockFile>>) {
         let segment = Arc::clone(&self.segment);
-        worker.request(move || segment.check());
+        worker.request(move || {
+            lock.map_or(Ok(()), |lock| lock.check())?;
+            segment.check()
+        });
     }
 
     /// Requests that everything is synced, and something after that; false if it is refused.

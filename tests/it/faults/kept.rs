@@ -220,6 +220,25 @@ async fn a_directory_that_is_removed_while_in_use_is_reported_and_created_again(
     check_ids_and_chains(&watcher);
 }
 
+/// Aim: no other process can use the directory unnoticed. Method: the locked file is removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_is_removed_while_in_use_is_a_failed_store_until_it_is_locked_again() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(5).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "removed lock: the start").await;
+    std::fs::remove_file(bridge.state_dir().join("lock")).unwrap();
+    let failed = event(&watcher, "store_failed").await;
+    let reason = failed["reason"].as_str().unwrap();
+    assert!(reason.contains("/lock failed: it was removed or replaced"), "{reason}");
+    is_healed(&bridge).await;
+    let (status, log) = bridge.second().await;
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains(&format!("in use by process {}", bridge.pid())), "{log}");
+    check_ids_and_chains(&watcher);
+}
+
 /// Aim: events that are reported as stored are stored. Method: the directory is removed while
 /// events wait, and the bridge is stopped at once.
 #[tokio::test(flavor = "multi_thread")]
