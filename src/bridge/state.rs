@@ -339,7 +339,7 @@ impl State {
                 tracing::info!(events, "undelivered events are stored for the next start");
             }
             Ok(()) => {}
-            Err(error) => tracing::error!(%error, events, "store: undelivered events are lost"),
+            Err(error) => tracing::error!(%error, lost = events, "store: a new chain will begin"),
         }
     }
 }

@@ -95,7 +95,10 @@ impl Recovered {
         let is_empty = self.content.end == Position::default();
         match &self.head {
             None if is_empty => None,
-            None => Some("its head is missing or damaged"),
+            None => Some(
+                "it could not be written when the last process ended, or its head is missing or \
+                 damaged",
+            ),
             Some(_) if is_empty => Some("its segments are missing"),
             Some(head) if self.chain.as_ref() != Some(&head.chain) => {
                 Some("its head is of another chain than its segments")

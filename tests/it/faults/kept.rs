@@ -239,6 +239,34 @@ async fn a_lock_that_is_removed_while_in_use_is_a_failed_store_until_it_is_locke
     check_ids_and_chains(&watcher);
 }
 
+/// Aim: after a stop while nothing could be stored, the reason of the next chain is true, and no
+/// events are named as lost where none were. Method: another file takes the place of the segment,
+/// and a folder that of the new head.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_the_store_has_failed_is_the_reason_of_the_next_chain() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(5).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "stopped in memory: the first start").await;
+    let log = bridge.state_dir().join("log");
+    let (segment, copy) = (log.join("segment-0000000001"), log.join("copy"));
+    std::fs::create_dir(log.join("head.new")).unwrap();
+    std::fs::copy(&segment, &copy).unwrap();
+    std::fs::rename(&copy, &segment).unwrap();
+    event(&watcher, "store_failed").await;
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "in memory: until delivered").await;
+    let (status, said) = bridge.terminate().await;
+    assert!(status.success(), "{said}");
+    assert!(said.contains("a new chain will begin") && said.contains("lost=0"), "{said}");
+    std::fs::remove_dir(log.join("head.new")).unwrap();
+    watcher.clear();
+    bridge.restart();
+    let reset = event(&watcher, "chain_reset").await;
+    let reason = reset["reason"].as_str().unwrap();
+    assert!(reason.contains("could not be written when the last process ended"), "{reason}");
+}
+
 /// Aim: events that are reported as stored are stored. Method: the directory is removed while
 /// events wait, and the bridge is stopped at once.
 #[tokio::test(flavor = "multi_thread")]
