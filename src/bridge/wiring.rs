@@ -44,10 +44,7 @@ pub enum StartError {
     #[error("setting up the metrics failed")]
     Metrics(#[from] prometheus::Error),
     /// The state directory cannot be used.
-    #[error(
-        "state_dir cannot be used: {0}; give the directory to the user of the service, free space \
-         on its disk, or set another state_dir"
-    )]
+    #[error("state_dir cannot be used: {0}; {remedy}", remedy = .0.remedy())]
     StateDir(StoreError),
     /// The error contains the remedy.
     #[error(transparent)]

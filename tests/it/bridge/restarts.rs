@@ -254,6 +254,25 @@ async fn a_state_dir_that_cannot_be_created_is_exit_1() {
     }
 
     std::fs::remove_file(&in_the_way).unwrap();
+    std::fs::create_dir(&in_the_way).unwrap();
+    for (name, is_file) in [("log", true), ("log/head", false)] {
+        let path = in_the_way.join(name);
+        if is_file {
+            std::fs::write(&path, "").unwrap();
+        } else {
+            std::fs::create_dir_all(&path).unwrap();
+        }
+        bridge.restart();
+        let status = bridge.ends().await;
+        let log = bridge.log();
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(log.contains("move it away") && !log.contains("free space"), "{log}");
+        if is_file {
+            std::fs::remove_file(&path).unwrap();
+        } else {
+            std::fs::remove_dir(&path).unwrap();
+        }
+    }
     bridge.restart();
     bridge.is_ready().await;
 }
