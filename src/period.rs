@@ -78,7 +78,7 @@ enum Edge {
 
 impl Period {
     /// Reads both ends. Without `to` it has no end; without `from` it begins 24 h before its end
-    /// or before `now`. Dates and months are those of `zone`.
+    /// or before `now`. Neither end is before 1970. Dates and months are those of `zone`.
     ///
     /// # Errors
     /// Names the end that is wrong and the forms that are right.
@@ -90,15 +90,16 @@ impl Period {
     ) -> Result<Self, PeriodError> {
         let read = |edge: Edge, text: &str| {
             let text = text.trim();
-            edge.parse(text, zone, now).ok_or_else(|| PeriodError::Form {
+            let at = edge.parse(text, zone, now).ok_or_else(|| PeriodError::Form {
                 key: edge.into(),
                 text: text.chars().take(QUOTE_MAX).collect(),
-            })
+            })?;
+            Ok(at.max(Moment::default()))
         };
         let to = to.map(|text| read(Edge::To, text)).transpose()?;
         let from = match from {
             Some(text) => read(Edge::From, text)?,
-            None => to.unwrap_or(now).plus(-LENGTH_DEFAULT_MS),
+            None => to.unwrap_or(now).plus(-LENGTH_DEFAULT_MS).max(Moment::default()),
         };
         match to {
             Some(to) if to < from => Err(PeriodError::EndsBeforeItBegins { from, to }),
@@ -218,6 +219,17 @@ mod tests {
         assert_eq!(period, Period { from: at("2026-11-29T12:00:00Z"), to: None });
         let period = parse(None, Some("2026-11-01"), &TimeZone::UTC).unwrap();
         assert_eq!(period.from, at("2026-11-01T00:00:00Z"), "24 h before the end of that day");
+    }
+
+    /// The API takes no milliseconds before 1970.
+    #[test]
+    fn with_a_clock_that_is_not_set_a_period_begins_in_1970() {
+        let now = Moment::from_millis(10_000);
+        for (from, to) in [(None, None), (Some("24h"), None), (Some("1969-12"), Some("1969-12"))] {
+            let period = Period::parse(from, to, &TimeZone::UTC, now).unwrap();
+            assert_eq!(period.from, Moment::default(), "{from:?}");
+            assert!(period.to.is_none_or(|to| to == Moment::default()), "{to:?}");
+        }
     }
 
     #[test]
