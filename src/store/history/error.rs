@@ -29,6 +29,16 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// It was not closed, and cannot be read where nothing can be written.
+    #[error(
+        "{} cannot be read, as its folder cannot be written and it has a write-ahead log; copy it \
+         with the files beside it to another folder, and set that as state_dir",
+        path.display()
+    )]
+    ReadOnlyFolder {
+        /// The database.
+        path: PathBuf,
+    },
     /// A file of the history, or of the log that it follows, could not be used.
     #[error(transparent)]
     File(#[from] StoreError),

@@ -1,13 +1,14 @@
 //! The database file: its tables, its format version, and the replacement of an unusable file.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::error::Error;
 use super::spans;
@@ -74,12 +75,37 @@ pub(crate) fn open_to_read(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(READ_TIMEOUT)?;
+    // SQLite needs a file beside it, which it cannot create on a read-only file system.
+    let read = connection.query_row("SELECT count(*) FROM sqlite_schema", (), |_| Ok(()));
+    if let Err(error) = read
+        && error.sqlite_error_code() == Some(ErrorCode::CannotOpen)
+    {
+        let log = with_suffix(path, "-wal").metadata();
+        if log.is_ok_and(|log| log.len() > 0) {
+            return Err(Error::ReadOnlyFolder { path: path.to_owned() });
+        }
+        let flags = flags | OpenFlags::SQLITE_OPEN_URI;
+        connection = Connection::open_with_flags(immutable(path), flags)?;
+    }
     let give_way = || {
         task::give_way();
         false
     };
     connection.progress_handler(STEPS_MAX, Some(give_way))?;
     Ok(connection)
+}
+
+/// The URI of a database that nothing writes to.
+fn immutable(path: &Path) -> OsString {
+    let mut uri = OsString::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' => uri.push(format!("%{byte:02x}")),
+            byte => uri.push(OsStr::from_bytes(&[*byte])),
+        }
+    }
+    uri.push("?immutable=1");
+    uri
 }
 
 /// Opens the database; creates it where there is none, `replaced_at` where one was set aside.

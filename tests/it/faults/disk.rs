@@ -305,6 +305,11 @@ async fn a_disk_that_is_read_only_or_full_at_the_start_is_exit_1_and_nothing_is_
     bridge.terminate().await;
     assert!(disk.remount("ro"));
     is_exit_1(&mut bridge, "Read-only file system").await;
+    let mut history = bounded(PROGRAM);
+    history.args(["history", "--json", "--config"]).arg(bridge.config_file());
+    let printed = history.output().unwrap();
+    let events = String::from_utf8(printed.stdout).unwrap();
+    assert!(events.contains(before["event_id"].as_str().unwrap()), "{:?}", printed.stderr);
     assert!(disk.remount("rw"));
     disk.fill();
     is_exit_1(&mut bridge, "No space left").await;

@@ -1,5 +1,7 @@
 //! Tests of queries: pages, filters, limits, gaps, and reading in parallel with the writer.
 
+use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -298,4 +300,23 @@ async fn readers_work_beside_the_writer_and_report_a_missing_database() {
     for reader in readers {
         assert_eq!(reader.await.unwrap(), 2_000, "each event once");
     }
+}
+
+/// As on a read-only file system. Method: SQLite needs `history.db-shm`, and cannot create it.
+#[test]
+fn a_copy_beside_which_nothing_can_be_written_is_read() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    record(&mut database, FIRST_ID, [1, 2]);
+    drop(database);
+    let copy = fixture.dir.path().join("50%20 #1?");
+    fs::create_dir(&copy).unwrap();
+    symlink(copy.join("missing/file"), copy.join("history.db-shm")).unwrap();
+    fs::copy(fixture.path(), copy.join(FILE_NAME)).unwrap();
+    let read = || query::page(&copy.join(FILE_NAME), &all());
+    assert_eq!(ids(&read().unwrap()), [FIRST_ID, FIRST_ID + 1]);
+    // The newest events may be in it alone.
+    fs::write(copy.join("history.db-wal"), "x").unwrap();
+    let error = read().unwrap_err().to_string();
+    assert!(error.contains("copy it with the files beside it"), "{error}");
 }
