@@ -17,7 +17,7 @@ use super::state::State;
 use crate::commands::{Command, Failure, FailureCode, Warning};
 use crate::desired::{BatchPlanner, DesiredItem, DesiredState, Reconciler, by_kind};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed};
-use crate::ids::GatewayName;
+use crate::ids::{DeviceId, GatewayName};
 
 /// The first delay before a retry; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
@@ -98,6 +98,12 @@ impl Provisioner {
     /// Refuses a command that contradicts what the configuration declares.
     pub(crate) fn check(&self, command: &Command) -> Result<(), Failure> {
         command.check_declared(&self.name, self.desired.declared())
+    }
+
+    /// The devices of a command that an earlier one registered.
+    pub(crate) fn kept(&self, command: &Command) -> BTreeSet<DeviceId> {
+        let registered = &self.desired.commanded().registered;
+        command.device_ids().into_iter().filter(|id| registered.contains_key(id)).collect()
     }
 
     /// A command that changes something has started.

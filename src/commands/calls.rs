@@ -1,5 +1,6 @@
 //! A command's access to its gateway: the client, and the command's deadline.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use super::failure::{Failure, FailureCode};
 use super::step::Progress;
 use crate::gsdk::GatewayClient;
+use crate::ids::DeviceId;
 
 /// The shortest deadline of a call, so that a call at the end of a wait fails by the gateway's
 /// silence.
@@ -18,6 +20,8 @@ const CALL_DEADLINE_MIN: Duration = Duration::from_millis(1);
 pub struct Calls {
     client: GatewayClient,
     deadline: Option<Instant>,
+    /// The command's devices that the bridge registers again wherever the gateway lacks them.
+    kept: BTreeSet<DeviceId>,
     /// Receives the progress of a change after each step.
     progress: Option<watch::Sender<Progress>>,
 }
@@ -25,7 +29,16 @@ pub struct Calls {
 impl Calls {
     /// Without a deadline, each call has its own.
     pub const fn new(client: GatewayClient, deadline: Option<Instant>) -> Self {
-        Self { client, deadline, progress: None }
+        Self { client, deadline, kept: BTreeSet::new(), progress: None }
+    }
+
+    #[must_use]
+    pub fn keeping(self, kept: BTreeSet<DeviceId>) -> Self {
+        Self { kept, ..self }
+    }
+
+    pub(crate) const fn kept(&self) -> &BTreeSet<DeviceId> {
+        &self.kept
     }
 
     #[must_use]

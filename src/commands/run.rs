@@ -54,10 +54,7 @@ async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> 
         Command::Ssl { device_ids, enable, apply } => {
             mode_ssl::set_ssl(calls, device_ids, *enable, *apply).await
         }
-        Command::SlavesSet(slaves) => {
-            calls.client()?.set_slaves(slaves).await?;
-            Ok(Outcome::done(json!({})).with_effect(Effect::Slaves(slaves.clone())))
-        }
+        Command::SlavesSet(slaves) => set_slaves(calls, slaves).await,
     }
 }
 
@@ -112,11 +109,12 @@ fn not_connected(error: Error) -> Failure {
 
 async fn disconnect(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let list = calls.client()?.device_list().await?;
-    let listed = ListedDevices::among(&list, ids, |_| true, "it is not in the gateway's list")?;
-    calls.client()?.disconnect(&listed.ids).await?;
-    let warnings = will_reconnect(listed.rows);
-    let data = json!({ "device_ids": listed.ids });
-    Ok(Outcome { device_errors: listed.errors, warnings, ..Outcome::done(data) })
+    let rows: Vec<&Listed> = list.iter().filter(|row| ids.contains(&row.device_id)).collect();
+    let listed = rows.iter().map(|row| row.device_id).collect();
+    let device_errors = not_found(ids, &listed, "it is not in the gateway's list")?;
+    calls.client()?.disconnect(&listed).await?;
+    let data = json!({ "device_ids": listed });
+    Ok(Outcome { device_errors, warnings: will_reconnect(rows), ..Outcome::done(data) })
 }
 
 async fn disconnect_all(calls: &Calls) -> Result<Outcome, Failure> {
@@ -134,44 +132,65 @@ async fn async_add(calls: &Calls, devices: &[(DeviceId, Target)]) -> Result<Outc
 
 async fn async_remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {
     let list = calls.client()?.device_list().await?;
-    let is_registered = |row: &Listed| row.info.auto_reconnect;
-    let listed =
-        ListedDevices::among(&list, ids, is_registered, "it is not registered (async/add)")?;
-    calls.client()?.async_remove(&listed.ids).await?;
-    let outcome = Outcome::done(json!({ "device_ids": listed.ids }));
-    let outcome = outcome.with_effect(Effect::Unregistered(listed.ids));
-    Ok(Outcome { device_errors: listed.errors, ..outcome })
-}
-
-/// The devices of a request that the gateway has, and the errors of those that it does not have: it
-/// would answer for all of them with one error, although it serves the others.
-struct ListedDevices<'a> {
-    rows: Vec<&'a Listed>,
-    ids: BTreeSet<DeviceId>,
-    errors: Vec<DeviceFailure>,
-}
-
-impl<'a> ListedDevices<'a> {
-    /// Fails if no device of the request fits.
-    fn among(
-        list: &'a [Listed],
-        ids: &BTreeSet<DeviceId>,
-        fits: impl Fn(&Listed) -> bool,
-        missing: &str,
-    ) -> Result<Self, Failure> {
-        let is_listed = |row: &&Listed| ids.contains(&row.device_id) && fits(row);
-        let rows: Vec<&Listed> = list.iter().filter(is_listed).collect();
-        let known: BTreeSet<DeviceId> = rows.iter().map(|row| row.device_id).collect();
-        let error = |&device_id: &DeviceId| {
-            let message = format!("{missing}; `devices` returns the list");
-            DeviceFailure::new(device_id, Failure::new(Code::NotFound, message))
-        };
-        let errors: Vec<DeviceFailure> = ids.difference(&known).map(error).collect();
-        match errors.first() {
-            Some(first) if known.is_empty() => Err(first.as_whole()),
-            _ => Ok(Self { rows, ids: known, errors }),
-        }
+    let listed = list.iter().filter(|row| row.info.auto_reconnect).map(|row| row.device_id);
+    let listed: BTreeSet<DeviceId> = listed.filter(|id| ids.contains(id)).collect();
+    // The gateway may have lost these, and they are not registered again.
+    let lost = calls.kept() - &listed;
+    let removed = &listed | &lost;
+    let device_errors = not_found(ids, &removed, "it is not registered (async/add)")?;
+    let client = calls.client()?;
+    if !listed.is_empty() {
+        client.async_remove(&listed).await?;
     }
+    if let Some(stored) = client.stored().filter(|_| !lost.is_empty()) {
+        stored.unregister(&lost).await.map_err(Error::not_stored)?;
+    }
+    let outcome = Outcome::done(json!({ "device_ids": removed }));
+    Ok(Outcome { device_errors, ..outcome.with_effect(Effect::Unregistered(removed)) })
+}
+
+/// The errors of the devices of a request that are not among the known ones: the gateway would
+/// answer for all of them with one error, although it serves the others. Fails if none is known.
+fn not_found(
+    ids: &BTreeSet<DeviceId>,
+    known: &BTreeSet<DeviceId>,
+    message: &str,
+) -> Result<Vec<DeviceFailure>, Failure> {
+    let error = |&device_id: &DeviceId| {
+        let message = format!("{message}; `devices` returns the list");
+        DeviceFailure::new(device_id, Failure::new(Code::NotFound, message))
+    };
+    let errors: Vec<DeviceFailure> = ids.difference(known).map(error).collect();
+    match errors.first() {
+        Some(first) if known.is_empty() => Err(first.as_whole()),
+        _ => Ok(errors),
+    }
+}
+
+async fn set_slaves(calls: &Calls, slaves: &[Slaves]) -> Result<Outcome, Failure> {
+    match calls.client()?.set_slaves(slaves).await {
+        Err(error) if error.grpc_code() == Some(Code::NotFound) => {
+            let list = calls.client()?.device_list().await?;
+            let is_listed = |id| list.iter().any(|row| row.device_id == id);
+            // A device that the gateway does not have has no slaves there.
+            let (done, rest): (Vec<Slaves>, Vec<Slaves>) = slaves
+                .iter()
+                .cloned()
+                .partition(|slaves| slaves.is_empty() && !is_listed(slaves.device_id));
+            if done.is_empty() {
+                return Err(error.into());
+            }
+            let client = calls.client()?;
+            if !rest.is_empty() {
+                client.set_slaves(&rest).await?;
+            }
+            if let Some(stored) = client.stored() {
+                stored.set_slaves(&done).await.map_err(Error::not_stored)?;
+            }
+        }
+        result => result?,
+    }
+    Ok(Outcome::done(json!({})).with_effect(Effect::Slaves(slaves.to_vec())))
 }
 
 fn will_reconnect(rows: Vec<&Listed>) -> Vec<Warning> {

@@ -175,7 +175,7 @@ impl DesiredState {
             }
             Effect::Slaves(all) => {
                 for slaves in all {
-                    if slaves.rs485.is_empty() && slaves.wiegand.is_empty() {
+                    if slaves.is_empty() {
                         self.slaves.remove(&slaves.device_id);
                     } else {
                         self.slaves.insert(slaves.device_id, slaves);

@@ -35,6 +35,12 @@ pub struct Slaves {
     pub wiegand: Vec<DeviceId>,
 }
 
+impl Slaves {
+    pub const fn is_empty(&self) -> bool {
+        self.rs485.is_empty() && self.wiegand.is_empty()
+    }
+}
+
 /// What a command changed at its gateway. Only effects that the gateway confirmed are recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {

@@ -75,8 +75,8 @@ impl StoredItems {
 
     /// Replaces the stored slaves of these devices; removes those of devices without any.
     pub async fn set_slaves(&self, slaves: &[Slaves]) -> Result<(), Error> {
-        let has_none = |slaves: &&Slaves| slaves.rs485.is_empty() && slaves.wiegand.is_empty();
-        let (removed, added): (Vec<&Slaves>, Vec<&Slaves>) = slaves.iter().partition(has_none);
+        let (removed, added): (Vec<&Slaves>, Vec<&Slaves>) =
+            slaves.iter().partition(|slaves| slaves.is_empty());
         if !added.is_empty() {
             let slave_device_infos = added.into_iter().map(convert::slave_info).collect();
             let gateway_id = self.gateway_id();

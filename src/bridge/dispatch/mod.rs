@@ -179,7 +179,8 @@ impl CommandDispatcher {
         match self.acquire(&gateway, name, key) {
             Ok(slot) => {
                 let access = gateway.provisioner.access().clone();
-                tokio::spawn(task::run(started, slot, access, self.tasks.clone()));
+                let kept = gateway.provisioner.kept(&started.request.command);
+                tokio::spawn(task::run(started, kept, slot, access, self.tasks.clone()));
                 self.running += 1;
                 if name.changes() {
                     gateway.provisioner.command_started();

@@ -1,5 +1,6 @@
 //! The task of a command: waits for its permit, runs it, and reports to the loop.
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::commands::{
     Calls, Data, Failure, FailureCode, Outcome, Permit, Progress, Request, Slot, run as run_on,
 };
 use crate::fleet::{Effect, GatewayIndex};
+use crate::ids::DeviceId;
 use crate::mqtt::Requester;
 use crate::payload::Intent;
 use crate::task::log_panic;
@@ -138,6 +140,7 @@ pub(crate) async fn expired(
 /// Waits for the permit of a command, runs it, and reports its outcome.
 pub(crate) async fn run(
     started: StartedCommand,
+    kept: BTreeSet<DeviceId>,
     slot: Slot,
     access: GatewayAccess,
     context: TaskContext,
@@ -159,7 +162,7 @@ pub(crate) async fn run(
     });
     let (outcome, was_run, permit) = match client {
         Ok((client, permit)) => {
-            let calls = Calls::new(client, started.deadline());
+            let calls = Calls::new(client, started.deadline()).keeping(kept);
             (run_command(&started, calls, &context).await, true, Some(permit))
         }
         Err(failure) => (Outcome::failed(failure), false, None),

@@ -8,6 +8,7 @@ mod changing;
 mod contended;
 mod ctl;
 mod history;
+mod kept;
 mod own;
 mod reading;
 mod refused;

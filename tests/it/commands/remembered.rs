@@ -14,7 +14,7 @@ use crate::harness::watcher::{Seen, Watcher, retained};
 use crate::harness::{eventually, patiently};
 
 /// A stack whose gateway has no managed devices and is listed every second.
-async fn new_stack() -> (Stack, Watcher) {
+pub(super) async fn new_stack() -> (Stack, Watcher) {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;
     let simulator =
@@ -25,11 +25,11 @@ async fn new_stack() -> (Stack, Watcher) {
     (stack, watcher)
 }
 
-fn is(seen: &Seen, event: &str, what: &str) -> bool {
+pub(super) fn is(seen: &Seen, event: &str, what: &str) -> bool {
     seen.topic == format!("gsdk/lobby/event/{event}") && seen.json()["what"] == what
 }
 
-async fn kept(stack: &Stack, device: u32, by: &Value) {
+pub(super) async fn kept(stack: &Stack, device: u32, by: &Value) {
     let topic = format!("gsdk/lobby/{device}/state");
     eventually("the state says why it is kept", || {
         let kept = retained(stack.broker.port);
