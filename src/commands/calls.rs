@@ -1,6 +1,8 @@
 //! A command's access to its gateway: the client, and the command's deadline.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -22,14 +24,17 @@ pub struct Calls {
     deadline: Option<Instant>,
     /// The command's devices that the bridge registers again wherever the gateway lacks them.
     kept: BTreeSet<DeviceId>,
+    /// Whether a call that changes something was made.
+    has_changed: Arc<AtomicBool>,
     /// Receives the progress of a change after each step.
     progress: Option<watch::Sender<Progress>>,
 }
 
 impl Calls {
     /// Without a deadline, each call has its own.
-    pub const fn new(client: GatewayClient, deadline: Option<Instant>) -> Self {
-        Self { client, deadline, kept: BTreeSet::new(), progress: None }
+    pub fn new(client: GatewayClient, deadline: Option<Instant>) -> Self {
+        let (kept, has_changed) = (BTreeSet::new(), Arc::default());
+        Self { client, deadline, kept, has_changed, progress: None }
     }
 
     #[must_use]
@@ -52,7 +57,7 @@ impl Calls {
         }
     }
 
-    /// The client for the next call.
+    /// The client for the next call, which only reads.
     pub(crate) fn client(&self) -> Result<GatewayClient, Failure> {
         let Some(deadline) = self.deadline else { return Ok(self.client.clone()) };
         if deadline.duration_since(Instant::now()) < CALL_DEADLINE_MIN {
@@ -60,6 +65,18 @@ impl Calls {
             return Err(Failure::new(FailureCode::Timeout, message));
         }
         Ok(self.client.with_deadline(deadline))
+    }
+
+    /// The client for the next call, which changes something.
+    pub(crate) fn changing(&self) -> Result<GatewayClient, Failure> {
+        let client = self.client()?;
+        self.has_changed.store(true, Ordering::Relaxed);
+        Ok(client)
+    }
+
+    /// Whether a call that changes something was made.
+    pub(crate) fn has_changed(&self) -> bool {
+        self.has_changed.load(Ordering::Relaxed)
     }
 
     /// The client without the command's deadline, to verify the outcome after it.

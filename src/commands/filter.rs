@@ -64,7 +64,7 @@ async fn read(calls: &Calls, place: FilterPlace) -> Result<AcceptFilter, Failure
 }
 
 async fn write(calls: &Calls, place: FilterPlace, filter: &AcceptFilter) -> Result<(), Failure> {
-    let client = calls.client()?;
+    let client = calls.changing()?;
     match client.stored().filter(|_| matches!(place, FilterPlace::Master)) {
         Some(stored) => Ok(stored.set_accept_filter(filter).await.map_err(Error::not_stored)?),
         None => Ok(client.set_accept_filter(filter).await?),

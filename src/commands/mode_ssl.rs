@@ -81,7 +81,7 @@ async fn to_device_to_server(runner: &mut StepRunner<'_>) {
 /// Removes the registrations of devices that are connected without them.
 async fn unregister(runner: &mut StepRunner<'_>, ids: &BTreeSet<DeviceId>) {
     let removed = async {
-        runner.calls().client()?.async_remove(ids).await?;
+        runner.calls().changing()?.async_remove(ids).await?;
         Ok(Some(Effect::Unregistered(ids.clone())))
     };
     let removed = removed.await;
@@ -214,7 +214,7 @@ async fn register(runner: &mut StepRunner<'_>, ssl: impl Fn(&Listed) -> Option<b
         return;
     }
     let added: Result<(), Failure> =
-        async { Ok(runner.calls().client()?.async_add(&targets).await?) }.await;
+        async { Ok(runner.calls().changing()?.async_add(&targets).await?) }.await;
     for (id, target) in targets {
         let Target { ip, port, ssl } = target;
         let added = added.clone().map(|()| Some(Effect::Registered(vec![(id, target)])));
@@ -263,7 +263,7 @@ async fn call_multi(
     ids: &BTreeSet<DeviceId>,
     change: ModeOrSsl,
 ) -> Result<Vec<DeviceError>, Failure> {
-    let client = calls.client()?;
+    let client = calls.changing()?;
     let errors = match change {
         ModeOrSsl::Mode(mode) => client.set_mode(ids, mode).await?,
         ModeOrSsl::Ssl(enable) => client.set_ssl(ids, enable).await?,

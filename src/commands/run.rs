@@ -89,7 +89,7 @@ fn slaves(slaves: &Slaves) -> Value {
 }
 
 async fn connect(calls: &Calls, target: Target) -> Result<Outcome, Failure> {
-    let device_id = calls.client()?.connect(target).await.map_err(not_connected)?;
+    let device_id = calls.changing()?.connect(target).await.map_err(not_connected)?;
     Ok(Outcome::done(json!({ "device_id": device_id })))
 }
 
@@ -112,19 +112,19 @@ async fn disconnect(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, 
     let rows: Vec<&Listed> = list.iter().filter(|row| ids.contains(&row.device_id)).collect();
     let listed = rows.iter().map(|row| row.device_id).collect();
     let device_errors = not_found(ids, &listed, "it is not in the gateway's list")?;
-    calls.client()?.disconnect(&listed).await?;
+    calls.changing()?.disconnect(&listed).await?;
     let data = json!({ "device_ids": listed });
     Ok(Outcome { device_errors, warnings: will_reconnect(rows), ..Outcome::done(data) })
 }
 
 async fn disconnect_all(calls: &Calls) -> Result<Outcome, Failure> {
     let list = calls.client()?.device_list().await?;
-    calls.client()?.disconnect_all().await?;
+    calls.changing()?.disconnect_all().await?;
     Ok(Outcome { warnings: will_reconnect(list.iter().collect()), ..Outcome::done(json!({})) })
 }
 
 async fn async_add(calls: &Calls, devices: &[(DeviceId, Target)]) -> Result<Outcome, Failure> {
-    calls.client()?.async_add(devices).await?;
+    calls.changing()?.async_add(devices).await?;
     let ids: BTreeSet<DeviceId> = devices.iter().map(|(id, _)| *id).collect();
     let outcome = Outcome::done(json!({ "device_ids": ids }));
     Ok(outcome.with_effect(Effect::Registered(devices.to_vec())))
@@ -138,7 +138,7 @@ async fn async_remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome
     let lost = calls.kept() - &listed;
     let removed = &listed | &lost;
     let device_errors = not_found(ids, &removed, "it is not registered (async/add)")?;
-    let client = calls.client()?;
+    let client = calls.changing()?;
     if !listed.is_empty() {
         client.async_remove(&listed).await?;
     }
@@ -168,7 +168,7 @@ fn not_found(
 }
 
 async fn set_slaves(calls: &Calls, slaves: &[Slaves]) -> Result<Outcome, Failure> {
-    match calls.client()?.set_slaves(slaves).await {
+    match calls.changing()?.set_slaves(slaves).await {
         Err(error) if error.grpc_code() == Some(Code::NotFound) => {
             let list = calls.client()?.device_list().await?;
             let is_listed = |id| list.iter().any(|row| row.device_id == id);
@@ -180,7 +180,7 @@ async fn set_slaves(calls: &Calls, slaves: &[Slaves]) -> Result<Outcome, Failure
             if done.is_empty() {
                 return Err(error.into());
             }
-            let client = calls.client()?;
+            let client = calls.changing()?;
             if !rest.is_empty() {
                 client.set_slaves(&rest).await?;
             }

@@ -11,7 +11,7 @@ use super::command::Command;
 use super::failure::Failure;
 use super::response::Outcome;
 use super::step::{CommandStep, StepName, StepResult};
-use crate::fleet::{AcceptFilter, Listed, Slaves, Target};
+use crate::fleet::{AcceptFilter, Effect, Listed, Slaves, Target};
 use crate::gsdk::{Error, GatewayClient};
 use crate::ids::DeviceId;
 
@@ -20,9 +20,12 @@ const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The outcome of a command that timed out; of a change with what the gateway shows.
 pub(crate) async fn timed_out(calls: &Calls, command: &Command, failure: Failure) -> Outcome {
-    let Some(steps) = verify(calls, command).await else { return Outcome::failed(failure) };
+    let Some((steps, effect)) = verify(calls, command).await else {
+        return Outcome::failed(failure);
+    };
     let data = json!({ "device_ids": [], "steps": steps });
-    Outcome { error: Some(failure), ..Outcome::done(data) }
+    let effects = effect.into_iter().filter(|_| calls.has_changed()).collect();
+    Outcome { error: Some(failure), effects, ..Outcome::done(data) }
 }
 
 /// The client for one read.
@@ -30,31 +33,50 @@ pub(crate) fn client(calls: &Calls) -> GatewayClient {
     calls.without_deadline().with_deadline(Instant::now() + READ_DEADLINE)
 }
 
-/// `None` for a command that changes nothing.
-async fn verify(calls: &Calls, command: &Command) -> Option<Vec<CommandStep>> {
+/// The steps, and the effect of the change as far as it is desired from now on: what it removes, as
+/// the gateway may still do so, and what it adds, if the gateway has that. `None` for a command
+/// that changes nothing.
+async fn verify(calls: &Calls, command: &Command) -> Option<(Vec<CommandStep>, Option<Effect>)> {
     let client = client(calls);
-    let read_failed = |error: Error| vec![read_failed(None, &error)];
+    let failed = |error: &Error| vec![read_failed(None, error)];
     Some(match command {
         Command::FilterSet(_)
         | Command::FilterAdd(_)
         | Command::FilterRemove(_)
         | Command::FilterAllowAll(_) => {
-            client.accept_filter().await.map_or_else(read_failed, |now| filter(&now, command))
+            let now = client.accept_filter().await;
+            let steps = now.as_ref().map_or_else(failed, |now| filter(now, command));
+            (steps, filter_effect(command, now.as_ref().ok()))
         }
         Command::SlavesSet(wanted) => {
-            client.slaves().await.map_or_else(read_failed, |now| slaves(&now, wanted))
+            let now = client.slaves().await;
+            let steps = now.as_deref().map_or_else(failed, |now| slaves(now, wanted));
+            (steps, Some(slaves_effect(wanted, now.as_deref().ok())))
         }
         Command::Connect(target) => {
-            client.device_list().await.map_or_else(read_failed, |now| at_address(&now, *target))
+            let now = client.device_list().await;
+            (now.as_deref().map_or_else(failed, |now| at_address(now, *target)), None)
         }
         Command::DisconnectAll => {
-            client.device_list().await.map_or_else(read_failed, |now| vec![count(&now)])
+            let now = client.device_list().await;
+            (now.as_deref().map_or_else(failed, |now| vec![count(now)]), None)
         }
-        Command::Disconnect(_)
-        | Command::AsyncAdd(_)
-        | Command::AsyncRemove(_)
-        | Command::ModeSet { .. }
-        | Command::Ssl { .. } => devices(calls, &command.device_ids()).await,
+        Command::AsyncAdd(devices) => {
+            let now = client.device_list().await;
+            let steps = rows(now.as_deref(), &command.device_ids());
+            let is_there = |(id, target): &&(DeviceId, Target)| {
+                let mut rows = now.iter().flatten().filter(|row| row.device_id == *id);
+                rows.any(|row| row.info.auto_reconnect && row.info.ip == Some(target.ip))
+            };
+            let registered = devices.iter().filter(is_there).copied().collect();
+            (steps, Some(Effect::Registered(registered)))
+        }
+        Command::AsyncRemove(ids) => {
+            (devices(calls, ids).await, Some(Effect::Unregistered(ids.clone())))
+        }
+        Command::Disconnect(_) | Command::ModeSet { .. } | Command::Ssl { .. } => {
+            (devices(calls, &command.device_ids()).await, None)
+        }
         Command::Devices
         | Command::Search { .. }
         | Command::Pending
@@ -63,10 +85,42 @@ async fn verify(calls: &Calls, command: &Command) -> Option<Vec<CommandStep>> {
     })
 }
 
-/// The rows of these devices in the list.
+/// If the filter cannot be read, a replacement counts as made.
+fn filter_effect(command: &Command, now: Option<&AcceptFilter>) -> Option<Effect> {
+    match command {
+        Command::FilterAdd(ids) => Some(Effect::Accepted(ids & &now?.device_ids)),
+        Command::FilterRemove(ids) => Some(Effect::Unaccepted(ids.clone())),
+        Command::FilterAllowAll(true) => now?.allow_all.then_some(Effect::AllowAll(true)),
+        Command::FilterAllowAll(false) => Some(Effect::AllowAll(false)),
+        Command::FilterSet(wanted) => {
+            let now = now.unwrap_or(wanted);
+            let device_ids = &wanted.device_ids & &now.device_ids;
+            let allow_all = wanted.allow_all && now.allow_all;
+            Some(Effect::Filter(AcceptFilter { allow_all, device_ids, ..AcceptFilter::default() }))
+        }
+        _ => None,
+    }
+}
+
+/// If the slaves cannot be read, they count as set.
+fn slaves_effect(wanted: &[Slaves], now: Option<&[Slaves]>) -> Effect {
+    let mut set = wanted.to_vec();
+    let Some(now) = now else { return Effect::Slaves(set) };
+    for slaves in &mut set {
+        let now = now.iter().find(|now| now.device_id == slaves.device_id);
+        slaves.rs485.retain(|id| now.is_some_and(|now| now.rs485.contains(id)));
+        slaves.wiegand.retain(|id| now.is_some_and(|now| now.wiegand.contains(id)));
+    }
+    Effect::Slaves(set)
+}
+
+/// The rows of these devices in the list, read now.
 pub(crate) async fn devices(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Vec<CommandStep> {
-    let list = client(calls).device_list().await;
-    let step = |&id: &DeviceId| match &list {
+    rows(client(calls).device_list().await.as_deref(), ids)
+}
+
+fn rows(list: Result<&[Listed], &Error>, ids: &BTreeSet<DeviceId>) -> Vec<CommandStep> {
+    let step = |&id: &DeviceId| match list {
         Err(error) => read_failed(Some(id), error),
         Ok(rows) => match rows.iter().find(|row| row.device_id == id) {
             None => verified(Some(id), "it is not in the gateway's list now"),

@@ -41,7 +41,8 @@ impl Slaves {
     }
 }
 
-/// What a command changed at its gateway. Only effects that the gateway confirmed are recorded.
+/// What a command changed at its gateway. Recorded are effects that the gateway confirmed, and
+/// those of a change that timed out as far as they were verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     Registered(Vec<(DeviceId, Target)>),
@@ -60,11 +61,12 @@ impl Effect {
     /// Whether it has to be provisioned again after a restart of the gateway.
     pub fn adds(&self) -> bool {
         match self {
-            Self::Registered(_) | Self::Accepted(_) | Self::AllowAll(true) | Self::Slaves(_) => {
-                true
-            }
+            Self::Registered(devices) => !devices.is_empty(),
+            Self::Accepted(ids) => !ids.is_empty(),
+            Self::AllowAll(enabled) => *enabled,
             Self::Filter(filter) => filter.allow_all || !filter.device_ids.is_empty(),
-            Self::Unregistered(_) | Self::Unaccepted(_) | Self::AllowAll(false) => false,
+            Self::Slaves(slaves) => !slaves.iter().all(Slaves::is_empty),
+            Self::Unregistered(_) | Self::Unaccepted(_) => false,
         }
     }
 }

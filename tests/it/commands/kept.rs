@@ -1,4 +1,5 @@
-//! Which items the bridge keeps after commands on items that the gateway has lost.
+//! Which items the bridge keeps after commands on items that the gateway has lost, and after
+//! commands without an answer in time.
 
 use std::time::Duration;
 
@@ -16,10 +17,8 @@ async fn restart(stack: &Stack) {
     let series = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
     let starts = stack.bridge.metric(series).await;
     control.restart(Duration::from_millis(100)).await;
-    patiently("the link is back", async {
-        while stack.bridge.metric(series).await == starts {}
-    })
-    .await;
+    patiently("the link is back", async { while stack.bridge.metric(series).await == starts {} })
+        .await;
     stack.bridge.is_ready().await;
     let lists = || control.calls().get("GetDeviceList").copied().unwrap_or_default();
     let before = lists();
@@ -61,4 +60,47 @@ async fn items_that_the_gateway_has_lost_are_removed() {
     control.apply_fault(&Fault::RefuseRegistration { devices: id.into(), on: false });
     restart(&stack).await;
     assert!(control.managed().is_empty() && control.slaves().is_empty(), "nothing is added");
+}
+
+/// Aim: a change without an answer in time that the gateway has made is kept like another, and no
+/// removal of ours is reported as another client's. Method: answers arrive after `timeout_s`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_timed_out_is_kept_if_it_was_made() {
+    let (stack, watcher) = new_stack().await;
+    let control = stack.simulator.control();
+    let (id, ip) = (control.devices()[0].id, control.devices()[0].ip);
+    let filter = || control.filter().device_i_ds;
+    let is_registered = || control.managed().iter().any(|row| row.device_id == id);
+    // The first call of a change is answered in time, the second is not.
+    let late = async |command: &str, mut request: Value, timeout_s: f64| {
+        control.apply_fault(&Fault::LateAnswers { ms: 600 });
+        request["timeout_s"] = json!(timeout_s);
+        let answer = stack.ask(command, &request.to_string()).await;
+        assert_eq!(refusal(&answer).0, "timeout", "{answer}");
+        control.apply_fault(&Fault::LateAnswers { ms: 0 });
+        answer
+    };
+    let add = json!({"devices": [{"device_id": id, "ip": ip}]});
+    late("async/add", add, 0.3).await;
+    let slaves = json!({"slaves": [{"device_id": id, "rs485": [7]}]});
+    late("slaves/set", slaves, 0.3).await;
+    late("accept_filter/set", json!({"device_ids": [8, 9]}), 0.9).await;
+    late("accept_filter/add", json!({"device_id": 10}), 0.9).await;
+    restart(&stack).await;
+    assert_eq!(filter(), [8, 9, 10]);
+    assert!(is_registered());
+    assert_eq!(control.slaves().len(), 1);
+    kept(&stack, id, &json!("command")).await;
+
+    watcher.clear();
+    late("slaves/set", json!({"slaves": [{"device_id": id}]}), 0.3).await;
+    late("async/remove", json!({"device_id": id}), 0.9).await;
+    late("accept_filter/remove", json!({"device_id": 8}), 0.9).await;
+    late("accept_filter/set", json!({"device_ids": [10]}), 0.9).await;
+    kept(&stack, id, &Value::Null).await;
+    restart(&stack).await;
+    assert_eq!(filter(), [10]);
+    assert!(!is_registered() && control.slaves().is_empty(), "nothing else is added");
+    let withdrawn = watcher.find(|seen| seen.topic == "gsdk/lobby/event/withdrawn");
+    assert!(withdrawn.is_none(), "{withdrawn:?}");
 }
