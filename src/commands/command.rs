@@ -256,6 +256,14 @@ impl Command {
         contradicted.map_or(Ok(()), |id| Err(Failure::declared_by_configuration(gateway, id)))
     }
 
+    /// Whether it changes something.
+    pub(crate) const fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Self::Devices | Self::Search { .. } | Self::Pending | Self::FilterGet | Self::SlavesGet
+        )
+    }
+
     /// Whether it is a change with steps, whose interruption is reported.
     pub const fn has_steps(&self) -> bool {
         matches!(self, Self::ModeSet { apply: true, .. } | Self::Ssl { apply: true, .. })

@@ -107,8 +107,8 @@ impl<W> ReplayCache<W> {
         Ok(())
     }
 
-    /// A request has ended; returns the repeats that wait for it. Without a response it was not
-    /// executed, and a repeat of it will be.
+    /// A request has ended; returns the repeats that wait for it. Without a response it changed
+    /// nothing, and a repeat of it is executed.
     pub fn finish(&mut self, key: &ReplayKey, response: Option<(&Response, usize)>) -> Vec<W> {
         let Some(at) = self.entries.iter().position(|entry| entry.key == *key) else {
             return Vec::new();

@@ -113,6 +113,9 @@ pub struct Outcome {
     pub error: Option<Failure>,
     /// What it made at the gateway that a restart of the gateway loses.
     pub effects: Vec<Effect>,
+    /// Whether a repeat gets this answer too. It does not after a change that failed before it
+    /// began.
+    pub is_final: bool,
 }
 
 impl Outcome {
@@ -124,6 +127,7 @@ impl Outcome {
             warnings: Vec::new(),
             error: None,
             effects: Vec::new(),
+            is_final: true,
         }
     }
 

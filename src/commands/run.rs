@@ -16,13 +16,19 @@ use crate::ids::DeviceId;
 
 /// Runs a permitted command on its gateway.
 pub async fn run(command: &Command, calls: &Calls) -> Outcome {
-    match dispatch(command, calls).await {
-        Ok(outcome) => outcome,
-        Err(failure) if failure.code == FailureCode::Timeout => {
-            verify::timed_out(calls, command, failure).await
-        }
-        Err(failure) => Outcome::failed(failure),
+    let mut failure = match dispatch(command, calls).await {
+        Ok(outcome) => return outcome,
+        Err(failure) => failure,
+    };
+    let is_final = calls.has_changed() || !command.changes();
+    if !is_final {
+        failure.message += "; nothing was changed";
     }
+    let outcome = match failure.code {
+        FailureCode::Timeout => verify::timed_out(calls, command, failure).await,
+        _ => Outcome::failed(failure),
+    };
+    Outcome { is_final, ..outcome }
 }
 
 async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> {
@@ -111,7 +117,10 @@ async fn disconnect(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, 
     let list = calls.client()?.device_list().await?;
     let rows: Vec<&Listed> = list.iter().filter(|row| ids.contains(&row.device_id)).collect();
     let listed = rows.iter().map(|row| row.device_id).collect();
-    let device_errors = not_found(ids, &listed, "it is not in the gateway's list")?;
+    let device_errors = match not_found(ids, &listed, "it is not in the gateway's list") {
+        Ok(errors) => errors,
+        Err(failure) => return Ok(Outcome::failed(failure)),
+    };
     calls.changing()?.disconnect(&listed).await?;
     let data = json!({ "device_ids": listed });
     Ok(Outcome { device_errors, warnings: will_reconnect(rows), ..Outcome::done(data) })
@@ -137,7 +146,10 @@ async fn async_remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome
     // The gateway may have lost these, and they are not registered again.
     let lost = calls.kept() - &listed;
     let removed = &listed | &lost;
-    let device_errors = not_found(ids, &removed, "it is not registered (async/add)")?;
+    let device_errors = match not_found(ids, &removed, "it is not registered (async/add)") {
+        Ok(errors) => errors,
+        Err(failure) => return Ok(Outcome::failed(failure)),
+    };
     let client = calls.changing()?;
     if !listed.is_empty() {
         client.async_remove(&listed).await?;

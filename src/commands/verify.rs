@@ -77,11 +77,7 @@ async fn verify(calls: &Calls, command: &Command) -> Option<(Vec<CommandStep>, O
         Command::Disconnect(_) | Command::ModeSet { .. } | Command::Ssl { .. } => {
             (devices(calls, &command.device_ids()).await, None)
         }
-        Command::Devices
-        | Command::Search { .. }
-        | Command::Pending
-        | Command::FilterGet
-        | Command::SlavesGet => return None,
+        _ => return None,
     })
 }
 

@@ -81,7 +81,8 @@ impl Answer {
 
     /// Whether the gateway may have seen the command.
     pub(crate) fn was_run(&self) -> bool {
-        !NOT_RUN.contains(&self.code())
+        let message = self.value["error"]["message"].as_str().unwrap_or_default();
+        !NOT_RUN.contains(&self.code()) && !message.ends_with("nothing was changed")
     }
 
     pub(crate) fn is_replayed(&self) -> bool {
@@ -223,7 +224,7 @@ impl Answers {
             ("ok" | "gateway_unavailable" | "interrupted", _) => true,
             (_, _) if ["history", "republish"].contains(&request.command) => false,
             ("expired", _) => is_limited,
-            (code, _) => answer.was_run() && code != "internal",
+            (code, _) => !NOT_RUN.contains(&code) && code != "internal",
         };
         fits && answer.value["command"] == request.command
             && (request.changes() || !answer.is_replayed())

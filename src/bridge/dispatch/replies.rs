@@ -67,20 +67,21 @@ impl Replies {
         self.replay_cache.insert(Instant::now(), key)
     }
 
-    /// Replies to a command that has ended, and to the repeats that wait for it. If it was not run,
-    /// returns these: what kept the first from running, such as its expiry, was its own.
+    /// Replies to a command that has ended, and to the repeats that wait for it. If it changed
+    /// nothing, returns these: what kept the first from it, such as its expiry, was its own.
     pub(crate) fn ended(&mut self, finished: Finished) -> Vec<StartedCommand> {
         let Finished { started, outcome, was_run, .. } = finished;
+        let is_final = was_run && outcome.is_final;
         let StartedCommand { gateway, request, payload, requester } = started;
         let response = respond(&request, &requester, Some(requester.owner.clone()), outcome);
         let target = AuditTarget::new(&request.command, Some(&response));
         let audit = Audit::ended(&request, &response, target);
         let waiters = ReplayKey::new(gateway, &request, &payload).map(|key| {
-            let stored = was_run.then(|| (&response, to_bytes(&response).len()));
+            let stored = is_final.then(|| (&response, to_bytes(&response).len()));
             self.replay_cache.finish(&key, stored)
         });
         let waiters = waiters.unwrap_or_default().into_iter();
-        if was_run {
+        if is_final {
             let replayed: Vec<_> = waiters.map(|waiter| replayed(&response, waiter)).collect();
             self.push(Reply { response, requester, audit });
             self.queue.extend(replayed);

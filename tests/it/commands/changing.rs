@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use gsdk2mqtt::proto::connect::AcceptFilter;
-use gsdk2mqtt::simulator::{DialMode, Fault, Simulator, SimulatorSettings};
+use gsdk2mqtt::simulator::{DialMode, Fault, GrpcCode, Simulator, SimulatorSettings};
+use tonic::Code;
 
 use super::{ALL, Stack, refusal};
 use crate::harness::eventually;
@@ -245,6 +246,51 @@ async fn ssl_is_switched_on_and_off_for_every_kind_of_connection() {
         assert_eq!(answer["device_errors"][0]["code"], "not_found", "{answer}");
         for row in control.managed().iter().filter(|row| ids.contains(&row.device_id)) {
             assert_eq!(row.status, status, "{command} {row:?}");
+        }
+    }
+}
+
+/// Aim: a change whose first read fails is made by its repeat. Method: the read is refused, then it
+/// is not answered in time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_failed_before_it_began_is_made_by_its_repeat() {
+    let stack = Stack::new(3, ALL).await;
+    let control = stack.simulator.control();
+    let id = control.managed()[0].device_id;
+    let calls = |method: &str| control.calls().get(method).copied();
+    // The bridge itself reads the filter too, whenever it has read the list.
+    for (command, change, method, times) in [
+        ("disconnect", "Disconnect", "GetDeviceList", Some(1)),
+        ("accept_filter/add", "SetAcceptFilter", "GetAcceptFilter", None),
+    ] {
+        let (method, code) = (method.to_owned(), GrpcCode(Code::Unavailable));
+        for fault in [
+            Fault::Fail { method, code, message: None, times },
+            Fault::latency(Duration::from_secs(1)),
+        ] {
+            // Each is another request.
+            let request = json!({
+                "device_id": id, "transaction": format!("{fault:?}"), "timeout_s": 0.7,
+            });
+            let request = request.to_string();
+            control.apply_fault(&fault);
+            let answer = stack.ask(command, &request).await;
+            let (code, message) = refusal(&answer);
+            assert!(["unavailable", "timeout"].contains(&code), "{answer}");
+            assert!(message.ends_with("; nothing was changed"), "{answer}");
+            control.apply_fault(&Fault::latency(Duration::ZERO));
+            control.apply_fault(&Fault::Heal);
+            let before = calls(change);
+            assert!(control.set_filter(AcceptFilter::default()));
+            let answer = stack.ask(command, &request).await;
+            assert_eq!(
+                (&answer["result"], answer.get("replayed")),
+                (&json!("ok"), None),
+                "{answer}"
+            );
+            assert!(calls(change) > before, "{answer}");
+            let answer = stack.ask(command, &request).await;
+            assert_eq!((&answer["result"], &answer["replayed"]), (&json!("ok"), &json!(true)));
         }
     }
 }
