@@ -314,10 +314,10 @@ fn slaves_set(SlavesSetFields { slaves }: SlavesSetFields) -> Result<Command, Fa
         return Err(Failure::invalid("slaves is empty; give at least one device and its slaves"));
     }
     values::check_unique(slaves.0.iter().map(|slaves| slaves.device_id))?;
-    let slaves = slaves.0.into_iter().map(|SlavesFields { device_id, rs485, wiegand }| Slaves {
-        device_id,
-        rs485: rs485.unwrap_or_default().0,
-        wiegand: wiegand.unwrap_or_default().0,
+    let slaves = slaves.0.into_iter().map(|SlavesFields { device_id, rs485, wiegand }| {
+        let (rs485, wiegand) = (rs485.unwrap_or_default().0, wiegand.unwrap_or_default().0);
+        values::check_unique([&device_id].into_iter().chain(&rs485).chain(&wiegand).copied())?;
+        Ok(Slaves { device_id, rs485, wiegand })
     });
-    Ok(Command::SlavesSet(slaves.collect()))
+    slaves.collect::<Result<_, _>>().map(Command::SlavesSet)
 }

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -137,8 +137,11 @@ fn object(payload: &[u8]) -> Result<Map<String, Value>, Failure> {
         return Ok(Map::new());
     }
     match serde_json::from_slice(payload) {
-        Ok(Value::Object(map)) => Ok(map),
+        Ok(UniqueKeys(Value::Object(map))) => Ok(map),
         Ok(_) => Err(Failure::invalid("the request is no JSON object; put it in braces: {...}")),
+        Err(error) if error.is_data() => {
+            Err(Failure::invalid(format!("{}; keep one of them", printable(&error.to_string()))))
+        }
         Err(error) if std::str::from_utf8(payload).is_err() => {
             Err(Failure::invalid(format!("the request is not UTF-8 text; send JSON ({error})")))
         }
@@ -148,9 +151,71 @@ fn object(payload: &[u8]) -> Result<Map<String, Value>, Failure> {
     }
 }
 
+/// A value whose objects have no key twice: one of its two values would be ignored.
+struct UniqueKeys(Value);
+
+impl<'de> Deserialize<'de> for UniqueKeys {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<Self, D::Error> {
+        source.deserialize_any(UniqueKeysVisitor).map(Self)
+    }
+}
+
+struct UniqueKeysVisitor;
+
+impl<'de> Visitor<'de> for UniqueKeysVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(UniqueKeys(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(list.into())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some((key, UniqueKeys(value))) = entries.next_entry::<String, _>()? {
+            if map.contains_key(&key) {
+                return Err(A::Error::custom(format_args!("field `{key}` is given twice")));
+            }
+            map.insert(key, value);
+        }
+        Ok(map.into())
+    }
+}
+
 /// The `transaction` of a request: text or a number, returned exactly as sent. A number is kept as
 /// text, because as a number it would lose digits beyond the 17th.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct Transaction(Box<RawValue>);
 
@@ -163,7 +228,7 @@ impl Transaction {
         let value = fields.remove("transaction").filter(|value| !value.is_null());
         let Some(value) = value else { return Ok(None) };
         let transaction = match &value {
-            Value::String(_) | Value::Number(_) => Self::verbatim(payload, &value),
+            Value::String(_) | Value::Number(_) => Self::verbatim(payload),
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
         let transaction = transaction.ok_or_else(|| {
@@ -178,14 +243,12 @@ impl Transaction {
         Ok(Some(transaction))
     }
 
-    fn verbatim(payload: &[u8], value: &Value) -> Option<Self> {
+    fn verbatim(payload: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct Named {
-            transaction: Box<RawValue>,
+            transaction: Transaction,
         }
-        // Fails where the key occurs twice; then the last value counts.
-        let found = serde_json::from_slice(payload).ok().map(|named: Named| named.transaction);
-        found.or_else(|| RawValue::from_string(value.to_string()).ok()).map(Self)
+        serde_json::from_slice(payload).ok().map(|named: Named| named.transaction)
     }
 }
 

@@ -105,6 +105,20 @@ fn every_refusal_names_the_field_and_the_remedy() {
 }
 
 #[test]
+fn nothing_is_given_twice() {
+    for (name, payload, words) in [
+        (Name::Devices, r#"{"transaction":1,"transaction":1}"#, "`transaction` is given twice"),
+        (Name::Disconnect, r#"{"device_id":1,"device_id":2}"#, "keep one of them"),
+        (Name::SlavesSet, r#"{"slaves":[{"device_id":7,"rs485":[7]}]}"#, "device 7 is named twice"),
+        (Name::SlavesSet, r#"{"slaves":[{"device_id":7,"wiegand":[1,1]}]}"#, "named twice"),
+        (Name::SlavesSet, r#"{"slaves":[{"device_id":7,"rs485":[1],"wiegand":[1]}]}"#, "twice"),
+    ] {
+        let message = refusal(name, payload);
+        assert!(message.contains(words), "{payload}: {message}");
+    }
+}
+
+#[test]
 fn an_array_is_no_object() {
     for (name, payload, words) in [
         (
@@ -160,7 +174,7 @@ fn a_refused_request_keeps_its_transaction() {
         (r#"{"transaction":"t","any":1}"#, Some("\"t\"")),
         (r#"{"transaction":12345678901234567890123}"#, Some("12345678901234567890123")),
         (r#"{"transaction":1.50}"#, Some("1.50")),
-        (r#"{"transaction":1,"transaction":2}"#, Some("2")),
+        (r#"{"transaction":1,"transaction":2}"#, None),
         (r#"{"transaction":null}"#, None),
         (r#"{"transaction":true}"#, None),
         ("?", None),
