@@ -1,4 +1,5 @@
-//! Answers as tables that fit the terminal: cells are wrapped, then columns are omitted.
+//! Answers as tables that fit the terminal: cells are wrapped, then columns are omitted. In a
+//! terminal without room for a table each field is a line.
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::{Map, Value};
@@ -121,7 +122,7 @@ fn fields(
     (lines + &rows, omitted)
 }
 
-/// Omits columns until the others fit.
+/// Omits columns until the others fit; a list if they do not.
 fn table(
     columns: &[TableColumn],
     rows: &[Value],
@@ -132,18 +133,33 @@ fn table(
     loop {
         let lines = lines(&shown, rows, &name_of, terminal.width);
         // All lines are as wide as the head.
-        let is_wide = |room| lines.first().is_some_and(|head| head.len() > usize::from(room));
+        let width = lines.first().map_or(0, String::len);
+        let is_wide = terminal.width.is_some_and(|room| width > usize::from(room));
         let omission = |(at, TableColumn(.., fit)): (usize, &&TableColumn)| match fit {
             Omitted(order) => Some((*order, at)),
             Whole | Wraps => None,
         };
         match shown.iter().enumerate().filter_map(omission).min() {
-            Some((_, at)) if terminal.width.is_some_and(is_wide) => {
-                omitted.push(shown.remove(at).1);
-            }
+            Some((_, at)) if is_wide => omitted.push(shown.remove(at).1),
+            None if is_wide => return (list(columns, rows, name_of, terminal), Vec::new()),
             _ => return (painted(&lines, terminal), omitted),
         }
     }
+}
+
+/// Each field of a row in a line, and an empty line between two rows.
+fn list(
+    columns: &[TableColumn],
+    rows: &[Value],
+    name_of: impl Fn(u64) -> Option<String>,
+    terminal: Terminal,
+) -> String {
+    let line = |row: &Value, key: &str| match cell(row, key, &name_of) {
+        cell if cell.is_empty() => cell,
+        cell => format!("{key}: {}\n", terminal.coloured(&cell, cell.clone())),
+    };
+    let fields = |row| columns.iter().map(|TableColumn(key, ..)| line(row, key)).collect();
+    rows.iter().map(fields).collect::<Vec<String>>().join("\n")
 }
 
 fn lines(
@@ -269,13 +285,14 @@ mod tests {
     #[test]
     fn a_table_fits_the_terminal_and_omits_columns() {
         let data = json!({"devices": [row(540_092_578, "tcp_connected")]});
-        for width in 20..140 {
+        for width in 30..140 {
             let terminal = Terminal { width: Some(width), colours: false };
             let (text, omitted) = shown(CommandName::Devices, &data, terminal);
             let widest = text.lines().map(str::len).max().unwrap();
-            assert!(widest <= usize::from(width) || omitted.len() == 4, "{width}:\n{text}");
+            assert!(widest <= usize::from(width), "{width}:\n{text}");
             assert!(text.contains("540092578") && text.contains("tcp_connected"), "{text}");
-            assert_eq!(text.contains("REGISTERED"), !omitted.contains(&"REGISTERED"));
+            let is_shown = text.contains("REGISTERED") || text.contains("auto_reconnect: yes");
+            assert_eq!(is_shown, !omitted.contains(&"REGISTERED"), "{text}");
         }
         let (text, omitted) =
             shown(CommandName::Devices, &data, Terminal { width: Some(80), colours: false });
@@ -284,6 +301,15 @@ mod tests {
                         540092578  Front door of    tcp_connected  192.168.0.101:51211  \
                         server_to_device\n           the house\n";
         assert_eq!(text, expected);
+        let steps = json!({"steps": [
+            {"device_id": 7, "step": "filter_added", "result": "ok"},
+            {"device_id": 8, "step": "filter_added", "result": "error", "message": "no answer"},
+        ]});
+        let narrow = Terminal { width: Some(40), colours: false };
+        let expected = "device_id: 7\nname: Front door\nstep: filter_added\nresult: ok\n\n\
+                        device_id: 8\nname: -\nstep: filter_added\nresult: error\n\
+                        message: no answer\n";
+        assert_eq!(shown(CommandName::ModeSet, &steps, narrow), (expected.to_owned(), vec![]));
     }
 
     #[test]

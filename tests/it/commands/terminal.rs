@@ -66,6 +66,8 @@ async fn a_search_shows_its_progress_and_a_table_that_fits() {
     for device in cli.simulator.control().devices() {
         assert!(bare.contains(&device.id.to_string()), "{bare}");
     }
+    let (_, shown) = ctl(&cli, 40, "", "search --wait 0.1").ends().await;
+    assert!(shown.lines().all(|line| line.len() <= 40) && shown.contains("mode: "), "{shown}");
     let (_, shown) = ctl(&cli, 200, "", "search --wait 0.1").ends().await;
     assert!(shown.contains("SERVER") && !shown.contains("no room"), "{shown}");
 }
