@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
+use tokio::sync::watch::Sender;
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -24,8 +25,8 @@ use crate::bridge::{desired, gateway_entry, gateway_target};
 use crate::cli::escape::escaped;
 
 use crate::commands::{
-    Calls, Command, EXAMPLE_FOLLOWS, Failure, FailureCode, Outcome, Request, Response, ResultKind,
-    Warning, device_rows, read_details, run as run_on,
+    Calls, Command, EXAMPLE_FOLLOWS, Failure, FailureCode, Outcome, Progress, Request, Response,
+    ResultKind, Warning, device_rows, read_details, run as run_on,
 };
 use crate::config::{self, Config, GatewayConfig, Reach};
 use crate::desired::{DesiredItem, DesiredState, Reconciler};
@@ -109,12 +110,10 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
             };
             match refused {
                 Some(failure) => Outcome::failed(failure),
-                None => tokio::select! {
-                    outcome = progress::show(&request.command, execute(&gateway, &request)) => {
-                        outcome
-                    }
-                    () = super::stop_signal() => interrupted(name),
-                },
+                None => {
+                    let work = |report| execute(&gateway, &request, report);
+                    progress::until_interrupted(&request.command, work).await
+                }
             }
         }
     };
@@ -138,17 +137,11 @@ fn name_request_options(message: &str) -> String {
     message.replace("timeout_s", "--timeout").replace("wait_s", "--wait")
 }
 
-/// After Ctrl-C the gateway may still complete the call.
-fn interrupted(command: CommandName) -> Outcome {
-    let message = if command.changes() {
-        "interrupted while the gateway was at it; what was done is not known: see `devices`"
-    } else {
-        "interrupted"
-    };
-    Outcome::failed(Failure::new(Code::Cancelled, message))
-}
-
-async fn execute(gateway: &ChosenGateway, request: &Request) -> Outcome {
+async fn execute(
+    gateway: &ChosenGateway,
+    request: &Request,
+    progress: Sender<Progress>,
+) -> Outcome {
     let deadline = request.timeout.map(|timeout| Instant::now() + timeout);
     let dial = gateway.target.dial(Arc::new(|_: &_| {}));
     let client = match deadline {
@@ -163,7 +156,7 @@ async fn execute(gateway: &ChosenGateway, request: &Request) -> Outcome {
     };
     match client {
         Ok(client) => {
-            let calls = Calls::new(client.clone(), deadline);
+            let calls = Calls::new(client.clone(), deadline).reporting_to(progress);
             let mut outcome = run_on(&request.command, &calls).await;
             let rows = outcome.listed.as_deref().unwrap_or_default();
             let details = read_details(&client, rows, deadline).await;
@@ -317,7 +310,7 @@ fn show(
     let name_of = |id: DeviceId| entry.devices.get(&id)?.name.clone();
     let mut shown = Ok(true);
     // A command that failed as a whole has no data, but may have steps.
-    if answer.result != ResultKind::Error || answer.data.value().get("steps").is_some() {
+    if answer.result != ResultKind::Error || answer.data.value()["steps"].get(0).is_some() {
         let by_number = |id: u64| name_of(DeviceId::new(u32::try_from(id).ok()?)?);
         let terminal = Terminal::of_stdout();
         let (text, omitted) = table::format(command, answer.data.value(), by_number, terminal);

@@ -1,19 +1,59 @@
-//! A line on stderr with the elapsed time of a command, on terminals only. It is erased before the
-//! answer is printed.
+//! Waits for a command, until Ctrl-C. On terminals a line on stderr shows the elapsed time; it is
+//! erased before the answer is printed.
 
 use std::io::{IsTerminal, Write};
 use std::pin::pin;
 use std::time::Duration;
 
+use serde_json::json;
+use tokio::sync::watch;
 use tokio::time::timeout;
+use tonic::Code;
 
-use crate::commands::Command;
+use crate::cli::stop_signal;
+use crate::commands::{Command, Failure, Outcome, Progress};
 
 /// How often the line is updated.
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// Awaits `work`, which reports its steps.
+pub(crate) async fn until_interrupted<F: Future<Output = Outcome>>(
+    command: &Command,
+    work: impl FnOnce(watch::Sender<Progress>) -> F,
+) -> Outcome {
+    let (report, progress) = watch::channel(Progress::default());
+    tokio::select! {
+        outcome = show(command, work(report)) => outcome,
+        () = stop_signal() => interrupted(command, &progress.borrow()),
+    }
+}
+
+/// After Ctrl-C the gateway may still complete the call.
+fn interrupted(command: &Command, progress: &Progress) -> Outcome {
+    let see = match command {
+        command if !command.changes() => {
+            return Outcome::failed(Failure::new(Code::Cancelled, "interrupted"));
+        }
+        Command::ModeSet { .. } | Command::Ssl { .. } => "`devices` and `accept-filter get`",
+        Command::FilterSet(_)
+        | Command::FilterAdd(_)
+        | Command::FilterRemove(_)
+        | Command::FilterAllowAll(_) => "`accept-filter get`",
+        Command::SlavesSet(_) => "`slaves get`",
+        _ => "`devices`",
+    };
+    let message =
+        format!("interrupted while the gateway was at it; what was done is not known: see {see}");
+    let failure = Failure::new(Code::Cancelled, message);
+    let data = match command.has_steps() {
+        true => json!({ "device_ids": [], "steps": progress.steps }),
+        false => json!({}),
+    };
+    Outcome { error: Some(failure), ..Outcome::done(data) }
+}
+
 /// Awaits `work` and shows its progress.
-pub(crate) async fn show<T>(command: &Command, work: impl Future<Output = T>) -> T {
+async fn show<T>(command: &Command, work: impl Future<Output = T>) -> T {
     if !std::io::stderr().is_terminal() {
         return work.await;
     }

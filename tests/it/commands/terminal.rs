@@ -67,7 +67,8 @@ async fn a_search_shows_its_progress_and_a_table_that_fits() {
         assert!(bare.contains(&device.id.to_string()), "{bare}");
     }
     let (_, shown) = ctl(&cli, 40, "", "search --wait 0.1").ends().await;
-    assert!(shown.lines().all(|line| line.len() <= 40) && shown.contains("mode: "), "{shown}");
+    let fits = shown.lines().all(|line| left_on_screen(line).len() <= 40);
+    assert!(fits && shown.contains("mode: server_to_device"), "{shown}");
     let (_, shown) = ctl(&cli, 200, "", "search --wait 0.1").ends().await;
     assert!(shown.contains("SERVER") && !shown.contains("no room"), "{shown}");
 }
@@ -75,14 +76,40 @@ async fn a_search_shows_its_progress_and_a_table_that_fits() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_is_interrupted_is_reported_as_unknown() {
     let cli = Cli::new(3).await;
-    cli.simulator.control().apply_fault(&Fault::latency(std::time::Duration::from_secs(60)));
-    let ip = cli.simulator.control().devices()[0].ip;
-    let mut terminal = ctl(&cli, 100, "", &format!("connect {ip}"));
-    terminal.shows("waiting for the gateway: 1 s").await;
+    let control = cli.simulator.control();
+    let (id, ip) = (control.devices()[0].id, control.devices()[0].ip);
+    control.apply_fault(&Fault::Manage);
+    eventually("a device is connected", || {
+        control.managed().iter().any(|row| row.device_id == id && row.status == 1).then_some(())
+    })
+    .await;
+    // Its steps until then are shown.
+    let delay = |ms| control.apply_fault(&Fault::latency(std::time::Duration::from_millis(ms)));
+    delay(300);
+    let mut terminal = ctl(&cli, 200, "", &format!("mode set device_to_server {id}"));
+    eventually("the mode is set", || {
+        control.calls().contains_key("SetConnectionModeMulti").then_some(())
+    })
+    .await;
+    delay(60_000);
     terminal.types("\x03");
     let (code, shown) = terminal.ends().await;
     assert_eq!(code, 1, "{shown}");
-    assert!(shown.contains("what was done is not known"), "{shown}");
+    assert!(shown.contains("filter_added"), "{shown}");
+    assert!(shown.contains("see `devices` and `accept-filter get`"), "{shown}");
+
+    for (words, remedy) in [
+        (format!("connect {ip}"), "see `devices`"),
+        ("accept-filter add 7".to_owned(), "see `accept-filter get`"),
+        (format!("slaves set {id} --rs485 7"), "see `slaves get`"),
+    ] {
+        let mut terminal = ctl(&cli, 100, "", &words);
+        terminal.shows("waiting for the gateway: 1 s").await;
+        terminal.types("\x03");
+        let (code, shown) = terminal.ends().await;
+        assert_eq!(code, 1, "{shown}");
+        assert!(shown.contains("what was done is not known") && shown.contains(remedy), "{shown}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
