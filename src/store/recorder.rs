@@ -291,8 +291,9 @@ mod tests {
         let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
         fs::create_dir(&log_dir).unwrap();
         let keep = HistoryConfig { keep: LONG, max_bytes: 1 << 20, keep_availability: LONG };
-        let (reader, content) = (Reader::new(database.clone()), LogContent::default());
-        let recorder = Recorder::start(log_dir.clone(), reader, keep, now, &content, true).unwrap();
+        let (reader, mut content) = (Reader::new(database.clone()), LogContent::default());
+        let recorder =
+            Recorder::start(log_dir.clone(), reader, keep, now, &mut content, true).unwrap();
         let lock = Connection::open(database).unwrap();
         lock.busy_timeout(Duration::from_secs(5)).unwrap();
         lock.execute_batch("BEGIN IMMEDIATE").unwrap();
