@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-/// How long the bridge's own `info` is awaited without another message. A broker whose access list
+/// How long the bridge's own `info` is awaited without a retained message. A broker whose access list
 /// forbids that does not keep the bridge from publishing.
 const OWN_INFO_WAIT: Duration = Duration::from_secs(3);
 /// The time another instance has to answer this one's `info`.
@@ -142,8 +142,8 @@ impl DuplicateDetector {
         }
     }
 
-    /// A message was received: the own `info` may follow, as the broker still sends.
-    pub(crate) fn message_received(&mut self, now: Instant) {
+    /// A retained message was received: the own `info` follows once all are.
+    pub(crate) fn retained_received(&mut self, now: Instant) {
         if let DuplicateCheck::Reading(until) = &mut self.session.check {
             *until = now + OWN_INFO_WAIT;
         }
@@ -365,7 +365,7 @@ mod tests {
         for _ in 0..5 {
             now += OWN_INFO_WAIT - Duration::from_millis(1);
             assert!(!detector.take_passed(now), "retained messages are still received");
-            detector.message_received(now);
+            detector.retained_received(now);
         }
         now += OWN_INFO_WAIT;
         assert!(detector.take_passed(now));

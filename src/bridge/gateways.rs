@@ -256,8 +256,12 @@ impl Gateways {
             }
             LinkReport::ListFailed(error) => {
                 let failures = self.gateways.get_mut(gateway.0).map(|it| &mut it.list_failures);
-                if failures.is_some_and(|failures| failures.count(&error.message).is_due) {
+                let is_due = failures.is_some_and(|it| it.count(&error.message).is_due);
+                let shown = state.facts.get(gateway.0).and_then(|it| it.last_error.as_ref());
+                if is_due || shown.is_none_or(|shown| shown.code != error.code.as_str()) {
                     set_error(state, gateway, &error);
+                }
+                if is_due {
                     let entry = state.directory.gateway(gateway);
                     let (gateway, code) = (entry.map(|it| it.name.as_str()), error.code.as_str());
                     tracing::warn!(gateway, code, %error, "cannot read the device list; retrying");

@@ -138,11 +138,11 @@ impl Bridge {
             Input::Task(message) => self.task_message(message),
             Input::Due => {}
         }
+        self.settle();
         // A scrape asks many times, and would wait for two inputs each time.
         if let Some(query) = self.web.waiting_query() {
             self.answer_query(query);
         }
-        self.settle();
     }
 
     /// Notices that the loop did not run, as in a paused container. What comes from the gateways

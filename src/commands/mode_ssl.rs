@@ -58,20 +58,21 @@ async fn to_device_to_server(runner: &mut StepRunner<'_>) {
     let not_again = "Its registration was removed, which ended its connection, and it has not \
                      dialed again yet; it is accepted, so wait for it";
     // Each loses its registration once it has dialed, and then has to dial again.
-    let mut registered = runner.ids_where(|row| row.info.auto_reconnect);
+    let registered = runner.ids_where(|row| row.info.auto_reconnect);
+    let mut removed = BTreeSet::new();
     runner.wait_for(runner.ids());
     loop {
         let was_removed =
-            |row: &Listed| row.info.auto_reconnect && !registered.contains(&row.device_id);
+            |row: &Listed| row.info.auto_reconnect && removed.contains(&row.device_id);
         let dials = |row: &Listed| is_up(row) && dials_in(row) && !was_removed(row);
         let state = |row: &Listed| if was_removed(row) { not_again } else { not_dialed };
         let connected = runner.next_connected(dials, state).await;
         if connected.is_empty() {
             return;
         }
-        let leaving = &connected & &registered;
+        let leaving = &(&connected & &registered) - &removed;
         if !leaving.is_empty() {
-            registered = &registered - &leaving;
+            removed.extend(&leaving);
             unregister(runner, &leaving).await;
             runner.wait_for(leaving);
         }

@@ -148,7 +148,11 @@ async fn async_remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome
     let removed = &listed | &lost;
     let device_errors = match not_found(ids, &removed, "it is not registered (async/add)") {
         Ok(errors) => errors,
-        Err(failure) => return Ok(Outcome::failed(failure)),
+        Err(failure) => {
+            // An earlier command may have made the bridge keep them meanwhile.
+            let effect = Effect::Unregistered(ids.clone());
+            return Ok(Outcome::failed(failure).with_effect(effect));
+        }
     };
     let client = calls.changing()?;
     if !listed.is_empty() {

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use tonic::body::Body;
 use tonic::codegen::http::{Response, StatusCode, header};
 use tonic::transport::{self, Channel, Endpoint};
+use tonic::{Code, Status};
 use tower::util::MapResult;
 
 use super::goaway::{self, PingsRejected};
@@ -50,8 +51,9 @@ type CheckResponse =
 pub(crate) enum ChannelError {
     #[error(transparent)]
     Transport(#[from] transport::Error),
-    #[error("HTTP {0} and no gRPC, as from a web server or a proxy")]
-    NotGrpc(StatusCode),
+    /// The status that tonic takes for the server's own.
+    #[error("{0}")]
+    NotGrpc(#[source] Status),
 }
 
 /// Starts HTTP/2 on an open connection; returns also whether the gateway has ended it because of
@@ -97,7 +99,16 @@ fn check(
     let response = response?;
     match response.headers().get(header::CONTENT_TYPE) {
         Some(of) if !of.as_bytes().starts_with(b"application/grpc") => {
-            Err(ChannelError::NotGrpc(response.status()))
+            let status = response.status();
+            let code = match status {
+                StatusCode::TOO_MANY_REQUESTS
+                | StatusCode::BAD_GATEWAY
+                | StatusCode::SERVICE_UNAVAILABLE
+                | StatusCode::GATEWAY_TIMEOUT => Code::Unavailable,
+                _ => Code::Unknown,
+            };
+            let message = format!("HTTP {status} and no gRPC, as from a web server or a proxy");
+            Err(ChannelError::NotGrpc(Status::new(code, message)))
         }
         _ => Ok(response),
     }

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use super::StoreError;
 use super::history::LogChange;
-use super::log::{Key, Position, Record, decode, frames, records, segment_numbers, segment_path};
+use super::log::{
+    Key, LogHead, Position, Record, decode, frames, records, segment_numbers, segment_path,
+};
 
 /// How much is read at once, in bytes, if no frame is larger.
 const CHUNK: usize = 256 << 10;
@@ -38,10 +40,13 @@ impl LogReader {
     /// # Errors
     /// When the folder cannot be read.
     pub fn skip_removed(&mut self) -> Result<bool, StoreError> {
-        let numbers = segment_numbers(&self.dir)?;
+        let mut numbers = segment_numbers(&self.dir)?;
         if numbers.contains(&self.position.segment) {
             return Ok(false);
         }
+        // Lower ones are of a log that was replaced, and could not be removed.
+        let first = LogHead::read(&self.dir)?.map_or(0, |head| head.first);
+        numbers.retain(|number| *number >= first);
         let next = numbers.iter().find(|&&number| number > self.position.segment);
         let Some(&segment) = next.or(numbers.first()) else { return Ok(false) };
         let skipped = self.position != Position::default();

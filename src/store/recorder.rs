@@ -81,7 +81,7 @@ impl Recorder {
         now: Moment,
         content: &mut LogContent,
         continues: bool,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<(Self, Arc<HistoryStatus>), StoreError> {
         let file = reader.path().to_owned();
         let existed = content.end != Position::default();
         let mut writer = HistoryWriter::new(log, reader, retention, existed);
@@ -97,7 +97,8 @@ impl Recorder {
             // The caller compares it with the end of the log.
             status.position = position;
         }
-        let state = RecorderState { now, status: Arc::new(status), ..RecorderState::default() };
+        let status = Arc::new(status);
+        let state = RecorderState { now, status: status.clone(), ..RecorderState::default() };
         let shared = Arc::new(SharedRecorder { state: Mutex::new(state), changed: Condvar::new() });
         #[cfg(feature = "model")]
         super::history::model::flush_with({
@@ -108,7 +109,7 @@ impl Recorder {
         let starting = StoreError::io("starting a thread for", &file);
         let thread = std::thread::Builder::new().name("history".to_owned());
         let thread = thread.spawn(move || run(&theirs, writer)).map_err(starting)?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok((Self { shared, thread: Some(thread) }, status))
     }
 
     /// The log was written to; `current` is its newest segment.
@@ -292,7 +293,7 @@ mod tests {
         fs::create_dir(&log_dir).unwrap();
         let keep = HistoryConfig { keep: LONG, max_bytes: 1 << 20, keep_availability: LONG };
         let (reader, mut content) = (Reader::new(database.clone()), LogContent::default());
-        let recorder =
+        let (recorder, _) =
             Recorder::start(log_dir.clone(), reader, keep, now, &mut content, true).unwrap();
         let lock = Connection::open(database).unwrap();
         lock.busy_timeout(Duration::from_secs(5)).unwrap();

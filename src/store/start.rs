@@ -58,9 +58,8 @@ pub(crate) fn start(settings: &StoreSettings, now: Moment) -> Result<StartedStor
     }
     let continues = matches!(recovery, Recovery::Continue(_));
     let reader = settings.history_reader.clone();
-    let recorder =
+    let (recorder, history) =
         Recorder::start(dir.log(), reader, settings.history, now, &mut content, continues)?;
-    let history = recorder.status();
     if let Recovery::Continue(log) = &recovery
         && history.position > content.end
     {

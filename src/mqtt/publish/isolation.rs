@@ -148,7 +148,8 @@ impl Isolation {
         self.others = 0;
         let is_retried = |id: &MessageId| is_event(id) && self.set_aside.contains_key(id);
         let retried = isolated.as_ref().is_some_and(is_retried);
-        if retried {
+        let was_sent = in_flight.iter().any(|sent| isolated.as_ref() == Some(&sent.id));
+        if retried && closed_by_broker && was_sent {
             self.retry_at = Some(now.plus(RETRY_MS));
         }
         let alone_max = if retried { 1 } else { ALONE_MAX };

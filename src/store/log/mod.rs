@@ -25,7 +25,6 @@ use tokio::time::Instant;
 
 use super::StoreError;
 use super::state_dir::LockFile;
-use head::LogHead;
 use index::Index;
 use recover::Recovered;
 use segment::{Segment, remove, remove_replaced, remove_segments};
@@ -33,6 +32,7 @@ use tail::LogTail;
 use worker::Worker;
 
 pub(crate) use frame::frames;
+pub(crate) use head::LogHead;
 pub(crate) use record::{Key, LogBatch, Record, decode, encode, records};
 pub(crate) use recover::LogContent;
 pub use segment::Position;

@@ -58,7 +58,10 @@ pub(crate) fn remove_segments(dir: &Path, range: impl RangeBounds<u32>) -> Resul
 /// Removes the segments of a log that another one, from `first` on, has replaced. One that cannot
 /// be removed takes space, but is not read.
 pub(crate) fn remove_replaced(dir: &Path, first: u32) {
-    if let Err(error) = remove_segments(dir, ..first) {
+    let replaced =
+        segment_numbers(dir).unwrap_or_default().into_iter().take_while(|it| *it < first);
+    let errors = replaced.filter_map(|number| remove(&segment_path(dir, number)).err());
+    if let Some(error) = errors.reduce(|first, _| first) {
         tracing::warn!(%error, "store: cannot remove a file of an earlier log; remove it");
     }
 }

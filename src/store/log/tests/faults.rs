@@ -179,6 +179,9 @@ fn a_file_of_an_earlier_log_that_cannot_be_removed_is_not_read() {
     write_event(&mut log, 1);
     finish(&log);
     drop(log);
+    let mut history = LogReader::new(dir.path().to_owned(), Position::default());
+    history.skip_removed().unwrap();
+    assert_eq!(history.position().segment, 2, "nor by the history");
     assert_eq!(continues(dir.path()).1.0.len(), 1);
 }
 
