@@ -174,9 +174,7 @@ impl Broker {
 
     fn message(&mut self, state: &mut State, now: Instant, message: Message) -> Option<Message> {
         let topics = state.publisher.topics();
-        if message.retain {
-            self.duplicates.retained_received(now);
-        }
+        self.duplicates.message_received(now, message.retain);
         if !self.session.is_connected() {
             // It is of a connection that was given up.
         } else if message.topic == topics.bridge_state() {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-/// How long the bridge's own `info` is awaited without a retained message. A broker whose access list
-/// forbids that does not keep the bridge from publishing.
+/// How long the bridge's own `info` is awaited without a retained message. A broker whose access
+/// list forbids that does not keep the bridge from publishing.
 const OWN_INFO_WAIT: Duration = Duration::from_secs(3);
 /// The time another instance has to answer this one's `info`.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
@@ -142,9 +142,11 @@ impl DuplicateDetector {
         }
     }
 
-    /// A retained message was received: the own `info` follows once all are.
-    pub(crate) fn retained_received(&mut self, now: Instant) {
-        if let DuplicateCheck::Reading(until) = &mut self.session.check {
+    /// A message was received. The own `info` follows after those that are retained.
+    pub(crate) fn message_received(&mut self, now: Instant, retained: bool) {
+        if let DuplicateCheck::Reading(until) = &mut self.session.check
+            && retained
+        {
             *until = now + OWN_INFO_WAIT;
         }
     }
@@ -365,7 +367,7 @@ mod tests {
         for _ in 0..5 {
             now += OWN_INFO_WAIT - Duration::from_millis(1);
             assert!(!detector.take_passed(now), "retained messages are still received");
-            detector.retained_received(now);
+            detector.message_received(now, true);
         }
         now += OWN_INFO_WAIT;
         assert!(detector.take_passed(now));

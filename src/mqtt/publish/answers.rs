@@ -11,10 +11,9 @@ const ANSWERS_MAX: usize = 10_000;
 /// Bytes of them. A single answer may be larger: `mqtt.max_answer` or the broker's own limit bounds
 /// it.
 const ANSWERS_BYTES_MAX: usize = 8 << 20;
-/// Answers to requests beyond a limit of rate that wait, and the bytes with which one still does: a
-/// flood of requests takes no room from the answers of others.
-const RATE_LIMITED_MAX: usize = 100;
-const RATE_LIMITED_BYTES_MAX: usize = ANSWERS_BYTES_MAX / 8;
+/// The bytes with which an answer to a request beyond a limit of rate may still wait: a flood of
+/// requests leaves room for the answers to others.
+const RATE_LIMITED_BYTES_MAX: usize = ANSWERS_BYTES_MAX / 4 * 3;
 /// Answers in flight, so that large ones do not fill the connection ahead of events.
 const IN_FLIGHT_MAX: usize = 4;
 
@@ -50,13 +49,13 @@ impl AnswerQueue {
     pub(crate) fn push(&mut self, answer: Answer) -> Result<(), AnswerDropped> {
         let memory = self.memory + answer.memory();
         let in_use = self.waiting.len() + self.in_flight;
-        let (queue, count, count_max, bytes_max) = if answer.is_rate_limited {
+        let (queue, count, bytes_max) = if answer.is_rate_limited {
             let count = self.rate_limited.len();
-            (&mut self.rate_limited, count, RATE_LIMITED_MAX, RATE_LIMITED_BYTES_MAX)
+            (&mut self.rate_limited, count, RATE_LIMITED_BYTES_MAX)
         } else {
-            (&mut self.waiting, in_use, ANSWERS_MAX, ANSWERS_BYTES_MAX)
+            (&mut self.waiting, in_use, ANSWERS_BYTES_MAX)
         };
-        if (count >= count_max || memory > bytes_max) && count > 0 {
+        if (count >= ANSWERS_MAX || memory > bytes_max) && count > 0 {
             return Err(AnswerDropped::QueueFull);
         }
         self.memory = memory;
@@ -123,9 +122,9 @@ mod tests {
     #[test]
     fn a_flood_beyond_a_limit_of_rate_keeps_no_other_answer_waiting() {
         let mut queue = AnswerQueue::default();
-        let rate_limited = || Answer { is_rate_limited: true, ..answer(500) };
+        let rate_limited = || Answer { is_rate_limited: true, ..answer(100) };
         let queued = (0..20_000).filter(|_| queue.push(rate_limited()).is_ok()).count();
-        assert_eq!(queued, RATE_LIMITED_MAX);
+        assert_eq!(queued, ANSWERS_MAX);
         assert_eq!(queue.push(answer(7 << 20)), Ok(()));
         assert_eq!(queue.push(rate_limited()), Err(AnswerDropped::QueueFull));
         assert!(!sent(&mut queue).is_rate_limited, "the later one is sent first");

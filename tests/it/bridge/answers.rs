@@ -116,7 +116,8 @@ async fn answers_that_a_slow_broker_does_not_accept_do_not_use_more_memory() {
         let ask = tokio::task::spawn_blocking(move || {
             publish(port, &args.each_ref().map(|it| it.as_str()))
         });
-        tokio::join!(tokio::time::sleep(Duration::from_millis(50)), ask).1.unwrap();
+        // A little less than the 20 requests a second that are accepted.
+        tokio::join!(tokio::time::sleep(Duration::from_millis(60)), ask).1.unwrap();
     }
     asked(REQUESTS).await;
     let grown = bridge.memory().saturating_sub(before) >> 20;

@@ -301,6 +301,8 @@ async fn a_change_that_the_bridges_end_cuts_short_is_reported_by_the_next_proces
         (control.calls().get("SetConnectionModeMulti").copied() > before).then_some(())
     })
     .await;
+    // The loop has taken the report of the step before it, and stored it.
+    stack.bridge.get("/metrics").await;
     stack.bridge.kill();
     control.apply_fault(&Fault::latency(Duration::ZERO));
     stack.bridge.restart();
