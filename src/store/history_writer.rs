@@ -262,8 +262,10 @@ impl HistoryWriter {
     }
 
     fn replace(&mut self, now: Moment) -> Result<(), Error> {
+        let reader = self.reader.clone();
+        let _queries = reader.exclude_queries();
         self.open = None;
-        let database = Database::replace(self.reader.path(), self.retention, now)?;
+        let database = Database::replace(reader.path(), self.retention, now)?;
         self.follow(database, now).map(|_| ())
     }
 
@@ -272,10 +274,11 @@ impl HistoryWriter {
         if let Some(open) = self.open.take() {
             return Ok(self.open.insert(open));
         }
-        let path = self.reader.path();
-        let is_lost = self.existed && is_removed_or_empty(path);
+        let reader = self.reader.clone();
+        let _queries = reader.exclude_queries();
+        let is_lost = self.existed && is_removed_or_empty(reader.path());
         let open = if is_lost { Database::replace } else { Database::open };
-        let database = open(path, self.retention, now)?;
+        let database = open(reader.path(), self.retention, now)?;
         self.existed = true;
         self.follow(database, now)
     }

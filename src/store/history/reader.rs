@@ -3,8 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use tokio::sync::Semaphore;
 
@@ -25,6 +25,8 @@ pub struct Reader {
     damaged: Arc<AtomicU64>,
     /// See [`Self::recorded_to`].
     recorded_to: Arc<AtomicI64>,
+    /// See [`Self::exclude_queries`].
+    files: Arc<RwLock<()>>,
 }
 
 impl Reader {
@@ -32,7 +34,8 @@ impl Reader {
     pub fn new(path: PathBuf) -> Self {
         let permits = Arc::new(Semaphore::new(QUERIES_MAX));
         let recorded_to = Arc::new(AtomicI64::new(i64::MIN));
-        Self { path: path.into(), permits, damaged: Arc::default(), recorded_to }
+        let (damaged, files) = (Arc::default(), Arc::default());
+        Self { path: path.into(), permits, damaged, recorded_to, files }
     }
 
     /// A reader of the same database with a limit of its own.
@@ -58,6 +61,13 @@ impl Reader {
 
     pub(crate) fn set_recorded_to(&self, at: Moment) {
         self.recorded_to.store(at.millis(), Ordering::Relaxed);
+    }
+
+    /// Keeps queries out while the files of the database may be replaced. SQLite's locks do not
+    /// hold within one process: the new database would truncate an index of the write-ahead log
+    /// that a query has mapped into memory, which ends the process.
+    pub(crate) fn exclude_queries(&self) -> RwLockWriteGuard<'_, ()> {
+        self.files.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The events that a filter selects, as far as its limits and its deadline allow.
@@ -88,9 +98,10 @@ impl Reader {
         T: Send + 'static,
         E: From<Error> + std::error::Error + Send + 'static,
     {
-        let damaged = self.damaged.clone();
+        let (damaged, files) = (self.damaged.clone(), self.files.clone());
         let read = move |path: &Path| {
-            // It may be replaced while it is read.
+            let _files = files.read().unwrap_or_else(PoisonError::into_inner);
+            // Another program may replace it while it is read.
             let inode = fs::metadata(path).map_or(0, |metadata| metadata.ino());
             read(path).inspect_err(|error| {
                 if is_damage(error) {

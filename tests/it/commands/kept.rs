@@ -36,6 +36,8 @@ async fn items_that_the_gateway_has_lost_are_removed() {
     assert_eq!(stack.ask("async/add", &add).await["result"], "ok");
     let slaves = json!({"slaves": [{"device_id": id, "rs485": [7]}]}).to_string();
     assert_eq!(stack.ask("slaves/set", &slaves).await["result"], "ok");
+    // The bridge has read a list with the device.
+    kept(&stack, id, &json!("command")).await;
     control.apply_fault(&Fault::RefuseRegistration { devices: id.into(), on: true });
     restart(&stack).await;
     assert!(control.managed().is_empty(), "{:?}", control.managed());
