@@ -7,6 +7,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use super::info_answers::InfoAnswers;
+
 /// How long the bridge's own `info` is awaited without a retained message. A broker whose access
 /// list forbids that does not keep the bridge from publishing.
 const OWN_INFO_WAIT: Duration = Duration::from_secs(3);
@@ -22,11 +24,6 @@ const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
 const JITTER: f64 = 0.25;
 /// An instance counts as present for this long after a sign of it: until after its next attempt.
 const PRESENT_FOR: Duration = Duration::from_secs(20 * 60);
-/// The least time between two answers. It leaves a newcomer time to receive the next one.
-const ANSWER_INTERVAL: Duration = Duration::from_millis(500);
-/// The same where the instance has just been answered: two that are both online answer each other
-/// without end, and do not flood the broker.
-const REPEATED_ANSWER_INTERVAL: Duration = Duration::from_secs(10);
 /// After this many takeovers in a row an established process becomes a newcomer. Two established
 /// ones would take over from each other without end.
 const TAKEOVERS_MAX: u32 = 5;
@@ -80,11 +77,7 @@ struct SessionFindings {
     is_other_retained: bool,
     /// When stale topics may be cleared, until they may.
     clear_at: Option<Instant>,
-    /// The publisher of the last `info` that is answered, `None` if it is no bridge, and when one
-    /// was answered.
-    answered: Option<(Option<String>, Instant)>,
-    /// When an `info` is answered that came soon after that.
-    answer_at: Option<Instant>,
+    answers: InfoAnswers,
 }
 
 /// The check for another instance. Until it has ended, nothing but the own `info` is published.
@@ -213,28 +206,17 @@ impl DuplicateDetector {
                 *at = now + SETTLED_AFTER;
             }
         }
-        if let Some((answered, at)) = &mut self.session.answered
-            && now < *at + ANSWER_INTERVAL
-        {
-            let is_repeated = *answered == publisher;
-            let wait = if is_repeated { REPEATED_ANSWER_INTERVAL } else { ANSWER_INTERVAL };
-            let answer_at = self.session.answer_at.get_or_insert(*at + wait);
-            *answer_at = (*answer_at).min(*at + wait);
-            *answered = publisher;
-            return InfoAction::Ignore;
+        if self.session.answers.is_due_for(now, publisher) {
+            InfoAction::Answer
+        } else {
+            InfoAction::Ignore
         }
-        self.session.answered = Some((publisher, now));
-        InfoAction::Answer
     }
 
     /// Whether the own `info` is to be published now, as the answer to an `info` that was ignored
     /// for a while; true once.
     pub(crate) fn take_answer(&mut self, now: Instant) -> bool {
-        let is_due = self.session.answer_at.take_if(|at| *at <= now).is_some();
-        if is_due && let Some((_, at)) = &mut self.session.answered {
-            *at = now;
-        }
-        is_due
+        self.session.answers.take_due(now)
     }
 
     fn detected(&mut self, now: Instant, instance_id: String) {
@@ -285,8 +267,8 @@ impl DuplicateDetector {
 
     /// When the check ends, another instance is answered, or stale topics may be cleared.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let SessionFindings { check, answer_at, clear_at, .. } = &self.session;
-        [check.until(), *answer_at, *clear_at].into_iter().flatten().min()
+        let SessionFindings { check, answers, clear_at, .. } = &self.session;
+        [check.until(), answers.due(), *clear_at].into_iter().flatten().min()
     }
 
     /// The presence of another instance, with the remedy.
@@ -303,6 +285,7 @@ impl DuplicateDetector {
 
 #[cfg(test)]
 mod tests {
+    use super::super::info_answers::{ANSWER_INTERVAL, REPEATED_ANSWER_INTERVAL};
     use super::*;
 
     fn info(id: &str) -> Vec<u8> {

@@ -17,6 +17,7 @@ mod forget;
 mod gateway_inputs;
 mod gateways;
 mod health;
+mod info_answers;
 mod masters;
 mod observations;
 mod persistence;

@@ -256,12 +256,27 @@ impl Command {
         contradicted.map_or(Ok(()), |id| Err(Failure::declared_by_configuration(gateway, id)))
     }
 
-    /// Whether it changes something.
-    pub(crate) const fn changes(&self) -> bool {
-        !matches!(
-            self,
-            Self::Devices | Self::Search { .. } | Self::Pending | Self::FilterGet | Self::SlavesGet
-        )
+    pub(crate) const fn name(&self) -> CommandName {
+        match self {
+            Self::Devices => CommandName::Devices,
+            Self::Search { .. } => CommandName::Search,
+            Self::Pending => CommandName::Pending,
+            Self::FilterGet => CommandName::FilterGet,
+            Self::SlavesGet => CommandName::SlavesGet,
+            Self::Connect(_) => CommandName::Connect,
+            Self::Disconnect(_) => CommandName::Disconnect,
+            Self::DisconnectAll => CommandName::DisconnectAll,
+            Self::AsyncAdd(_) => CommandName::AsyncAdd,
+            Self::AsyncRemove(_) => CommandName::AsyncRemove,
+            Self::FilterSet(_) => CommandName::FilterSet,
+            Self::FilterAdd(_) => CommandName::FilterAdd,
+            Self::FilterRemove(_) => CommandName::FilterRemove,
+            Self::FilterAllowAll(_) => CommandName::FilterAllowAll,
+            Self::ModeSet { .. } => CommandName::ModeSet,
+            Self::Ssl { enable: true, .. } => CommandName::SslEnable,
+            Self::Ssl { enable: false, .. } => CommandName::SslDisable,
+            Self::SlavesSet(_) => CommandName::SlavesSet,
+        }
     }
 
     /// Whether it is a change with steps, whose interruption is reported.

@@ -20,7 +20,7 @@ pub async fn run(command: &Command, calls: &Calls) -> Outcome {
         Ok(outcome) => return outcome,
         Err(failure) => failure,
     };
-    let is_final = calls.has_changed() || !command.changes();
+    let is_final = calls.has_changed() || !command.name().changes();
     if !is_final {
         failure.message += "; nothing was changed";
     }

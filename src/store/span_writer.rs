@@ -10,8 +10,8 @@ use crate::ids::Moment;
 pub(crate) const PROVEN_EVERY: Duration = Duration::from_secs(30);
 /// How often old spans are removed.
 const TRIM_EVERY: Duration = Duration::from_secs(3_600);
-/// Nothing is removed by its age before the wall clock has run for so long without being set: one
-/// that is far ahead at the start of a machine is set within minutes.
+/// How long after the start, or after the wall clock was set, retention by age begins. A clock that
+/// is wrong when a machine boots is usually corrected within minutes.
 const CLOCK_TRUSTED_AFTER: Duration = Duration::from_secs(3_600);
 /// Rows that may wait for a database that cannot be written.
 const ROWS_MAX: usize = 1_000_000;
@@ -24,7 +24,7 @@ pub(crate) struct SpanWriter {
     attached: Option<(u64, u64)>,
     proven: Option<Instant>,
     trimmed: Option<Instant>,
-    /// When the process started or the wall clock was set last.
+    /// The start of the process, or the last time that the wall clock was set.
     clock_set: Instant,
 }
 
@@ -64,7 +64,7 @@ impl SpanWriter {
         })
     }
 
-    /// The time by which old rows may be removed; `None` while the wall clock may be far ahead.
+    /// `now`, for retention by age; `None` while the wall clock may still be wrong.
     pub(crate) fn trusted(&self, now: Moment) -> Option<Moment> {
         (self.clock_set.elapsed() >= CLOCK_TRUSTED_AFTER).then_some(now)
     }

@@ -31,7 +31,7 @@ pub(crate) async fn until_interrupted<F: Future<Output = Outcome>>(
 /// After Ctrl-C the gateway may still complete the call.
 fn interrupted(command: &Command, progress: &Progress) -> Outcome {
     let see = match command {
-        command if !command.changes() => {
+        command if !command.name().changes() => {
             return Outcome::failed(Failure::new(Code::Cancelled, "interrupted"));
         }
         Command::ModeSet { .. } | Command::Ssl { .. } => "`devices` and `accept-filter get`",

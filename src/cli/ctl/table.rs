@@ -1,5 +1,5 @@
-//! Answers as tables that fit the terminal: cells are wrapped, then columns are omitted. In a
-//! terminal without room for a table each field is a line.
+//! Answers as tables that fit the terminal: cells are wrapped, then columns are omitted. If the
+//! rest is still too wide, a list is printed, one field a line.
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde_json::{Map, Value};
@@ -134,14 +134,14 @@ fn table(
         let lines = lines(&shown, rows, &name_of, terminal.width);
         // All lines are as wide as the head.
         let width = lines.first().map_or(0, String::len);
-        let is_wide = terminal.width.is_some_and(|room| width > usize::from(room));
+        let is_too_wide = terminal.width.is_some_and(|max| width > usize::from(max));
         let omission = |(at, TableColumn(.., fit)): (usize, &&TableColumn)| match fit {
             Omitted(order) => Some((*order, at)),
             Whole | Wraps => None,
         };
         match shown.iter().enumerate().filter_map(omission).min() {
-            Some((_, at)) if is_wide => omitted.push(shown.remove(at).1),
-            None if is_wide => return (list(columns, rows, name_of, terminal), Vec::new()),
+            Some((_, at)) if is_too_wide => omitted.push(shown.remove(at).1),
+            None if is_too_wide => return (list(columns, rows, name_of, terminal), Vec::new()),
             _ => return (painted(&lines, terminal), omitted),
         }
     }

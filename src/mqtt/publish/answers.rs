@@ -11,8 +11,8 @@ const ANSWERS_MAX: usize = 10_000;
 /// Bytes of them. A single answer may be larger: `mqtt.max_answer` or the broker's own limit bounds
 /// it.
 const ANSWERS_BYTES_MAX: usize = 8 << 20;
-/// The bytes with which an answer to a request beyond a limit of rate may still wait: a flood of
-/// requests leaves room for the answers to others.
+/// The part of [`ANSWERS_BYTES_MAX`] that answers to requests beyond a rate limit may use, so that
+/// a flood of requests does not displace other answers.
 const RATE_LIMITED_BYTES_MAX: usize = ANSWERS_BYTES_MAX / 4 * 3;
 /// Answers in flight, so that large ones do not fill the connection ahead of events.
 const IN_FLIGHT_MAX: usize = 4;

@@ -28,6 +28,16 @@ const LOG_MAX: u64 = 12 << 20;
 
 const NOW: Moment = Moment::from_millis(1_790_000_000_000);
 
+/// A log and a writer in this folder: the log's folder, the database, and both.
+fn started(dir: &Path) -> (PathBuf, PathBuf, Log, HistoryWriter) {
+    let (log_dir, database) = (dir.join("log"), dir.join(history::FILE_NAME));
+    fs::create_dir(&log_dir).unwrap();
+    let log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
+    let reader = Reader::new(database.clone());
+    let writer = HistoryWriter::new(log_dir.clone(), reader, KEEP, false);
+    (log_dir, database, log, writer)
+}
+
 fn write_delivered(log: &mut Log, first: u64, recorded_at: Moment) {
     let mut batch = LogBatch::default();
     for id in first..first + EVENTS_A_BATCH {
@@ -71,11 +81,7 @@ fn a_reader_of_an_old_state_does_not_stop_the_history() {
 #[test]
 fn a_gap_begins_where_the_history_was_complete() {
     let dir = tempfile::tempdir().unwrap();
-    let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
-    fs::create_dir(&log_dir).unwrap();
-    let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
-    let mut writer =
-        HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP, false);
+    let (log_dir, database, mut log, mut writer) = started(dir.path());
     let mut status = HistoryStatus::default();
     write_delivered(&mut log, 1, NOW);
     writer.try_record(LogEnd::Segment(log.current()), NOW.plus(100), &mut status);
@@ -128,11 +134,7 @@ fn a_database_lost_with_its_directory_says_that_the_past_is_missing() {
 fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
     let events = std::env::var("STORE_EVENTS").map_or(EVENTS, |count| count.parse().unwrap());
     let (dir, now) = (tempfile::tempdir().unwrap(), NOW);
-    let (log_dir, database) = (dir.path().join("log"), dir.path().join(history::FILE_NAME));
-    fs::create_dir(&log_dir).unwrap();
-    let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
-    let mut writer =
-        HistoryWriter::new(log_dir.clone(), Reader::new(database.clone()), KEEP, false);
+    let (log_dir, database, mut log, mut writer) = started(dir.path());
     let mut status = HistoryStatus::default();
     for first in (1..=events).step_by(usize::try_from(EVENTS_A_SECOND).unwrap()) {
         for batch in 0..EVENTS_A_SECOND / EVENTS_A_BATCH {
