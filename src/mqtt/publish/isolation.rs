@@ -42,9 +42,35 @@ pub(crate) struct Isolation {
     /// The size at which each was set aside. One of half that size is sent: the limit may be one of
     /// size, and not the topic. The next event of its subject is a suspect.
     set_aside: BTreeMap<MessageId, usize>,
+    discovery: SetAsideDiscovery,
     /// Such events, and when the next of them is sent.
     retries: VecDeque<Outgoing>,
     retry_at: Option<Moment>,
+}
+
+/// Discovery that was set aside. A broker that forbids its topics, or limits the size, closes the
+/// connection over every message of it: after the first one, the others are sent alone; after the
+/// second one, they are not sent unless they are much smaller.
+#[derive(Debug, Default)]
+struct SetAsideDiscovery {
+    messages: u32,
+    /// Of the smallest one.
+    size: usize,
+}
+
+impl SetAsideDiscovery {
+    fn add(&mut self, size: usize) {
+        self.size = if self.messages == 0 { size } else { self.size.min(size) };
+        self.messages += 1;
+    }
+
+    const fn is_suspect(&self) -> bool {
+        self.messages > 0
+    }
+
+    const fn includes(&self, size: usize) -> bool {
+        self.messages > 1 && self.size / 2 < size
+    }
 }
 
 /// What happened to a message.
@@ -69,12 +95,17 @@ impl Isolation {
             self.retries.push_back(message);
             return SendDecision::Held;
         }
-        if set_aside.is_some_and(|size| size / 2 < message.publish.size()) {
+        let (size, is_discovery) = (message.publish.size(), is_discovery(&message.id));
+        if set_aside.is_some_and(|set_aside| set_aside / 2 < size)
+            || (is_discovery && self.discovery.includes(size))
+        {
             return SendDecision::SetAside(message);
         }
         let history = self.unacknowledged.get(&message.id);
         let history = history.filter(|history| history.disconnects >= DISCONNECTS_MIN);
-        if history.is_none_or(|history| history.number != message.number) {
+        let is_suspect = history.is_some_and(|history| history.number == message.number)
+            || (is_discovery && self.discovery.is_suspect());
+        if !is_suspect {
             self.others = self.others.saturating_add(1);
             return SendDecision::Send(message);
         }
@@ -152,7 +183,8 @@ impl Isolation {
         if retried && closed_by_broker && was_sent {
             self.retry_at = Some(now.plus(RETRY_MS));
         }
-        let alone_max = if retried { 1 } else { ALONE_MAX };
+        let known = self.discovery.is_suspect() && isolated.as_ref().is_some_and(is_discovery);
+        let alone_max = if retried || known { 1 } else { ALONE_MAX };
         let alone = closed_by_broker && acknowledged && in_flight.len() == 1;
         let mut found = None;
         for sent in in_flight.into_iter().filter(|sent| can_be_suspect(&sent.id)) {
@@ -168,8 +200,11 @@ impl Isolation {
         }
         let found = found?;
         self.unacknowledged.remove(&found.id);
-        self.set_aside.insert(found.id.clone(), found.publish.size());
-        if !is_event(&found.id) {
+        let size = found.publish.size();
+        self.set_aside.insert(found.id.clone(), size);
+        if is_discovery(&found.id) {
+            self.discovery.add(size);
+        } else if !is_event(&found.id) {
             // The cause may be the topic: one connection shows whether it can be emptied.
             let (disconnects, alone) = (DISCONNECTS_MIN, ALONE_MAX - 1);
             let empty = MessageId::Empty(Box::new(found.id.clone()));
@@ -188,12 +223,17 @@ const fn is_event(id: &MessageId) -> bool {
     matches!(id, MessageId::Event(_))
 }
 
+fn is_discovery(id: &MessageId) -> bool {
+    id.kind() == MessageKind::Discovery
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
     use crate::fleet::GatewayIndex;
+    use crate::homeassistant;
     use crate::ids::DeviceId;
 
     fn device(id: u32) -> MessageId {
@@ -276,6 +316,38 @@ mod tests {
         }
         assert!(matches!(admit(&mut isolation, &sent, 1, 8), SendDecision::Send(_)));
         assert!(matches!(admit(&mut isolation, &sent, 1, 7), SendDecision::Held));
+    }
+
+    #[test]
+    fn a_broker_that_closes_over_discovery_costs_one_more_connection_and_not_one_for_each_message()
+    {
+        let described = |id| {
+            let id = DeviceId::new(id).unwrap();
+            MessageId::Discovery(homeassistant::Described::Device(GatewayIndex(0), id))
+        };
+        let mut isolation = Isolation::default();
+        let mut closed = 0;
+        while !isolation.discovery.is_suspect() {
+            offer(&mut isolation, &described(1), 100);
+            end(&mut isolation, &[&described(1)], 0, true);
+            closed += 1;
+        }
+        assert_eq!(closed, 3);
+        assert_eq!(offer(&mut isolation, &described(1), 100), "set aside");
+        assert_eq!(offer(&mut isolation, &described(2), 100), "alone");
+        isolation.acknowledged(&described(2));
+        assert_eq!(offer(&mut isolation, &described(3), 100), "alone");
+        assert!(end(&mut isolation, &[&described(3)], 0, true));
+        for id in 4..100 {
+            assert_eq!(offer(&mut isolation, &described(id), 100), "set aside");
+        }
+        assert_eq!(
+            offer(&mut isolation, &described(4), 10),
+            "alone",
+            "a much smaller one is tried"
+        );
+        isolation.acknowledged(&described(4));
+        assert_eq!(offer(&mut isolation, &device(4), 100), "sent", "states are not affected");
     }
 
     #[test]
