@@ -3,18 +3,20 @@
 //!
 //! While a gateway is connected, it has the devices of its newest list. The master's own list may
 //! report more, before the gateway's next list confirms or refutes it. A status of a device
-//! - that one gateway has belongs to this gateway;
+//! - that one gateway has belongs to this gateway, unless it shows an attempt to connect a device that
+//!   is connected there: it is held until the master's list shows whether another one has it as well;
 //! - that several gateways have may be of any: none gets it, and the lists of all are read again,
 //!   which show what is true at each;
 //! - that no gateway has is held until a list or the master's list shows whose it is.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::fleet::{GatewayIndex, StreamedStatus};
+use crate::fleet::{GatewayIndex, Status, StreamedStatus};
 use crate::ids::DeviceId;
 
 /// How long a device that no gateway has is not looked up again.
@@ -42,8 +44,8 @@ pub(crate) enum StatusRoute {
 pub(crate) struct DeviceRoutes {
     /// Our gateways by their IDs.
     gateways: HashMap<Arc<str>, GatewayIndex>,
-    /// Which of our connected gateways have which devices.
-    devices: BTreeSet<(DeviceId, GatewayIndex)>,
+    /// Which of our connected gateways have which devices, and whether each is connected there.
+    devices: BTreeMap<(DeviceId, GatewayIndex), bool>,
     /// Our connected gateways whose list was read.
     listed: BTreeSet<GatewayIndex>,
     /// The devices of other gateways, by the master's list.
@@ -57,6 +59,8 @@ pub(crate) struct DeviceRoutes {
 
 #[derive(Debug, Default)]
 struct HeldStatuses {
+    /// Whether a gateway had the device, and another one may have it as well.
+    is_in_doubt: bool,
     /// Whether the master's list was requested after the first status and after the last one that
     /// shows the device as connected.
     is_requested: bool,
@@ -93,24 +97,32 @@ impl DeviceRoutes {
     /// The gateway is no longer connected: another one may have its devices now.
     pub(crate) fn gateway_absent(&mut self, gateway: GatewayIndex) {
         self.listed.remove(&gateway);
-        self.devices.retain(|(_, owner)| *owner != gateway);
+        self.devices.retain(|(_, owner), _| *owner != gateway);
     }
 
     /// Our gateways that have the device.
     pub(crate) fn owners(&self, device_id: DeviceId) -> impl Iterator<Item = GatewayIndex> {
         let all = (device_id, GatewayIndex(0))..=(device_id, GatewayIndex(usize::MAX));
-        self.devices.range(all).map(|(_, owner)| *owner)
+        self.devices.range(all).map(|((_, owner), _)| *owner)
     }
 
-    /// The destination of a status that shows the device as connected, or not.
+    /// The destination of a status.
     pub(crate) fn route(
         &mut self,
         device_id: DeviceId,
-        is_connected: bool,
+        status: Status,
         now: Instant,
     ) -> StatusRoute {
+        if self.held.contains_key(&device_id) {
+            return StatusRoute::Unknown;
+        }
+        let is_connected = status.connected() == Some(true);
         if let Some(route) = self.known(device_id) {
-            return route;
+            let StatusRoute::Gateway(owner) = route else { return route };
+            let was_connected = self.devices.insert((device_id, owner), is_connected);
+            let is_attempt = status != Status::Disconnected && status.connected() == Some(false);
+            let may_be_of_another = is_attempt && was_connected == Some(true);
+            return if may_be_of_another { StatusRoute::Unknown } else { route };
         }
         if is_connected {
             // A gateway has accepted the device since it was looked up.
@@ -141,7 +153,9 @@ impl DeviceRoutes {
             return false;
         }
         self.held_len += 1;
+        let is_in_doubt = self.owners(status.device_id).next().is_some();
         let held = self.held.entry(status.device_id).or_default();
+        held.is_in_doubt |= is_in_doubt;
         held.statuses.push_back(status);
         if held.statuses.len() > HELD_OF_DEVICE_MAX {
             held.statuses.pop_front();
@@ -164,15 +178,19 @@ impl DeviceRoutes {
     ) -> Reported {
         let mut reported = Reported::default();
         self.elsewhere.clear();
-        self.devices.retain(|(_, owner)| self.listed.contains(owner));
+        self.devices.retain(|(_, owner), _| self.listed.contains(owner));
         for (gateway_id, device_ids) in gateways {
             let Some(gateway) = self.gateway(&gateway_id) else {
                 self.elsewhere.extend(device_ids);
                 continue;
             };
             for device_id in device_ids {
-                if self.devices.insert((device_id, gateway)) && self.listed.contains(&gateway) {
-                    reported.outdated.insert(gateway);
+                let device = self.devices.entry((device_id, gateway));
+                if let Entry::Vacant(device) = device {
+                    device.insert(false);
+                    if self.listed.contains(&gateway) {
+                        reported.outdated.insert(gateway);
+                    }
                 }
             }
         }
@@ -203,24 +221,28 @@ impl DeviceRoutes {
         self.held.values().any(|held| !held.is_requested)
     }
 
-    /// The list of a gateway. Returns the held statuses of its devices, which are older.
+    /// The list of a gateway: its devices with their statuses. Returns the held
+    /// statuses of those that no gateway had, which are older.
     pub(crate) fn listed(
         &mut self,
         gateway: GatewayIndex,
-        device_ids: impl IntoIterator<Item = DeviceId>,
+        rows: impl IntoIterator<Item = (DeviceId, Status)>,
     ) -> Vec<StreamedStatus> {
-        let device_ids: BTreeSet<DeviceId> = device_ids.into_iter().collect();
+        let rows: BTreeMap<DeviceId, Status> = rows.into_iter().collect();
         self.listed.insert(gateway);
-        self.devices.retain(|(id, owner)| *owner != gateway || device_ids.contains(id));
+        self.devices.retain(|(id, owner), _| *owner != gateway || rows.contains_key(id));
         let mut found = Vec::new();
-        for device_id in device_ids {
-            if self.devices.insert((device_id, gateway)) {
+        for (device_id, status) in rows {
+            self.unassigned.remove(&device_id);
+            let is_connected = status.connected() == Some(true);
+            if self.devices.insert((device_id, gateway), is_connected).is_none() {
                 // It has moved here since the master's list was read.
                 self.elsewhere.remove(&device_id);
             }
-            self.unassigned.remove(&device_id);
-            // A held device was in no list, so it belongs to this gateway now.
-            if let Some(held) = self.held.remove(&device_id) {
+            // What is in doubt waits for the master's list.
+            if self.held.get(&device_id).is_some_and(|held| !held.is_in_doubt)
+                && let Some(held) = self.held.remove(&device_id)
+            {
                 self.held_len -= held.statuses.len();
                 found.extend(held.statuses);
             }
@@ -243,6 +265,9 @@ mod tests {
         StreamedStatus { device_id: id(number), status, timestamp_s: 0, received }
     }
 
+    const OFF: Status = Status::Disconnected;
+    const ON: Status = Status::TlsConnected;
+
     fn refused(number: u32) -> StreamedStatus {
         streamed(number, Status::TcpNotAllowed)
     }
@@ -257,10 +282,10 @@ mod tests {
     #[test]
     fn a_status_is_assigned_to_the_gateway_whose_list_has_the_device() {
         let (mut routes, now) = (routes(), Instant::now());
-        assert!(routes.listed(GatewayIndex(0), [id(1)]).is_empty());
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Gateway(GatewayIndex(0)));
+        assert!(routes.listed(GatewayIndex(0), [(id(1), ON)]).is_empty());
+        assert_eq!(routes.route(id(1), OFF, now), StatusRoute::Gateway(GatewayIndex(0)));
         routes.listed(GatewayIndex(0), []);
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(1), OFF, now), StatusRoute::Unknown);
     }
 
     #[test]
@@ -268,7 +293,7 @@ mod tests {
         let (mut routes, now) = (routes(), Instant::now());
         let held = refused(1);
         for (number, status) in [(1, held), (2, refused(2)), (3, refused(3))] {
-            assert_eq!(routes.route(id(number), false, now), StatusRoute::Unknown);
+            assert_eq!(routes.route(id(number), OFF, now), StatusRoute::Unknown);
             assert!(routes.hold(status));
         }
         routes.requested();
@@ -279,9 +304,9 @@ mod tests {
         let gateways = [("b".into(), vec![id(1)]), ("other".into(), vec![id(2)])];
         let reported = routes.reported(gateways, now);
         assert_eq!((reported.found, reported.unassigned), (vec![(GatewayIndex(1), held)], 1));
-        assert_eq!(routes.route(id(2), false, now), StatusRoute::Elsewhere);
-        assert_eq!(routes.route(id(3), false, now), StatusRoute::Elsewhere);
-        assert_eq!(routes.route(id(3), false, now + UNASSIGNED_FOR), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(2), OFF, now), StatusRoute::Elsewhere);
+        assert_eq!(routes.route(id(3), OFF, now), StatusRoute::Elsewhere);
+        assert_eq!(routes.route(id(3), OFF, now + UNASSIGNED_FOR), StatusRoute::Unknown);
         assert!(routes.is_waiting(), "4 came after the request");
     }
 
@@ -295,8 +320,8 @@ mod tests {
         assert_eq!(routes.reported([], now), Reported::default(), "it waits for another");
         routes.requested();
         assert_eq!(routes.reported([], now).unassigned, 1);
-        assert_eq!(routes.route(id(1), false, now), StatusRoute::Elsewhere);
-        assert_eq!(routes.route(id(1), true, now), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(1), OFF, now), StatusRoute::Elsewhere);
+        assert_eq!(routes.route(id(1), ON, now), StatusRoute::Unknown);
     }
 
     #[test]
@@ -305,7 +330,7 @@ mod tests {
         let held = streamed(1, Status::TryToConnect);
         assert!(routes.hold(held));
         assert!(routes.hold(refused(2)));
-        assert_eq!(routes.listed(GatewayIndex(0), [id(1)]), [held]);
+        assert_eq!(routes.listed(GatewayIndex(0), [(id(1), ON)]), [held]);
         routes.requested();
         let gateways = [("a".into(), vec![id(1)])];
         let reported = routes.reported(gateways, now);
@@ -337,25 +362,47 @@ mod tests {
         assert!(routes.held_len <= 64, "{}", routes.held_len);
         let other = refused(2);
         assert!(routes.hold(other));
-        assert_eq!(routes.listed(GatewayIndex(0), [id(2)]), [other]);
+        assert_eq!(routes.listed(GatewayIndex(0), [(id(2), ON)]), [other]);
     }
 
     #[test]
     fn a_status_of_a_device_that_two_gateways_have_is_in_doubt_until_a_list_lacks_it() {
         let (mut routes, now) = (routes(), Instant::now());
-        routes.listed(GatewayIndex(0), [id(1), id(2)]);
-        routes.listed(GatewayIndex(1), [id(1)]);
-        assert_eq!(routes.route(id(1), true, now), StatusRoute::InDoubt);
+        routes.listed(GatewayIndex(0), [(id(1), ON), (id(2), ON)]);
+        routes.listed(GatewayIndex(1), [(id(1), ON)]);
+        assert_eq!(routes.route(id(1), ON, now), StatusRoute::InDoubt);
         assert!(routes.owners(id(1)).eq([GatewayIndex(0), GatewayIndex(1)]));
-        routes.listed(GatewayIndex(0), [id(2)]);
-        assert_eq!(routes.route(id(1), true, now), StatusRoute::Gateway(GatewayIndex(1)));
+        routes.listed(GatewayIndex(0), [(id(2), ON)]);
+        assert_eq!(routes.route(id(1), ON, now), StatusRoute::Gateway(GatewayIndex(1)));
         // Other gateways of the master count, until a newer list brings the device.
         routes.reported([("other".into(), vec![id(1), id(3)])], now);
-        assert_eq!(routes.route(id(1), true, now), StatusRoute::InDoubt);
-        assert_eq!(routes.route(id(3), true, now), StatusRoute::Elsewhere);
-        routes.listed(GatewayIndex(1), [id(1), id(3)]);
-        assert_eq!(routes.route(id(1), true, now), StatusRoute::InDoubt, "it had it before");
-        assert_eq!(routes.route(id(3), true, now), StatusRoute::Gateway(GatewayIndex(1)));
+        assert_eq!(routes.route(id(1), ON, now), StatusRoute::InDoubt);
+        assert_eq!(routes.route(id(3), ON, now), StatusRoute::Elsewhere);
+        routes.listed(GatewayIndex(1), [(id(1), ON), (id(3), ON)]);
+        assert_eq!(routes.route(id(1), ON, now), StatusRoute::InDoubt, "it had it before");
+        assert_eq!(routes.route(id(3), ON, now), StatusRoute::Gateway(GatewayIndex(1)));
+    }
+
+    #[test]
+    fn an_attempt_to_connect_a_connected_device_waits_for_the_masters_list() {
+        for is_registered_twice in [false, true] {
+            let (mut routes, now) = (routes(), Instant::now());
+            routes.listed(GatewayIndex(0), [(id(1), ON)]);
+            let attempt = streamed(1, Status::TryToConnect);
+            assert_eq!(routes.route(id(1), attempt.status, now), StatusRoute::Unknown);
+            assert!(routes.hold(attempt), "a lookup is needed");
+            routes.requested();
+            assert_eq!(routes.route(id(1), OFF, now), StatusRoute::Unknown, "in order");
+            routes.hold(streamed(1, OFF));
+            assert_eq!(routes.listed(GatewayIndex(0), [(id(1), ON)]), [], "it may be older");
+            let of_b = if is_registered_twice { vec![id(1)] } else { vec![] };
+            let lists = [("a".to_owned(), vec![id(1)]), ("b".to_owned(), of_b)];
+            let found = routes.reported(lists, now).found;
+            let of_a = [attempt, streamed(1, OFF)].map(|it| (GatewayIndex(0), it.status));
+            let expected = if is_registered_twice { &[][..] } else { &of_a };
+            let found: Vec<_> = found.iter().map(|(owner, it)| (*owner, it.status)).collect();
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]
@@ -364,9 +411,9 @@ mod tests {
         let report = |devices| [("a".to_owned(), devices)];
         let first = routes.reported(report(vec![id(1)]), now);
         assert_eq!(first.outdated, BTreeSet::new(), "its first list is read anyway");
-        assert_eq!(routes.route(id(1), true, now), StatusRoute::Gateway(GatewayIndex(0)));
+        assert_eq!(routes.route(id(1), ON, now), StatusRoute::Gateway(GatewayIndex(0)));
         routes.listed(GatewayIndex(0), []);
-        assert_eq!(routes.route(id(1), true, now), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(1), ON, now), StatusRoute::Unknown);
         let second = routes.reported(report(vec![id(1)]), now);
         assert_eq!(second.outdated, BTreeSet::from([GatewayIndex(0)]));
         assert_eq!(routes.reported(report(vec![id(1)]), now), Reported::default());
@@ -376,19 +423,19 @@ mod tests {
     fn a_gateway_that_is_absent_has_no_devices() {
         let (mut routes, now) = (routes(), Instant::now());
         routes.reported([("other".into(), vec![id(3)]), ("a".into(), vec![id(4)])], now);
-        assert_eq!(routes.route(id(3), true, now), StatusRoute::Elsewhere);
-        assert_eq!(routes.route(id(4), true, now), StatusRoute::Gateway(GatewayIndex(0)));
+        assert_eq!(routes.route(id(3), ON, now), StatusRoute::Elsewhere);
+        assert_eq!(routes.route(id(4), ON, now), StatusRoute::Gateway(GatewayIndex(0)));
         routes.reported([("other".into(), vec![id(3)]), ("a".into(), vec![])], now);
-        assert_eq!(routes.route(id(4), true, now), StatusRoute::Unknown, "its list was never read");
+        assert_eq!(routes.route(id(4), ON, now), StatusRoute::Unknown, "its list was never read");
         routes.add_gateway("other".into(), GatewayIndex(2));
-        assert_eq!(routes.route(id(3), true, now), StatusRoute::Unknown, "it is ours now");
+        assert_eq!(routes.route(id(3), ON, now), StatusRoute::Unknown, "it is ours now");
         routes.reported([("another".into(), vec![id(3)])], now);
         routes.other_gateway_absent();
-        assert_eq!(routes.route(id(3), true, now), StatusRoute::Unknown);
-        routes.listed(GatewayIndex(0), [id(1)]);
-        routes.listed(GatewayIndex(1), [id(2)]);
+        assert_eq!(routes.route(id(3), ON, now), StatusRoute::Unknown);
+        routes.listed(GatewayIndex(0), [(id(1), ON)]);
+        routes.listed(GatewayIndex(1), [(id(2), ON)]);
         routes.gateway_absent(GatewayIndex(0));
-        assert_eq!(routes.route(id(1), true, now), StatusRoute::Unknown);
-        assert_eq!(routes.route(id(2), true, now), StatusRoute::Gateway(GatewayIndex(1)));
+        assert_eq!(routes.route(id(1), ON, now), StatusRoute::Unknown);
+        assert_eq!(routes.route(id(2), ON, now), StatusRoute::Gateway(GatewayIndex(1)));
     }
 }

@@ -142,8 +142,7 @@ impl MasterSession {
                 self.master.connection().warn_about_id_0(SUBSCRIBE_STATUS, 1);
                 continue;
             };
-            let is_connected = status.status.connected() == Some(true);
-            match self.routes.route(status.device_id, is_connected, now) {
+            match self.routes.route(status.device_id, status.status, now) {
                 StatusRoute::Gateway(index) => {
                     self.gateways.report(index, LinkReport::Status(status))?;
                 }
@@ -319,7 +318,8 @@ impl MasterSession {
         let Some(gateway) = self.gateways.list_ended(index, link) else { return Ok(None) };
         match list {
             Ok(rows) => {
-                for status in self.routes.listed(index, rows.iter().map(|row| row.device_id)) {
+                let devices = rows.iter().map(|row| (row.device_id, row.status));
+                for status in self.routes.listed(index, devices) {
                     self.gateways.report(index, LinkReport::Status(status))?;
                 }
                 gateway.output.reports.try_send(LinkReport::List(rows))?;

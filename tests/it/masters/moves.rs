@@ -6,11 +6,11 @@ use gsdk2mqtt::simulator::{Fault, Simulator};
 use serde_json::{Value, json};
 
 use super::{Campus, NO_AUDIT, SOON_LOST};
-use crate::harness::bridge::Setup;
-use crate::harness::eventually;
+use crate::harness::bridge::{PROGRAM, Setup};
 use crate::harness::master::{Master, behind};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::watcher::{Watcher, check_chain};
+use crate::harness::{bounded, eventually};
 
 /// A device in the subnet of the gateway `north`.
 const IP: &str = "192.168.0.77";
@@ -124,6 +124,25 @@ async fn a_device_that_two_gateways_have_is_shown_at_each_as_its_list_has_it() {
     campus.master.fault(&Fault::power(device, false));
     let event = campus.see_event(&format!("north/{device}"), "disconnected").await;
     assert_eq!(event["source"], "stream", "{event}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connected_device_that_another_client_registers_elsewhere_stays_connected() {
+    let campus = Campus::named_with(2, NO_AUDIT).await;
+    campus.bridge.is_ready().await;
+    let device = 700_000_001;
+    add_to_north(&campus, device, "server_to_device");
+    register(&campus, "north", device).await;
+    see_connected(&campus, "north", device, true).await;
+    campus.watcher.clear();
+    let mut another = bounded(PROGRAM);
+    another.arg("ctl").arg("--config").arg(campus.bridge.config_file());
+    another.args(["--gateway", "south", "async", "add", &format!("{device}=192.0.2.9")]);
+    let out = another.output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    // Its failed attempts are shown where they are made.
+    see_connected(&campus, "south", device, false).await;
+    assert_eq!(events_at(&campus, "north", device), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
