@@ -128,6 +128,7 @@ impl Error {
 
 /// The stable code of an error in payloads, metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[cfg_attr(test, derive(strum::VariantNames))]
 #[strum(serialize_all = "snake_case")]
 pub enum ErrorCode {
     Dial(DialCode),
@@ -256,6 +257,17 @@ impl fmt::Display for LinkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use strum::VariantNames as _;
+
+    #[test]
+    fn the_troubleshooting_page_has_every_code() {
+        let page = include_str!("../../docs/troubleshooting.md");
+        // These two hold codes: DialCode is checked, those of gRPC are on the page as one.
+        let own = ErrorCode::VARIANTS.iter().filter(|name| !["dial", "grpc"].contains(name));
+        for code in own.chain(DialCode::VARIANTS) {
+            assert!(page.contains(&format!("`{code}`")), "docs/troubleshooting.md lacks {code}");
+        }
+    }
 
     #[test]
     fn rejected_pings_are_recognized_in_the_texts_of_all_servers() {

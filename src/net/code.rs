@@ -2,6 +2,7 @@
 
 /// The stable code of a failed attempt to connect, in payloads, metrics and logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[cfg_attr(test, derive(strum::VariantNames))]
 #[strum(serialize_all = "snake_case")]
 pub enum DialCode {
     CaFileUnreadable,

@@ -55,3 +55,19 @@ pub struct Health {
     /// What else is wrong.
     pub degraded: Vec<Degraded>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_troubleshooting_page_has_every_reason() {
+        let page = include_str!("../../docs/troubleshooting.md");
+        for reason in DegradedReason::ALL.iter().map(|reason| reason.as_str()) {
+            assert!(
+                page.contains(&format!("`{reason}`")),
+                "docs/troubleshooting.md lacks {reason}"
+            );
+        }
+    }
+}
