@@ -120,7 +120,7 @@ impl Error {
     /// Whether nothing answers at the address now, as while a gateway restarts or hangs.
     pub(crate) fn is_absence(&self) -> bool {
         match self {
-            Self::Dial(error) => error.is_absence,
+            Self::Dial(error) => error.code.is_absence(),
             error => matches!(error, Self::Broken { .. } | Self::Deadline { .. }),
         }
     }

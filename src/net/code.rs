@@ -62,4 +62,22 @@ impl DialCode {
                 | Self::PasswordFileUnreadable
         )
     }
+
+    /// Whether trying again costs the peer nothing: nothing answers at the address now, as while it
+    /// restarts or hangs, or a file of ours is missing, or no file handle is left.
+    pub(crate) const fn is_absence(self) -> bool {
+        self.is_file_missing()
+            || matches!(
+                self,
+                Self::NoFileHandles
+                    | Self::HostNotFound
+                    | Self::LookupTimeout
+                    | Self::ConnectionRefused
+                    | Self::Unreachable
+                    | Self::ConnectTimeout
+                    | Self::TlsTimeout
+                    | Self::TlsClosed
+                    | Self::WebsocketTimeout
+            )
+    }
 }

@@ -18,13 +18,10 @@ pub struct DialError {
     message: String,
     /// Those in the certificate, where none of them is the expected one.
     pub(crate) names: Vec<String>,
-    /// Whether trying again costs the peer nothing.
-    pub(crate) is_absence: bool,
 }
 
 impl DialError {
     pub(crate) fn new(target: &DialTarget, failure: DialFailure) -> Self {
-        let is_absence = failure.is_absence();
         let (code, mut message) = failure.describe(target);
         if target.peer.is_gateway() {
             message = format!("{}: {message}", target.peer);
@@ -33,7 +30,7 @@ impl DialError {
             DialFailure::Certificate(CertificateFailure::NameMismatch { names, .. }) => names,
             _ => Vec::new(),
         };
-        Self { code, message, names, is_absence }
+        Self { code, message, names }
     }
 
     /// A password that cannot be had from its file.

@@ -8,7 +8,7 @@ use tokio_rustls::rustls::AlertDescription;
 
 use super::certificate_failure::CertificateFailure;
 use super::code::DialCode;
-use super::file_failure::{FileFailure, FileProblem};
+use super::file_failure::FileFailure;
 use super::target::{DialTarget, Peer};
 use super::{NO_HANDLES_REMEDY, no_handles_left};
 use crate::ids::{GATEWAY_PORT, MASTER_PORT};
@@ -60,22 +60,6 @@ impl DialFailure {
             _ if no_handles_left(&error) => Self::NoHandles(error),
             _ => Self::Unreachable(error),
         }
-    }
-
-    /// Whether trying again costs the peer nothing: nothing answers at the address now, as while it
-    /// restarts or hangs, or a file of ours is missing.
-    pub(crate) const fn is_absence(&self) -> bool {
-        matches!(
-            self,
-            Self::File(FileFailure { problem: FileProblem::Unread(_), .. })
-                | Self::HostNotFound(_)
-                | Self::LookupTimeout(_)
-                | Self::Refused
-                | Self::Unreachable(_)
-                | Self::ConnectTimeout(_)
-                | Self::Tls(TlsFailure::Timeout(_) | TlsFailure::HungUp(_))
-                | Self::Websocket(WebsocketFailure::Timeout(_))
-        )
     }
 
     /// Its code, and its text for this target.

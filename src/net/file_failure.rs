@@ -15,44 +15,33 @@ pub(crate) enum FileKind {
     Password,
 }
 
-impl FileKind {
+/// How a file is named, and the codes of one that cannot be used.
+struct FileWords {
     /// Its key in the configuration.
-    const fn key(self) -> &'static str {
-        match self {
-            Self::Ca => "ca_file",
-            Self::Certificate => "cert_file",
-            Self::Key => "key_file",
-            Self::Password => "password_file",
-        }
-    }
+    key: &'static str,
+    noun: &'static str,
+    unreadable: DialCode,
+    /// It does not hold what it should.
+    invalid: DialCode,
+}
 
-    /// The code of one that is missing or cannot be read.
-    const fn unreadable(self) -> DialCode {
-        match self {
-            Self::Ca => DialCode::CaFileUnreadable,
-            Self::Certificate => DialCode::CertFileUnreadable,
-            Self::Key => DialCode::KeyFileUnreadable,
-            Self::Password => DialCode::PasswordFileUnreadable,
-        }
-    }
-
-    /// The code of one that does not hold what it should.
-    const fn invalid(self) -> DialCode {
-        match self {
-            Self::Ca => DialCode::CaFileInvalid,
-            Self::Certificate => DialCode::CertFileInvalid,
-            Self::Key => DialCode::KeyFileInvalid,
-            Self::Password => DialCode::PasswordFileInvalid,
-        }
-    }
-
-    const fn noun(self) -> &'static str {
-        match self {
-            Self::Ca => "CA file",
-            Self::Certificate => "certificate file",
-            Self::Key => "key file",
-            Self::Password => "password file",
-        }
+impl FileKind {
+    const fn words(self) -> FileWords {
+        use DialCode as Code;
+        let (key, noun, unreadable, invalid) = match self {
+            Self::Ca => ("ca_file", "CA file", Code::CaFileUnreadable, Code::CaFileInvalid),
+            Self::Certificate => {
+                ("cert_file", "certificate file", Code::CertFileUnreadable, Code::CertFileInvalid)
+            }
+            Self::Key => ("key_file", "key file", Code::KeyFileUnreadable, Code::KeyFileInvalid),
+            Self::Password => (
+                "password_file",
+                "password file",
+                Code::PasswordFileUnreadable,
+                Code::PasswordFileInvalid,
+            ),
+        };
+        FileWords { key, noun, unreadable, invalid }
     }
 }
 
@@ -86,7 +75,8 @@ impl FileFailure {
 
     pub(crate) fn describe(&self, peer: &Peer) -> (DialCode, String) {
         let Self { kind, path, problem } = self;
-        let (key, path) = (peer.key(kind.key()), path.display());
+        let FileWords { key, noun, unreadable, invalid } = kind.words();
+        let (key, path) = (peer.key(key), path.display());
         let source = match (peer, kind) {
             (Peer::Gateway(_), FileKind::Ca) => {
                 "copy ca.crt from the folder of the gateway's certificates"
@@ -98,31 +88,29 @@ impl FileFailure {
             (_, FileKind::Key) => "put the private key in PEM form",
             (_, FileKind::Password) => "put the password",
         };
-        let noun = kind.noun();
         match problem {
             // The file is not at fault.
             FileProblem::Unread(error @ ReadError::NoHandles(_)) => {
                 DialCode::NoFileHandles.with(format!("the {noun} {path} {error}"))
             }
-            FileProblem::Unread(error @ ReadError::Missing) => kind
-                .unreadable()
+            FileProblem::Unread(error @ ReadError::Missing) => unreadable
                 .with(format!("the {noun} {path} {error}; {source} there, or correct {key}")),
             FileProblem::Unread(error @ ReadError::Forbidden) => {
                 let right = match kind {
                     FileKind::Ca => "chmod a+r; the file is no secret",
                     _ => "chgrp and chmod g+r",
                 };
-                kind.unreadable().with(format!(
+                unreadable.with(format!(
                     "the {noun} {path} {error}; give it the right ({right}), or correct {key}"
                 ))
             }
             FileProblem::Unread(error) => {
-                kind.unreadable().with(format!("the {noun} {path} {error}; correct {key}"))
+                unreadable.with(format!("the {noun} {path} {error}; correct {key}"))
             }
-            FileProblem::Unusable(problem) => kind.invalid().with(format!(
+            FileProblem::Unusable(problem) => invalid.with(format!(
                 "the {noun} {path} {problem}; {source} there again, or correct {key}"
             )),
-            FileProblem::KeyMismatch => kind.invalid().with(format!(
+            FileProblem::KeyMismatch => invalid.with(format!(
                 "the {noun} {path} is not the key of the certificate in {}; name the two that \
                  were made together there and in {key}",
                 peer.key("cert_file")

@@ -146,7 +146,7 @@ impl SessionFault {
 
     /// Whether another attempt costs the broker nothing.
     pub(crate) fn is_absence(&self) -> bool {
-        matches!(self, Self::Dial(error) if error.is_absence)
+        matches!(self, Self::Dial(error) if error.code.is_absence())
     }
 }
 
