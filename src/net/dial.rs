@@ -13,7 +13,7 @@ use super::error::DialError;
 use super::failure::{DialFailure, WebsocketFailure};
 use super::target::DialTarget;
 use super::tls::Handshake;
-use super::websocket::{self, WebSocket};
+use super::websocket;
 use super::{TcpStream, connect, no_handles_left};
 use crate::certificate::Certificate;
 use crate::ids::HostPort;
@@ -79,7 +79,7 @@ async fn upgrade(
     until: Instant,
 ) -> Result<Dialed, DialFailure> {
     let Dialed { stream, certificate, certificate_requested, activity } = dialed;
-    let connecting = WebSocket::connect(stream, &target.address, path);
+    let connecting = websocket::connect(stream, &target.address, path);
     let outcome = timeout_at(until, connecting)
         .await
         .map_err(|_| DialFailure::Websocket(WebsocketFailure::Timeout(target.deadline)))?;
