@@ -1,7 +1,7 @@
 //! Changes of the accept filter: read, change, set, read back. A gateway can only replace the whole
 //! filter, so another client can overwrite a change in between; then the change is repeated.
 
-use serde_json::Value;
+use serde_json::json;
 use tonic::Code;
 
 use super::calls::Calls;
@@ -16,7 +16,7 @@ const ATTEMPTS_MAX: usize = 3;
 /// Makes the change that an effect describes.
 pub(crate) async fn change(calls: &Calls, effect: Effect) -> Result<Outcome, Failure> {
     let filter = edit(calls, &effect).await?;
-    Ok(Outcome::done(json(&filter)).with_effect(effect))
+    Ok(Outcome::done(json!(filter)).with_effect(effect))
 }
 
 fn apply(effect: &Effect, filter: &mut AcceptFilter) {
@@ -27,15 +27,6 @@ fn apply(effect: &Effect, filter: &mut AcceptFilter) {
         Effect::AllowAll(enabled) => filter.allow_all = *enabled,
         Effect::Registered(_) | Effect::Unregistered(_) | Effect::Slaves(_) => {}
     }
-}
-
-pub(crate) fn json(filter: &AcceptFilter) -> Value {
-    serde_json::json!({
-        "allow_all": filter.allow_all,
-        "device_ids": filter.device_ids,
-        "ips": filter.ips,
-        "subnets": filter.subnets,
-    })
 }
 
 /// Where a filter is.

@@ -11,7 +11,7 @@ use super::failure::{Failure, FailureCode};
 use super::response::{DeviceFailure, Outcome, Warning, WarningCode};
 use super::{filter, mode_ssl, verify};
 use crate::fleet::{Effect, Listed, Slaves, Target};
-use crate::gsdk::{Error, FoundDevice, PendingDevice};
+use crate::gsdk::Error;
 use crate::ids::DeviceId;
 
 /// Runs a permitted command on its gateway.
@@ -38,13 +38,15 @@ async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> 
             Ok(Outcome { listed, ..Outcome::done(Value::Null) })
         }
         Command::Search { wait } => {
-            Ok(rows("devices", &calls.client()?.search(*wait).await?, found))
+            Ok(Outcome::done(json!({ "devices": calls.client()?.search(*wait).await? })))
         }
-        Command::Pending => Ok(rows("devices", &calls.client()?.pending().await?, pending)),
-        Command::FilterGet => {
-            Ok(Outcome::done(filter::json(&calls.client()?.accept_filter().await?)))
+        Command::Pending => {
+            Ok(Outcome::done(json!({ "devices": calls.client()?.pending().await? })))
         }
-        Command::SlavesGet => Ok(rows("slaves", &calls.client()?.slaves().await?, slaves)),
+        Command::FilterGet => Ok(Outcome::done(json!(calls.client()?.accept_filter().await?))),
+        Command::SlavesGet => {
+            Ok(Outcome::done(json!({ "slaves": calls.client()?.slaves().await? })))
+        }
         Command::Connect(target) => connect(calls, *target).await,
         Command::Disconnect(ids) => disconnect(calls, ids).await,
         Command::DisconnectAll => disconnect_all(calls).await,
@@ -62,36 +64,6 @@ async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> 
         }
         Command::SlavesSet(slaves) => set_slaves(calls, slaves).await,
     }
-}
-
-fn rows<T>(key: &str, rows: &[T], row: fn(&T) -> Value) -> Outcome {
-    Outcome::done(json!({ key: rows.iter().map(row).collect::<Vec<_>>() }))
-}
-
-fn found(found: &FoundDevice) -> Value {
-    json!({
-        "device_id": found.device_id,
-        "type": found.device_type.to_string(),
-        "ip": found.ip,
-        "port": found.port,
-        "mode": found.mode.to_string(),
-        "ssl": found.ssl,
-        "dhcp": found.dhcp,
-        "server": found.server,
-    })
-}
-
-fn pending(pending: &PendingDevice) -> Value {
-    json!({
-        "device_id": pending.device_id,
-        "type": pending.device_type.to_string(),
-        "ip": pending.ip,
-        "last_try": pending.last_try,
-    })
-}
-
-fn slaves(slaves: &Slaves) -> Value {
-    json!({ "device_id": slaves.device_id, "rs485": slaves.rs485, "wiegand": slaves.wiegand })
 }
 
 async fn connect(calls: &Calls, target: Target) -> Result<Outcome, Failure> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::listed::DeviceType;
 use super::status::Status;
@@ -62,7 +62,8 @@ impl EventType {
 }
 
 /// How a change was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, strum::Display)]
+#[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Source {
     /// By the status stream.
@@ -136,11 +137,7 @@ pub enum GatewayEvent {
     /// Another client removed desired items. Made by `bridge/provisioner.rs`.
     Withdrawn { what: &'static str, count: u64, device_ids: BTreeSet<DeviceId> },
     /// A status of a device that is neither listed nor configured.
-    Stranger {
-        device_id: DeviceId,
-        #[serde(serialize_with = "name_of")]
-        status: Status,
-    },
+    Stranger { device_id: DeviceId, status: Status },
 }
 
 impl GatewayEvent {
@@ -148,9 +145,4 @@ impl GatewayEvent {
     pub fn name(&self) -> &'static str {
         self.into()
     }
-}
-
-/// Writes the name of a status, where its derived form is the number that is stored.
-fn name_of<S: Serializer>(status: &Status, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(status)
 }

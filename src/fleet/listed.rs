@@ -3,9 +3,9 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use super::status::{Mode, Status};
+use super::status::{Mode, Status, name_or_number};
 use crate::ids::DeviceId;
 
 /// One row of a gateway's list (`gsdk.connect.DeviceInfo`).
@@ -44,8 +44,9 @@ impl DeviceInfo {
     }
 }
 
-/// A kind of device (`gsdk.device.Type`), by its number on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A kind of device (`gsdk.device.Type`), by its number on the wire. In JSON it is the name, in the
+/// log the number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub struct DeviceType(i32);
 
 impl DeviceType {
@@ -83,6 +84,12 @@ impl fmt::Display for DeviceType {
             Some(row) => f.write_str(row.1),
             None => write!(f, "unknown_{:#x}", self.0),
         }
+    }
+}
+
+impl Serialize for DeviceType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        name_or_number(self, self.0, serializer)
     }
 }
 
@@ -140,6 +147,22 @@ const TYPES: [(i32, &str, &str); 45] = [
 mod tests {
     use super::*;
     use crate::proto;
+
+    #[test]
+    fn a_stored_row_has_the_bytes_of_every_earlier_build() {
+        let info = DeviceInfo {
+            device_type: DeviceType::from_code(0x0D),
+            ip: Some(Ipv4Addr::new(192, 168, 0, 104)),
+            port: 51_211,
+            mode: Mode::DeviceToServer,
+            ssl: true,
+            auto_reconnect: false,
+        };
+        let stored = [0x1A, 1, 192, 168, 0, 104, 0x96, 0xA0, 0x06, 0x02, 1, 0];
+        assert_eq!(postcard::to_allocvec(&info).unwrap(), stored);
+        assert_eq!(postcard::from_bytes::<DeviceInfo>(&stored), Ok(info));
+        assert_eq!(serde_json::to_value(info.device_type).unwrap(), "bioentry_w2");
+    }
 
     #[test]
     fn every_type_of_the_wire_has_its_name() {

@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 /// Which devices may dial the gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AcceptFilter {
     pub allow_all: bool,
     pub device_ids: BTreeSet<DeviceId>,

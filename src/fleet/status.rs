@@ -1,26 +1,16 @@
 //! A device's connection status and mode. The enums are open: a number that this build does not
-//! know keeps its value.
+//! know keeps its value. In JSON a value is its name, in the log its number.
 
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A device's connection status (`gsdk.connect.Status`).
 #[derive(
-    Clone,
-    Copy,
-    Debug,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    strum::IntoStaticStr,
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, strum::IntoStaticStr,
 )]
-#[serde(from = "i32", into = "i32")]
+#[serde(from = "i32")]
 #[strum(serialize_all = "snake_case")]
 pub enum Status {
     /// 0x00
@@ -130,8 +120,8 @@ fn unknown_code(text: &str) -> Option<i32> {
 }
 
 /// Whether the gateway or the device dials (`gsdk.connect.ConnectionMode`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "i32", into = "i32")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "i32")]
 pub enum Mode {
     /// 0: the gateway dials the device.
     ServerToDevice,
@@ -182,9 +172,9 @@ impl From<i32> for Status {
     }
 }
 
-impl From<Status> for i32 {
-    fn from(value: Status) -> Self {
-        value.code()
+impl Serialize for Status {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        name_or_number(self, self.code(), serializer)
     }
 }
 
@@ -198,9 +188,21 @@ impl From<i32> for Mode {
     }
 }
 
-impl From<Mode> for i32 {
-    fn from(value: Mode) -> Self {
-        value.code()
+impl Serialize for Mode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        name_or_number(self, self.code(), serializer)
+    }
+}
+
+/// Writes the name into JSON, the number into the log.
+pub(crate) fn name_or_number<S: Serializer>(
+    name: &impl fmt::Display,
+    number: i32,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match serializer.is_human_readable() {
+        true => serializer.collect_str(name),
+        false => serializer.serialize_i32(number),
     }
 }
 
@@ -220,5 +222,21 @@ mod tests {
         assert_eq!("unknown_0x203".parse(), Ok(Status::Unknown(0x203)));
         assert_eq!("unknown_0xffffffff".parse(), Ok(Status::Unknown(-1)));
         assert_eq!("unknown".parse::<Status>(), Err(()));
+    }
+
+    #[test]
+    fn json_has_the_name_and_the_log_the_number() {
+        for status in Status::KNOWN.into_iter().chain([Status::Unknown(0x203)]) {
+            let stored = postcard::to_allocvec(&status).unwrap();
+            assert_eq!(stored, postcard::to_allocvec(&status.code()).unwrap());
+            assert_eq!(postcard::from_bytes::<Status>(&stored), Ok(status));
+            assert_eq!(serde_json::to_value(status).unwrap(), status.to_string());
+        }
+        for mode in [Mode::ServerToDevice, Mode::DeviceToServer, Mode::Unknown(7)] {
+            let stored = postcard::to_allocvec(&mode).unwrap();
+            assert_eq!(stored, postcard::to_allocvec(&mode.code()).unwrap());
+            assert_eq!(postcard::from_bytes::<Mode>(&stored), Ok(mode));
+            assert_eq!(serde_json::to_value(mode).unwrap(), mode.to_string());
+        }
     }
 }

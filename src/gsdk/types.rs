@@ -2,15 +2,17 @@
 
 use std::net::Ipv4Addr;
 
+use serde::Serialize;
 use tonic::Code;
 
 use crate::fleet::{DeviceType, Mode};
 use crate::ids::{DeviceId, Moment};
 
 /// A device that dialed the gateway and was not accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PendingDevice {
     pub device_id: DeviceId,
+    #[serde(rename = "type")]
     pub device_type: DeviceType,
     pub ip: Option<Ipv4Addr>,
     /// By the gateway's clock.
@@ -18,9 +20,10 @@ pub struct PendingDevice {
 }
 
 /// A device that answered a search of the gateway's subnet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FoundDevice {
     pub device_id: DeviceId,
+    #[serde(rename = "type")]
     pub device_type: DeviceType,
     pub ip: Option<Ipv4Addr>,
     /// As sent.

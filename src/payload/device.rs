@@ -1,7 +1,6 @@
 //! A device's state and its events as JSON (docs/topics.md).
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::net::Ipv4Addr;
 
 use serde::{Serialize, Serializer};
@@ -27,11 +26,10 @@ pub struct DeviceStatePayload<'a> {
     last_known: Option<LastKnownPayload>,
     chain: &'a str,
     seq: u64,
-    #[serde(rename = "type", serialize_with = "text_opt")]
+    #[serde(rename = "type")]
     device_type: Option<DeviceType>,
     ip: Option<Ipv4Addr>,
     port: Option<i32>,
-    #[serde(serialize_with = "text_opt")]
     mode: Option<Mode>,
     ssl: Option<bool>,
     auto_reconnect: Option<bool>,
@@ -49,7 +47,6 @@ pub struct DeviceStatePayload<'a> {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LastKnownPayload {
     connected: bool,
-    #[serde(serialize_with = "text")]
     status: Status,
     since: Moment,
 }
@@ -105,19 +102,16 @@ pub struct DeviceEventPayload<'a> {
     gateway: &'a str,
     device_id: DeviceId,
     name: Cow<'a, str>,
-    #[serde(rename = "type", serialize_with = "text_opt")]
+    #[serde(rename = "type")]
     device_type: Option<DeviceType>,
     connected: Option<bool>,
-    #[serde(serialize_with = "text")]
     status: Status,
     status_code: i32,
-    #[serde(serialize_with = "text_opt")]
     previous: Option<Status>,
     timestamp: Moment,
     received_at: Moment,
     #[serde(serialize_with = "seconds::optional::serialize")]
     duration_s: Option<i64>,
-    #[serde(serialize_with = "text")]
     source: Source,
 }
 
@@ -148,21 +142,10 @@ impl<'a> DeviceEventPayload<'a> {
     }
 }
 
-fn text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-fn text_opt<S: Serializer>(value: &Option<impl Display>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => serializer.collect_str(value),
-        None => serializer.serialize_none(),
-    }
-}
-
 /// A status, or `unknown`.
 fn status<S: Serializer>(value: &Option<Status>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
-        Some(value) => serializer.collect_str(value),
+        Some(status) => status.serialize(serializer),
         None => serializer.serialize_str("unknown"),
     }
 }
