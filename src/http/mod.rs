@@ -14,6 +14,7 @@ mod query;
 mod socket;
 mod tokens;
 mod transport;
+mod watched;
 
 pub(crate) use api::{AVAILABILITY_COLUMNS, csv};
 pub use connections::listen;
@@ -33,11 +34,12 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
+use futures_util::StreamExt as _;
 use jiff::tz::TimeZone;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
-use tokio_stream::{Stream, StreamExt as _};
+use tokio_stream::Stream;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -76,6 +78,8 @@ struct App {
     api: api::Api,
     /// One permit for each scrape in progress.
     scrapes: Arc<Semaphore>,
+    /// Whether the server stops.
+    stop: watch::Receiver<bool>,
 }
 
 /// The server's settings, and its access to the rest of the bridge.
@@ -131,11 +135,11 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     let mut files = Files::new(&settings.http, settings.file_problems.clone());
     let access = ListenerAccess::new(settings.http.anonymous_from.clone(), files.tokens());
     let transport = Transport::new(files.tls());
-    let (page, changes) = page::PageContext::new(&settings.history);
+    let page = page::PageContext::new(&settings.history);
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
     let hosts = Hosts::new(&settings.http.hosts);
-    let api = api::Api::new(&settings.history, stop.clone());
-    let app = Arc::new(App { settings, page, api, scrapes });
+    let api = api::Api::new(&settings.history);
+    let app = Arc::new(App { settings, page, api, scrapes, stop: stop.clone() });
     let metrics = listeners.metrics.map(|listener| {
         let router = with_limits(metrics_routes().with_state(Arc::clone(&app)));
         Endpoint { listener, transport: Transport::default(), router: with_headers(router) }
@@ -147,17 +151,12 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     // Clients that come at once need the tokens and the certificate.
     files.read().await;
     let background = async {
-        tokio::join!(
-            files.follow(),
-            api::follow_history(&app),
-            page::report_changes(&app, changes)
-        );
+        tokio::join!(files.follow(), api::follow_history(&app), page::follow_changes(&app));
     };
     let mut stopped = stop.clone();
     let until_stop = async {
         tokio::select! {
-            // This ends the streams of updates: the server waits for all answers. Without a sender
-            // the bridge has ended.
+            // Without a sender the bridge has ended.
             _ = stopped.wait_for(|stop| *stop) => {}
             () = background => {}
         }
@@ -229,8 +228,10 @@ async fn no_path(uri: Uri) -> Response {
     StatusCode::NOT_FOUND.into_response()
 }
 
-/// An answer of server-sent events.
-fn event_stream(events: impl Stream<Item = Event> + Send + 'static) -> Response {
+/// An answer of server-sent events. It ends when the server stops, which waits for all answers.
+fn event_stream(app: &App, events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    let mut stop = app.stop.clone();
+    let events = events.take_until(async move { _ = stop.wait_for(|stop| *stop).await });
     // For proxies: neither buffer nor compress.
     let headers = [("cache-control", "no-cache, no-transform"), ("x-accel-buffering", "no")];
     let events = Sse::new(events.map(Ok::<_, Infallible>));

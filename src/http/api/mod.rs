@@ -19,7 +19,7 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::get;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::App;
@@ -47,9 +47,8 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    /// Streams end when `stop` is true.
-    pub(crate) fn new(history: &Reader, stop: watch::Receiver<bool>) -> Self {
-        let streams = EventStreams::new(history.with_own_limit(), stop);
+    pub(crate) fn new(history: &Reader) -> Self {
+        let streams = EventStreams::new(history.with_own_limit());
         Self { history: history.with_own_limit(), scans: Semaphore::new(SCANS_MAX), streams }
     }
 }

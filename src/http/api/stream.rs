@@ -9,11 +9,11 @@ use axum::response::Response;
 use axum::response::sse::Event;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::super::watched::Watched;
 use super::super::{App, RECONNECT_AFTER, event_stream};
 use super::answer::ApiRequest;
 use super::events::{check_gateways, filter};
@@ -38,34 +38,22 @@ pub(crate) struct EventStreams {
     /// Apart from other queries, which may take seconds.
     history: Reader,
     /// The ID of the newest event.
-    newest: watch::Sender<u64>,
-    /// Notified when there is another stream.
-    opened: Notify,
-    stop: watch::Receiver<bool>,
+    newest: Watched<u64>,
 }
 
 impl EventStreams {
-    pub(crate) fn new(history: Reader, stop: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(history: Reader) -> Self {
         let slots = Arc::new(Semaphore::new(STREAMS_MAX));
-        Self { slots, history, newest: watch::Sender::new(0), opened: Notify::new(), stop }
+        Self { slots, history, newest: Watched::new(0) }
     }
 }
 
 /// Looks for new events while there is a stream.
 pub(crate) async fn follow_history(app: &App) {
     let streams = &app.api.streams;
-    let mut ticks = interval(POLL_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        streams.opened.notified().await;
-        while streams.newest.receiver_count() > 0 {
-            ticks.tick().await;
-            // While the history cannot be read, nothing is new.
-            if let Ok(id) = streams.history.newest_id().await {
-                streams.newest.send_if_modified(|newest| std::mem::replace(newest, id) != id);
-            }
-        }
-    }
+    // While the history cannot be read, nothing is new.
+    let read = || async { streams.history.newest_id().await.ok() };
+    streams.newest.follow(POLL_EVERY, read).await;
 }
 
 pub(crate) async fn stream(
@@ -93,14 +81,12 @@ pub(crate) async fn stream(
         filter,
         history: streams.history.clone(),
         newest: streams.newest.subscribe(),
-        stop: streams.stop.clone(),
         events,
         _slot: slot,
     };
-    streams.opened.notify_one();
-    tokio::spawn(feed.run());
+    tokio::spawn(feed.send_events());
     let first = tokio_stream::once(Event::default().retry(RECONNECT_AFTER).comment("open"));
-    Ok(event_stream(first.chain(ReceiverStream::new(queue))))
+    Ok(event_stream(&app, first.chain(ReceiverStream::new(queue))))
 }
 
 /// What a stream names of an event.
@@ -116,23 +102,14 @@ struct Feed {
     filter: EventFilter,
     history: Reader,
     newest: watch::Receiver<u64>,
-    stop: watch::Receiver<bool>,
     events: mpsc::Sender<Event>,
     _slot: OwnedSemaphorePermit,
 }
 
 impl Feed {
-    async fn run(mut self) {
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => {}
-            // At its end the client connects again.
-            _ = self.send_events() => {}
-        }
-    }
-
-    /// Sends what is recorded; `None` once the client has left or the history cannot be read.
-    async fn send_events(&mut self) -> Option<()> {
+    /// Sends what is recorded; ends with `None` once the client has left or the history cannot be
+    /// read. The client then connects again.
+    async fn send_events(mut self) -> Option<()> {
         loop {
             let page = match self.history.query(self.filter.clone()).await {
                 Ok(page) => page,

@@ -22,18 +22,20 @@ use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
 use maud::Markup;
-use tokio::sync::{Semaphore, broadcast, watch};
+use tokio::sync::Semaphore;
 use tokio_stream::StreamExt;
-use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::WatchStream;
 
-pub(crate) use updates::report_changes;
+pub(crate) use updates::follow_changes;
 
 use super::query::{LoopQuery, NoAnswer};
+use super::watched::Watched;
 use super::{App, RECONNECT_AFTER, event_stream};
 use crate::availability::AvailabilityRequest;
 use crate::store::history::Reader;
 use devices::{Filter, Search};
 use down::DownDevices;
+use updates::Shown;
 
 /// Browsers that may watch at once.
 const WATCHERS_MAX: usize = 32;
@@ -41,10 +43,8 @@ const WATCHERS_MAX: usize = 32;
 /// What the requests for the page share.
 #[derive(Debug)]
 pub(crate) struct PageContext {
-    /// Gone once the server stops.
-    changes: broadcast::WeakSender<()>,
-    /// Changes when another browser watches.
-    watched: watch::Sender<()>,
+    /// `None` until a browser has watched.
+    shown: Watched<Option<Shown>>,
     /// Its own, which requests to the API do not hold up.
     history: Reader,
     /// Pages read all devices one at a time.
@@ -52,11 +52,9 @@ pub(crate) struct PageContext {
 }
 
 impl PageContext {
-    pub(crate) fn new(history: &Reader) -> (Self, broadcast::Sender<()>) {
-        let (changes, _) = broadcast::channel(1);
+    pub(crate) fn new(history: &Reader) -> Self {
         let (history, scanning) = (history.with_own_limit(), Semaphore::new(1));
-        let (watched, weak) = (watch::Sender::new(()), changes.downgrade());
-        (Self { changes: weak, watched, history, scanning }, changes)
+        Self { shown: Watched::new(None), history, scanning }
     }
 }
 
@@ -118,19 +116,17 @@ async fn page(
     Ok(view::page(&app.settings, &shown))
 }
 
-async fn events(State(app): State<Arc<App>>) -> Result<Response, NoAnswer> {
-    let changes = app.page.changes.upgrade().ok_or(NoAnswer::Stopping)?;
-    if changes.receiver_count() >= WATCHERS_MAX {
+async fn events(State(app): State<Arc<App>>) -> Response {
+    if app.page.shown.watchers() >= WATCHERS_MAX {
         let text = "too many browsers watch already\n";
-        return Ok((StatusCode::SERVICE_UNAVAILABLE, text).into_response());
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
     // The page then loads what has changed since it was rendered.
     let hello = Event::default().event("hello").retry(RECONNECT_AFTER).data("null");
     // For a browser that is too slow, several changes are one.
-    let changes = BroadcastStream::new(changes.subscribe())
+    let changes = WatchStream::from_changes(app.page.shown.subscribe())
         .map(|_| Event::default().event("changed").data("null"));
-    app.page.watched.send_replace(());
-    Ok(event_stream(tokio_stream::once(hello).chain(changes)))
+    event_stream(&app, tokio_stream::once(hello).chain(changes))
 }
 
 #[cfg(test)]

@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use tokio::sync::broadcast;
-use tokio::time::{MissedTickBehavior, interval};
-
+use super::super::App;
 use super::down::DownDevices;
-use super::{App, history, overview};
+use super::{history, overview};
 use crate::http::query::{LoopQuery, NoAnswer};
 use crate::store::history::Reader;
 
@@ -16,8 +14,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What pages show, as far as it is needed to notice a change. Pages load themselves now and then
 /// anyway, for what is not in it, as a certificate of a gateway.
-#[derive(PartialEq, Eq)]
-struct Shown {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
     device_changes: u64,
     /// The bridge and its gateways.
     overview: String,
@@ -36,24 +34,11 @@ impl Shown {
     }
 }
 
-/// Reports changes while a browser watches; the streams end when this is dropped. Nothing wakes the
-/// program while no browser watches.
-pub(crate) async fn report_changes(app: &App, changes: broadcast::Sender<()>) {
+/// Looks for changes while a browser watches.
+pub(crate) async fn follow_changes(app: &App) {
     // Its own, which the bars of pages do not hold up.
-    let history = app.settings.history.with_own_limit();
-    let (mut watched, mut ticks) = (app.page.watched.subscribe(), interval(INTERVAL));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut shown = None;
-    while watched.changed().await.is_ok() {
-        while changes.receiver_count() > 0 {
-            ticks.tick().await;
-            // Without an answer of the event loop, the next time.
-            let Ok(now) = Shown::read(app, &history).await else { continue };
-            if shown.as_ref() != Some(&now) {
-                shown = Some(now);
-                // Fails if no browser watches any more.
-                _ = changes.send(());
-            }
-        }
-    }
+    let history = &app.settings.history.with_own_limit();
+    // Without an answer of the event loop, the next time.
+    let read = || async move { Shown::read(app, history).await.ok().map(Some) };
+    app.page.shown.follow(INTERVAL, read).await;
 }
