@@ -1,6 +1,7 @@
 //! Answers queries for availability from the database of the history.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -195,15 +196,15 @@ fn read(
     };
     let buckets = buckets((from, to), &query.zone, query.bucket, query.limit.saturating_add(1));
     let proven_at = snapshot.proven_at().unwrap_or(from);
-    let mut pages = Pages { query, head, buckets, proven_at, rows: Vec::new(), more: false };
+    let mut page = PageBuilder { query, head, buckets, proven_at, rows: Vec::new(), more: false };
     let started = Instant::now();
-    let each = |timeline: Timeline| pages.add(&timeline, started);
+    let each = |timeline: Timeline| page.add(&timeline, started);
     if query.of_gateways {
         snapshot.gateway_timelines(&selection, (from, to), each)?;
     } else {
         snapshot.devices(&selection, (from, to), each)?;
     }
-    Ok(pages.finish())
+    Ok(page.finish())
 }
 
 fn name(zone: &TimeZone) -> String {
@@ -224,7 +225,7 @@ fn check(snapshot: &Snapshot, query: &AvailabilityRequest) -> Result<(), Error> 
 }
 
 /// Collects rows until there are enough.
-struct Pages<'a> {
+struct PageBuilder<'a> {
     query: &'a AvailabilityRequest,
     head: AvailabilityHead,
     buckets: Vec<Bucket>,
@@ -233,14 +234,14 @@ struct Pages<'a> {
     more: bool,
 }
 
-impl Pages<'_> {
-    /// Adds the rows of a device or gateway; returns whether more fit.
-    fn add(&mut self, timeline: &Timeline, started: Instant) -> bool {
+impl PageBuilder<'_> {
+    /// Adds the rows of a device or gateway; breaks once the page is full.
+    fn add(&mut self, timeline: &Timeline, started: Instant) -> ControlFlow<()> {
         let AvailabilityHead { from, to, complete, .. } = self.head;
         let tiles = Tiles::new(timeline, (from, to), self.proven_at);
         // It was not there in this period, as far as that is known.
         if complete && tiles.is_absent() {
-            return true;
+            return ControlFlow::Continue(());
         }
         let rest = self.rest_of(timeline);
         for bucket in rest.as_ref().unwrap_or(&self.buckets) {
@@ -248,7 +249,7 @@ impl Pages<'_> {
                 || (!self.rows.is_empty() && started.elapsed() > self.query.deadline);
             if is_full {
                 self.more = true;
-                return false;
+                return ControlFlow::Break(());
             }
             self.rows.push(AvailabilityRow {
                 gateway: timeline.gateway.to_string(),
@@ -262,7 +263,7 @@ impl Pages<'_> {
                 removed_at: tiles.removed_at().filter(|at| *at > timeline.first_seen_at),
             });
         }
-        true
+        ControlFlow::Continue(())
     }
 
     /// The buckets that follow the last row of the page before, if that was of this device.

@@ -88,8 +88,8 @@ impl BrokerSession {
     }
 
     pub(crate) fn connected(&mut self, state: &mut State, connected: Connected) {
-        state.metrics.mqtt_connections.inc();
-        state.metrics.mqtt_connected.set(1);
+        state.metrics.mqtt.connections.inc();
+        state.metrics.mqtt.connected.set(1);
         state.directory.info.connected_at = Some(state.clock.now());
         let connection = connected.connection;
         state.publisher.connected(usize::from(connection.window()), &state.fleet);
@@ -107,7 +107,7 @@ impl BrokerSession {
         fault: String,
         closed_by_broker: bool,
     ) -> Option<BrokerConnection> {
-        state.metrics.mqtt_connected.set(0);
+        state.metrics.mqtt.connected.set(0);
         let (now, outbox) = (state.clock.steady(), state.persistence.events.outbox_mut());
         let set_aside = state.publisher.disconnected(now, closed_by_broker, outbox);
         if let Some(rejected) = set_aside {
@@ -236,10 +236,10 @@ impl BrokerSession {
             let (now, outbox) = (state.clock.steady(), state.persistence.events.outbox_mut());
             match state.publisher.acknowledged(now, token, result, outbox) {
                 Some(Ok(Accepted { kind, read_at })) => {
-                    state.metrics.published(kind.as_str());
+                    state.metrics.mqtt.published(kind.as_str());
                     if let Some(read_at) = read_at {
                         let passed = instant_now().saturating_duration_since(read_at);
-                        state.metrics.event_delivered(passed);
+                        state.metrics.mqtt.event_delivered(passed);
                     }
                     if kind == MessageKind::Event {
                         state.publisher.content.infos().changed(InfoOf::Bridge);
@@ -257,7 +257,7 @@ impl BrokerSession {
         // Not every broker announces it in its CONNACK.
         self.retained_not_kept |= refusal == Refusal::RETAIN_NOT_SUPPORTED;
         let (kind, reason) = (kind.as_str(), refusal.as_str());
-        state.metrics.publish_failed(reason);
+        state.metrics.mqtt.publish_failed(reason);
         if is_new {
             let remedy = refusal.remedy();
             tracing::warn!(kind, topic, reason, remedy, "message refused by the broker");
@@ -291,7 +291,7 @@ impl BrokerSession {
             } else {
                 tracing::debug!(gateway = owner, command, reason, "answer dropped");
             }
-            state.metrics.publish_failed(reason);
+            state.metrics.mqtt.publish_failed(reason);
         }
     }
 

@@ -21,7 +21,7 @@ use super::settings::{
 use super::state::{State, new_chain_id};
 use super::web::Web;
 use super::{Bridge, discovered};
-use crate::config::{Config, DeviceSeries, GatewayConfig};
+use crate::config::{Config, GatewayConfig};
 use crate::fleet::{Fleet, GatewayIndex, LinkState};
 use crate::gsdk::{RpcObserver, RpcRecord, code_name};
 use crate::http::{self, Listeners, LoopClient};
@@ -179,14 +179,12 @@ fn web_settings(
     heartbeat: &Heartbeat,
     history: Reader,
 ) -> http::HttpSettings {
-    let always = [DeviceSeries::State, DeviceSeries::Info];
-    let groups = config.metrics.device.iter().copied().chain(always);
     http::HttpSettings {
         bridge: config.bridge_name.clone(),
         event_loop,
         heartbeat: heartbeat.clone(),
         metrics: metrics.clone(),
-        groups: groups.collect(),
+        groups: config.metrics.device.clone(),
         history,
         zone: config.time_zone.clone(),
         http: config.http.clone(),

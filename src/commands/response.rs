@@ -115,7 +115,7 @@ pub struct Outcome {
     pub effects: Vec<Effect>,
     /// Whether a repeat gets this answer too. It does not after a change that failed before it
     /// began.
-    pub is_final: bool,
+    pub is_replayable: bool,
 }
 
 impl Outcome {
@@ -127,7 +127,7 @@ impl Outcome {
             warnings: Vec::new(),
             error: None,
             effects: Vec::new(),
-            is_final: true,
+            is_replayable: true,
         }
     }
 

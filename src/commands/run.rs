@@ -20,15 +20,15 @@ pub async fn run(command: &Command, calls: &Calls) -> Outcome {
         Ok(outcome) => return outcome,
         Err(failure) => failure,
     };
-    let is_final = calls.has_changed() || !command.name().changes();
-    if !is_final {
+    let is_replayable = calls.has_changed() || !command.name().changes();
+    if !is_replayable {
         failure.message += "; nothing was changed";
     }
     let outcome = match failure.code {
         FailureCode::Timeout => verify::timed_out(calls, command, failure).await,
         _ => Outcome::failed(failure),
     };
-    Outcome { is_final, ..outcome }
+    Outcome { is_replayable, ..outcome }
 }
 
 async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> {

@@ -95,21 +95,19 @@ impl ListCheck {
         }
         let is_silent_since = |stream_seq: u64| self.last_stream_seq <= stream_seq;
         let source = if list.is_first { Source::Resync } else { Source::Audit };
-        match self.suspect {
-            _ if list.is_first && is_silent_since(list.requested_seq) => {
-                Comparison::Changed(status, source)
-            }
-            Some(before) if before.listed == listed && is_silent_since(before.stream_seq) => {
-                if list.now.since(before.at) < SECOND_LOOK_MS {
-                    return Comparison::Unchanged;
-                }
-                Comparison::Changed(status, before.source)
-            }
-            _ => {
-                let (at, stream_seq) = (list.now, list.stream_seq);
-                self.suspect = Some(Suspect { listed, at, stream_seq, source });
-                Comparison::Unchanged
-            }
+        if list.is_first && is_silent_since(list.requested_seq) {
+            return Comparison::Changed(status, source);
         }
+        let before =
+            self.suspect.filter(|it| it.listed == listed && is_silent_since(it.stream_seq));
+        let Some(before) = before else {
+            let (at, stream_seq) = (list.now, list.stream_seq);
+            self.suspect = Some(Suspect { listed, at, stream_seq, source });
+            return Comparison::Unchanged;
+        };
+        if list.now.since(before.at) < SECOND_LOOK_MS {
+            return Comparison::Unchanged;
+        }
+        Comparison::Changed(status, before.source)
     }
 }

@@ -30,7 +30,7 @@ impl BehindMaster {
     /// The master has no connection to it, or does not list it.
     pub(crate) fn absent(&self, is_listed: bool, master: &Peer) -> Result<(), Disconnect> {
         let (peer, id) = (self.output.reports.peer(), &self.id);
-        self.output.absent(match is_listed {
+        self.output.down_at_master(match is_listed {
             true => LinkError::new(
                 ErrorCode::GatewayNotConnected,
                 format!(

@@ -96,7 +96,7 @@ impl GatewayClient {
         let response = self.call(wire::GetDeviceListRequest {}).await?;
         let rows =
             self.rows(wire::GetDeviceListRequest::METHOD, response.device_infos, convert::listed);
-        Ok(convert::unique(rows))
+        Ok(convert::one_row_per_device(rows))
     }
 
     /// Connects to a device now; the gateway does not connect again after a disconnect.

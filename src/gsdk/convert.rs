@@ -47,7 +47,7 @@ pub(crate) fn listed(wire: connect::DeviceInfo) -> Option<Listed> {
 
 /// Orders a list by ID, each device once. Older gateways may list a device twice while they hold
 /// two connections to it: a connected row wins over one that is not, otherwise the last.
-pub(crate) fn unique(rows: Vec<Listed>) -> Vec<Listed> {
+pub(crate) fn one_row_per_device(rows: Vec<Listed>) -> Vec<Listed> {
     let connected = |row: &Listed| row.status.connected() == Some(true);
     let mut unique: BTreeMap<DeviceId, Listed> = BTreeMap::new();
     for row in rows {
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn a_connected_row_wins_over_its_duplicate() {
         let wire = [info(7, 2), info(3, 0), info(7, 0), info(3, 4), info(0, 1)];
-        let rows = unique(wire.into_iter().filter_map(listed).collect());
+        let rows = one_row_per_device(wire.into_iter().filter_map(listed).collect());
         let rows: Vec<_> = rows.iter().map(|row| (row.device_id.get(), row.status)).collect();
         assert_eq!(rows, [(3, Status::TryToConnect), (7, Status::TlsConnected)]);
     }

@@ -99,7 +99,7 @@ impl Supervised for GatewayTask {
     }
 
     async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
-        self.output.ended(error.clone(), last_activity).await
+        self.output.connection_ended(error.clone(), last_activity).await
     }
 }
 

@@ -52,8 +52,9 @@ impl LinkOutput {
         reported.inspect_err(|_| _ = self.client.send_replace(None))
     }
 
-    /// The link is down, or an attempt failed, while the connection to its master stands.
-    pub(crate) fn absent(&self, error: LinkError) -> Result<(), Disconnect> {
+    /// The master has no connection to the gateway, while the connection to the master stands. Does
+    /// not wait: the reports that follow on that connection must not be held up.
+    pub(crate) fn down_at_master(&self, error: LinkError) -> Result<(), Disconnect> {
         // The reader of the report finds no client.
         let client = self.client.send_replace(None);
         let last_activity = client.is_some().then(|| Instant::now().into_std());
@@ -62,8 +63,13 @@ impl LinkOutput {
         reported.inspect_err(|_| _ = self.client.send_replace(client))
     }
 
-    /// The link is down, or an attempt failed; false if the receiver of the reports is gone.
-    pub(crate) async fn ended(&self, error: LinkError, last_activity: Option<Instant>) -> bool {
+    /// The connection has ended, or could not be established. Waits for space in the queue; false
+    /// if the receiver of the reports is gone.
+    pub(crate) async fn connection_ended(
+        &self,
+        error: LinkError,
+        last_activity: Option<Instant>,
+    ) -> bool {
         let was_up = self.client.send_replace(None).is_some();
         let last_activity = last_activity.unwrap_or_else(Instant::now);
         let last_activity = was_up.then(|| last_activity.into_std());

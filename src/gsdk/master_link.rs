@@ -83,7 +83,7 @@ impl Supervised for MasterTask {
 
     async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
         for gateway in self.behind.after(0) {
-            if !gateway.output.ended(error.clone(), last_activity).await {
+            if !gateway.output.connection_ended(error.clone(), last_activity).await {
                 return false;
             }
         }

@@ -19,7 +19,7 @@ use super::master_client::{CallResult, MasterClient, MasterStreams, next_result}
 use super::master_timers::{Check, Renewal};
 use super::reports::{LinkReport, MasterReport, MasterSink};
 use super::rpc::SUBSCRIBE_STATUS;
-use super::session_gateways::SessionGateways;
+use super::session_gateways::{AtMaster, SessionGateways};
 use super::subscription::{BATCH_LEN_MAX, StreamEnd};
 use super::types::ListedGateway;
 use crate::fleet::{GatewayIndex, Listed};
@@ -38,8 +38,8 @@ pub(crate) struct MasterSession {
     calls: JoinSet<CallResult>,
     check: Check,
     renewal: Renewal,
-    /// Counts the statuses of gateways.
-    changes: u64,
+    /// Counts the statuses of gateways that were read.
+    status_seq: u64,
 }
 
 impl MasterSession {
@@ -63,7 +63,7 @@ impl MasterSession {
             calls: JoinSet::new(),
             check: Check::new(),
             renewal: Renewal::default(),
-            changes: 0,
+            status_seq: 0,
         };
         session.report_token()?;
         session.routes.requested();
@@ -167,11 +167,11 @@ impl MasterSession {
             let gateway::StatusChange { gateway_id, timestamp, .. } = change;
             let received = Instant::now().into_std();
             self.reports.try_send(MasterReport::Clock { timestamp_s: timestamp, received })?;
-            self.changes += 1;
+            self.status_seq += 1;
             let ours = self.routes.gateway(&gateway_id);
             if let Some(index) = ours {
-                let (routes, status) = (&mut self.routes, Some(is_connected));
-                self.gateways.set_status(routes, index, self.changes, status)?;
+                let (routes, status) = (&mut self.routes, AtMaster::listed(is_connected));
+                self.gateways.set_status(routes, index, self.status_seq, status)?;
             }
             let is_new = self.connected.insert(gateway_id, is_connected).is_none();
             let is_other_absent = ours.is_none() && !is_connected;
@@ -183,18 +183,19 @@ impl MasterSession {
         Ok(())
     }
 
-    /// Compares with the master's list of all gateways; `requested`: how many statuses of
-    /// gateways had been read by then.
+    /// Compares with the master's list of all gateways; `status_seq`: how many statuses of gateways
+    /// had been read when it was requested.
     fn gateways_read(
         &mut self,
-        requested: u64,
+        status_seq: u64,
         gateways: Vec<ListedGateway>,
     ) -> Result<(), Disconnect> {
         self.connected = gateways.iter().map(|it| (it.id.clone(), it.is_connected)).collect();
         self.reports.try_send(MasterReport::Gateways(self.connected.keys().cloned().collect()))?;
         for (index, id) in self.gateways.ids() {
-            let status = self.connected.get(id.as_ref()).copied();
-            self.gateways.set_status(&mut self.routes, index, requested, status)?;
+            let listed = self.connected.get(id.as_ref());
+            let status = listed.map_or(AtMaster::NotListed, |&it| AtMaster::listed(it));
+            self.gateways.set_status(&mut self.routes, index, status_seq, status)?;
         }
         // A status can only be of a gateway that is connected.
         let is_connected = |it: &ListedGateway| match self.routes.gateway(&it.id) {
@@ -223,12 +224,12 @@ impl MasterSession {
     fn add_gateways(&mut self) -> Result<(), Disconnect> {
         for gateway in self.behind.after(self.gateways.len()) {
             let id = gateway.id.clone();
-            let status = self.connected.get(id.as_ref()).copied();
+            let status = self.connected.get(id.as_ref()).map(|&it| AtMaster::listed(it));
             let index = gateway.output.gateway;
             self.gateways.add(gateway);
             self.routes.add_gateway(id, index);
-            if status.is_some() {
-                self.gateways.set_status(&mut self.routes, index, self.changes, status)?;
+            if let Some(status) = status {
+                self.gateways.set_status(&mut self.routes, index, self.status_seq, status)?;
             } else {
                 self.check.want(true);
             }
@@ -248,8 +249,8 @@ impl MasterSession {
     fn start_check(&mut self) {
         self.check.start();
         self.routes.requested();
-        let (master, changes) = (self.master.clone(), self.changes);
-        self.calls.spawn(async move { CallResult::Gateways(changes, master.gateways().await) });
+        let (master, seq) = (self.master.clone(), self.status_seq);
+        self.calls.spawn(async move { CallResult::Gateways(seq, master.gateways().await) });
     }
 
     fn start_renewal(&mut self) {
@@ -268,10 +269,10 @@ impl MasterSession {
                 }
                 None
             }
-            CallResult::Gateways(requested, infos) => {
+            CallResult::Gateways(status_seq, infos) => {
                 self.check.end(infos.is_ok());
                 match infos {
-                    Ok(infos) => self.gateways_read(requested, infos).map(|()| None)?,
+                    Ok(infos) => self.gateways_read(status_seq, infos).map(|()| None)?,
                     Err(error) => Some(error),
                 }
             }

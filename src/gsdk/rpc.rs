@@ -8,19 +8,31 @@ use tonic::codegen::http::uri::PathAndQuery;
 
 use crate::proto::{connect as wire, connect_master as master, device, gateway, login};
 
-/// The deadline of a call, and whether it changes something.
-struct CallKind(Duration, bool);
+struct CallKind {
+    deadline: Duration,
+    is_change: bool,
+}
+
+impl CallKind {
+    const fn read(deadline_s: u64) -> Self {
+        Self { deadline: Duration::from_secs(deadline_s), is_change: false }
+    }
+
+    const fn change(deadline_s: u64) -> Self {
+        Self { deadline: Duration::from_secs(deadline_s), is_change: true }
+    }
+}
 
 /// A gateway answers it from memory.
-const LIST: CallKind = CallKind(Duration::from_secs(10), false);
+const LIST: CallKind = CallKind::read(10);
 /// A gateway asks a device, and waits for it 10 s at most.
-const READ: CallKind = CallKind(Duration::from_secs(20), false);
+const READ: CallKind = CallKind::read(20);
 /// The same for a change.
-const COMMAND: CallKind = CallKind(Duration::from_secs(20), true);
+const COMMAND: CallKind = CallKind::change(20);
 /// A change for which a gateway waits longer, up to 20 s.
-const LONG: CallKind = CallKind(Duration::from_secs(30), true);
+const LONG: CallKind = CallKind::change(30);
 /// The deadline is in addition to the duration of the search.
-const SEARCH: CallKind = CallKind(Duration::from_secs(10), false);
+const SEARCH: CallKind = CallKind::read(10);
 
 /// The name of a call, on the wire and in metrics.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +69,8 @@ macro_rules! rpcs {
         impl Rpc for $request {
             type Response = $response;
             const SERVICE: Service = Service::$service;
-            const METHOD: Method = Method { name: $method, is_change: $kind.1 };
-            const DEADLINE: Duration = $kind.0;
+            const METHOD: Method = Method { name: $method, is_change: $kind.is_change };
+            const DEADLINE: Duration = $kind.deadline;
         }
     )*};
 }

@@ -15,6 +15,20 @@ use crate::fleet::GatewayIndex;
 /// Lists that are read at the same time.
 const LISTS_MAX: usize = 16;
 
+/// What the master says of one of its gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AtMaster {
+    NotListed,
+    Disconnected,
+    Connected,
+}
+
+impl AtMaster {
+    pub(crate) const fn listed(is_connected: bool) -> Self {
+        if is_connected { Self::Connected } else { Self::Disconnected }
+    }
+}
+
 struct SessionGateway {
     gateway: BehindMaster,
     /// `None` until the master's list was read.
@@ -22,8 +36,8 @@ struct SessionGateway {
     /// Counts the gateway's links: a list of an earlier one is ignored.
     link: u64,
     list: ListReading,
-    /// How many statuses of gateways had been read at the last one of this gateway.
-    changed: u64,
+    /// The number of the gateway's last status.
+    status_seq: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +77,7 @@ impl SessionGateways {
                 is_listed: None,
                 link: 0,
                 list: ListReading::Idle,
-                changed: 0,
+                status_seq: 0,
             },
         );
     }
@@ -91,22 +105,22 @@ impl SessionGateways {
         self.gateways.get(&index).is_some_and(|entry| entry.gateway.output.is_up())
     }
 
-    /// Applies the master's status of a gateway, unless a later status of it has been read;
-    /// `changes`: how many statuses of gateways had been read by then; `status`: whether it is
-    /// connected, `None` if the master does not list it.
+    /// Applies the master's status of a gateway, unless a later one of it has been read.
+    /// `status_seq`: how many statuses of gateways had been read when the master reported this one.
     pub(crate) fn set_status(
         &mut self,
         routes: &mut DeviceRoutes,
         index: GatewayIndex,
-        changes: u64,
-        status: Option<bool>,
+        status_seq: u64,
+        status: AtMaster,
     ) -> Result<(), Disconnect> {
-        let (is_listed, is_connected) = (status.is_some(), status == Some(true));
-        let Some(entry) = self.gateways.get_mut(&index).filter(|entry| entry.changed <= changes)
-        else {
+        let (is_listed, is_connected) =
+            (status != AtMaster::NotListed, status == AtMaster::Connected);
+        let entry = self.gateways.get_mut(&index);
+        let Some(entry) = entry.filter(|entry| entry.status_seq <= status_seq) else {
             return Ok(());
         };
-        entry.changed = changes;
+        entry.status_seq = status_seq;
         let gateway = &entry.gateway;
         let was_listed = entry.is_listed.replace(is_listed);
         if was_listed != Some(is_listed) {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::fleet::{DeviceDetails, DeviceState, DeviceType, Fleet, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
-use crate::payload::{BRIDGE_ONLY, Directory, GatewayEntry, to_bytes};
+use crate::payload::{BRIDGE_NAME_DEFAULT, Directory, GatewayEntry, to_bytes};
 use crate::topics::Topics;
 
 /// The manufacturer of the devices, and of their gateways' software.
@@ -155,7 +155,7 @@ impl Discovery {
     fn bridge(&self, directory: &Directory) -> (String, Value) {
         let id = self.bridge_id(&directory.info.bridge);
         let name = match directory.info.bridge.as_str() {
-            BRIDGE_ONLY => "gsdk2mqtt".to_owned(),
+            BRIDGE_NAME_DEFAULT => "gsdk2mqtt".to_owned(),
             other => format!("gsdk2mqtt {other}"),
         };
         let payload = json!({

@@ -104,15 +104,15 @@ struct SeriesWriter {
 
 impl SeriesWriter {
     async fn write(&self) -> Result<(), WriteError> {
-        for &group in &self.settings.groups {
-            match group {
-                DeviceSeries::State => self.rows::<StateRow>().await?,
-                DeviceSeries::Seconds => self.rows::<SecondsRow>().await?,
-                DeviceSeries::Counts => self.rows::<CountsRow>().await?,
-                DeviceSeries::Info => self.info().await?,
-            }
+        let groups = &self.settings.groups;
+        if groups.contains(&DeviceSeries::Seconds) {
+            self.rows::<SecondsRow>().await?;
         }
-        Ok(())
+        if groups.contains(&DeviceSeries::Counts) {
+            self.rows::<CountsRow>().await?;
+        }
+        self.rows::<StateRow>().await?;
+        self.info().await
     }
 
     async fn info(&self) -> Result<(), WriteError> {

@@ -93,7 +93,7 @@ pub struct HttpSettings {
     pub heartbeat: Heartbeat,
     /// The bridge's own metrics.
     pub metrics: Metrics,
-    /// The device series that are shown.
+    /// The groups of device series that are shown besides those that always are.
     pub groups: BTreeSet<DeviceSeries>,
     /// Reads recorded events and availability.
     pub history: Reader,

@@ -50,7 +50,12 @@ pub enum CommandScope {
     Both,
 }
 
-struct CommandRow(&'static str, CommandClass, CommandScope, &'static str);
+struct CommandRow {
+    name: &'static str,
+    class: CommandClass,
+    scope: CommandScope,
+    example: &'static str,
+}
 
 impl CommandName {
     /// All commands, those of gateways first.
@@ -60,84 +65,76 @@ impl CommandName {
         use CommandClass::{Change, Read, Search};
         use CommandScope::{Both, Bridge, Gateway};
         const DEVICES: &str = r#"{"device_ids":[544114231]}"#;
-        match self {
-            Self::Devices => CommandRow("devices", Read, Gateway, "{}"),
-            Self::Search => CommandRow("search", Search, Gateway, r#"{"wait_s":5}"#),
-            Self::Pending => CommandRow("pending", Read, Gateway, "{}"),
-            Self::FilterGet => CommandRow("accept_filter/get", Read, Gateway, "{}"),
-            Self::SlavesGet => CommandRow("slaves/get", Read, Gateway, "{}"),
-            Self::Connect => CommandRow(
-                "connect",
-                Change,
-                Gateway,
-                r#"{"ip":"192.168.0.104","port":51211,"ssl":false}"#,
-            ),
-            Self::Disconnect => CommandRow("disconnect", Change, Gateway, DEVICES),
-            Self::DisconnectAll => CommandRow("disconnect_all", Change, Gateway, "{}"),
-            Self::AsyncAdd => CommandRow(
+        let (name, class, scope, example) = match self {
+            Self::Devices => ("devices", Read, Gateway, "{}"),
+            Self::Search => ("search", Search, Gateway, r#"{"wait_s":5}"#),
+            Self::Pending => ("pending", Read, Gateway, "{}"),
+            Self::FilterGet => ("accept_filter/get", Read, Gateway, "{}"),
+            Self::SlavesGet => ("slaves/get", Read, Gateway, "{}"),
+            Self::Connect => {
+                ("connect", Change, Gateway, r#"{"ip":"192.168.0.104","port":51211,"ssl":false}"#)
+            }
+            Self::Disconnect => ("disconnect", Change, Gateway, DEVICES),
+            Self::DisconnectAll => ("disconnect_all", Change, Gateway, "{}"),
+            Self::AsyncAdd => (
                 "async/add",
                 Change,
                 Gateway,
                 r#"{"devices":[{"device_id":544114231,"ip":"192.168.0.104"}]}"#,
             ),
-            Self::AsyncRemove => CommandRow("async/remove", Change, Gateway, DEVICES),
-            Self::FilterSet => CommandRow(
+            Self::AsyncRemove => ("async/remove", Change, Gateway, DEVICES),
+            Self::FilterSet => (
                 "accept_filter/set",
                 Change,
                 Gateway,
                 r#"{"allow_all":false,"device_ids":[544114231]}"#,
             ),
-            Self::FilterAdd => CommandRow("accept_filter/add", Change, Gateway, DEVICES),
-            Self::FilterRemove => CommandRow("accept_filter/remove", Change, Gateway, DEVICES),
+            Self::FilterAdd => ("accept_filter/add", Change, Gateway, DEVICES),
+            Self::FilterRemove => ("accept_filter/remove", Change, Gateway, DEVICES),
             Self::FilterAllowAll => {
-                CommandRow("accept_filter/allow_all", Change, Gateway, r#"{"enabled":true}"#)
+                ("accept_filter/allow_all", Change, Gateway, r#"{"enabled":true}"#)
             }
-            Self::ModeSet => CommandRow(
+            Self::ModeSet => (
                 "mode/set",
                 Change,
                 Gateway,
                 r#"{"device_ids":[544114231],"mode":"device_to_server"}"#,
             ),
-            Self::SslEnable => CommandRow("ssl/enable", Change, Gateway, DEVICES),
-            Self::SslDisable => CommandRow("ssl/disable", Change, Gateway, DEVICES),
-            Self::SlavesSet => CommandRow(
+            Self::SslEnable => ("ssl/enable", Change, Gateway, DEVICES),
+            Self::SslDisable => ("ssl/disable", Change, Gateway, DEVICES),
+            Self::SlavesSet => (
                 "slaves/set",
                 Change,
                 Gateway,
                 r#"{"slaves":[{"device_id":544114231,"rs485":[7],"wiegand":[]}]}"#,
             ),
-            Self::Republish => CommandRow("republish", Read, Bridge, "{}"),
-            Self::Forget => CommandRow(
-                "forget",
-                Change,
-                Bridge,
-                r#"{"gateway":"lobby","device_ids":[544114231]}"#,
-            ),
-            Self::History => CommandRow(
-                "history",
-                Read,
-                Both,
-                r#"{"device_ids":[544114231],"from":"24h","limit":100}"#,
-            ),
-        }
+            Self::Republish => ("republish", Read, Bridge, "{}"),
+            Self::Forget => {
+                ("forget", Change, Bridge, r#"{"gateway":"lobby","device_ids":[544114231]}"#)
+            }
+            Self::History => {
+                ("history", Read, Both, r#"{"device_ids":[544114231],"from":"24h","limit":100}"#)
+            }
+        };
+        CommandRow { name, class, scope, example }
     }
 
     /// The name in topics, payloads and the configuration.
     pub const fn as_str(self) -> &'static str {
-        self.row().0
+        self.row().name
     }
 
     pub const fn class(self) -> CommandClass {
-        self.row().1
+        self.row().class
     }
 
     pub const fn scope(self) -> CommandScope {
-        self.row().2
+        self.row().scope
     }
 
     /// A request that is accepted.
     pub const fn example(self) -> &'static str {
-        self.row().3
+        self.row().example
     }
 
     pub const fn changes(self) -> bool {

@@ -5,53 +5,27 @@ use std::time::Duration;
 
 use prometheus::core::Collector as _;
 use prometheus::{
-    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, Registry, TextEncoder,
-    register_histogram_vec_with_registry, register_histogram_with_registry,
-    register_int_counter_vec_with_registry, register_int_counter_with_registry,
-    register_int_gauge_vec_with_registry, register_int_gauge_with_registry,
+    HistogramVec, IntCounterVec, IntGauge, Registry, TextEncoder,
+    register_histogram_vec_with_registry, register_int_counter_vec_with_registry,
+    register_int_gauge_vec_with_registry,
 };
 
+use super::mqtt::{MqttMetrics, OutboxMetrics};
 #[cfg(target_os = "linux")]
 use super::process::process_text;
 use super::store::StoreMetrics;
 use crate::payload::DegradedReason;
 
-/// Stream to PUBACK, in seconds: a millisecond normally, minutes while the broker is away.
-const DELIVERY_BUCKETS: [f64; 12] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0, 600.0];
 /// A gateway's calls, in seconds: its own time-outs are 10 and 20 s.
 const RPC_BUCKETS: [f64; 9] = [0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 20.0];
-
-/// The usual reasons of [`Metrics::publish_failed`]: their series exist from the start, since
-/// `rate` and `increase` do not see the first count of a new series.
-const PUBLISH_FAILURES: [&str; 11] = [
-    "answer_not_connected",
-    "answers_full",
-    "closes_connection",
-    "implementation_specific",
-    "not_authorized",
-    "packet_too_large",
-    "payload_invalid",
-    "quota_exceeded",
-    "retain_not_supported",
-    "topic_invalid",
-    "unspecified",
-];
 
 /// The bridge's own metrics. Cheap to clone: all clones share the values.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Whether the broker is connected.
-    pub mqtt_connected: IntGauge,
-    /// Connections made to the broker.
-    pub mqtt_connections: IntCounter,
-    mqtt_published: IntCounterVec,
-    mqtt_publish_failures: IntCounterVec,
-    event_delivery: Histogram,
-    outbox_events: IntGauge,
-    outbox_bytes: IntGauge,
-    outbox_dropped: IntCounter,
+    /// The connection to the broker, and its messages.
+    pub mqtt: MqttMetrics,
+    pub outbox: OutboxMetrics,
     /// Log and history.
     pub store: StoreMetrics,
     rpcs: Rpcs,
@@ -69,11 +43,6 @@ impl Metrics {
     pub fn new(version: &str, commit: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         register_build_info(&registry, version, commit)?;
-        let gauge = |name, help| register_int_gauge_with_registry!(name, help, registry);
-        let counter = |name, help| register_int_counter_with_registry!(name, help, registry);
-        let counters = |name, help, labels: &[&str]| {
-            register_int_counter_vec_with_registry!(name, help, labels, registry)
-        };
         let degraded = register_int_gauge_vec_with_registry!(
             "gsdk_degraded",
             "Whether the bridge is degraded for this reason (1).",
@@ -82,75 +51,21 @@ impl Metrics {
         )?;
         let degraded =
             |&reason: &DegradedReason| (reason, degraded.with_label_values(&[reason.as_str()]));
-        let mqtt_publish_failures = counters(
-            "gsdk_mqtt_publish_failures_total",
-            "Messages that the broker did not accept.",
-            &["reason"],
-        )?;
-        for reason in PUBLISH_FAILURES {
-            mqtt_publish_failures.with_label_values(&[reason]);
-        }
         Ok(Self {
-            mqtt_connected: gauge(
-                "gsdk_mqtt_connected",
-                "Whether the broker is connected (1) or not (0).",
-            )?,
-            mqtt_connections: counter(
-                "gsdk_mqtt_connections_total",
-                "Connections made to the broker.",
-            )?,
-            mqtt_published: counters(
-                "gsdk_mqtt_published_total",
-                "Messages that the broker acknowledged.",
-                &["kind"],
-            )?,
-            mqtt_publish_failures,
-            event_delivery: register_histogram_with_registry!(
-                "gsdk_event_delivery_seconds",
-                "From reading a device event off the stream to the broker's PUBACK.",
-                DELIVERY_BUCKETS.to_vec(),
-                registry
-            )?,
-            outbox_events: gauge("gsdk_outbox_events", "Events waiting for the broker.")?,
-            outbox_bytes: gauge("gsdk_outbox_bytes", "Bytes of the events waiting.")?,
-            outbox_dropped: counter(
-                "gsdk_outbox_dropped_total",
-                "Events dropped because the outbox was full, or not accepted by the broker.",
-            )?,
+            mqtt: MqttMetrics::new(&registry)?,
+            outbox: OutboxMetrics::new(&registry)?,
             store: StoreMetrics::new(&registry)?,
             rpcs: Rpcs::new(registry.clone(), "gateway")?,
             master_rpcs: Rpcs::new(Registry::new(), "master")?,
-            commands: counters(
+            commands: register_int_counter_vec_with_registry!(
                 "gsdk_commands_total",
                 "Requests by their result: ok, partial, or the error's code.",
                 &["gateway", "command", "result"],
+                registry
             )?,
             degraded: DegradedReason::ALL.iter().map(degraded).collect(),
             registry,
         })
-    }
-
-    /// Sets how many events wait for the broker, their bytes, and how many were dropped or refused
-    /// so far.
-    pub fn set_outbox(&self, events: usize, bytes: usize, dropped: u64) {
-        self.outbox_events.set(i64::try_from(events).unwrap_or(i64::MAX));
-        self.outbox_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.outbox_dropped.inc_by(dropped.saturating_sub(self.outbox_dropped.get()));
-    }
-
-    /// Counts an acknowledged message of this kind.
-    pub fn published(&self, kind: &str) {
-        self.mqtt_published.with_label_values(&[kind]).inc();
-    }
-
-    /// Counts a message that was not accepted.
-    pub fn publish_failed(&self, reason: &str) {
-        self.mqtt_publish_failures.with_label_values(&[reason]).inc();
-    }
-
-    /// Records the time of a device event from stream to PUBACK.
-    pub fn event_delivered(&self, took: Duration) {
-        self.event_delivery.observe(took.as_secs_f64());
     }
 
     /// Counts a call to a gateway and records its duration.

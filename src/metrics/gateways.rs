@@ -1,7 +1,7 @@
 //! The series of gateways and masters as text, family by family. Devices of a gateway that is not
 //! online count as unknown.
 
-use super::text::{Family, Samples, SamplesOf, Thousandths, families_text, optional, sample};
+use super::text::{Family, Sample, SamplesOf, Thousandths, families_text, optional, sample};
 use crate::fleet::{GatewayCounts, GatewayIndex, GatewayState, LinkState, Status};
 use crate::ids::{GatewayName, Moment};
 use crate::payload::{GatewayEntry, LinkFacts, MasterFacts};
@@ -39,8 +39,9 @@ static GATEWAY_FAMILIES: [(Family, SamplesOf<GatewayMeasures>); 12] = [
     (Family { name: "gsdk_gateway_devices", kind: "gauge",
         help: "Devices that are connected, or expected and not connected, or unknown." },
         |gateway| {
-            let count = |connected, count: usize| {
-                (Some(("connected", String::from(connected))), Thousandths::whole(count as u64))
+            let count = |connected, count: usize| Sample {
+                label: Some(("connected", String::from(connected))),
+                value: Thousandths::whole(count as u64),
             };
             let GatewayState { connected, disconnected, unknown, .. } = gateway.state;
             vec![count("true", connected), count("false", disconnected), count("unknown", unknown)]
@@ -73,7 +74,7 @@ static GATEWAY_FAMILIES: [(Family, SamplesOf<GatewayMeasures>); 12] = [
         |gateway| sample(Thousandths::whole(gateway.counts.strangers))),
 ];
 
-fn status_changes(gateway: &GatewayMeasures) -> Samples {
+fn status_changes(gateway: &GatewayMeasures) -> Vec<Sample> {
     let counts = &gateway.counts.status_changes;
     let known = Status::KNOWN.iter().map(|status| (*status, counts.get(status).copied()));
     let unknown = counts.iter().filter(|(status, _)| matches!(status, Status::Unknown(_)));
@@ -83,7 +84,10 @@ fn status_changes(gateway: &GatewayMeasures) -> Samples {
         .chain(unknown)
         .map(|(status, count)| (status.to_string(), count.unwrap_or(0)))
         .chain(other.map(|count| ("unknown".to_owned(), count)))
-        .map(|(status, count)| (Some(("status", status)), Thousandths::whole(count)))
+        .map(|(status, count)| Sample {
+            label: Some(("status", status)),
+            value: Thousandths::whole(count),
+        })
         .collect()
 }
 

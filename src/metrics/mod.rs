@@ -5,6 +5,7 @@
 mod bridge;
 mod devices;
 mod gateways;
+mod mqtt;
 #[cfg(target_os = "linux")]
 mod process;
 mod store;
@@ -13,4 +14,5 @@ mod text;
 pub use bridge::Metrics;
 pub use devices::{CountsRow, Row, SecondsRow, Series, StateRow, info_head, info_text};
 pub use gateways::{GatewayMeasures, MasterMeasures, gateways_text, masters_text};
+pub use mqtt::{MqttMetrics, OutboxMetrics};
 pub use store::StoreMetrics;

@@ -17,20 +17,24 @@ impl Family {
     }
 }
 
-/// An item's samples of one family: a label besides the item's own, and the value.
-pub(crate) type Samples = Vec<(Option<(&'static str, String)>, Thousandths)>;
+/// A sample of an item.
+pub(crate) struct Sample {
+    /// Besides the item's own.
+    pub(crate) label: Option<(&'static str, String)>,
+    pub(crate) value: Thousandths,
+}
 
 /// A family's samples of one item.
-pub(crate) type SamplesOf<T> = fn(&T) -> Samples;
+pub(crate) type SamplesOf<T> = fn(&T) -> Vec<Sample>;
 
 /// A sample without a further label.
-pub(crate) fn sample(value: Thousandths) -> Samples {
-    vec![(None, value)]
+pub(crate) fn sample(value: Thousandths) -> Vec<Sample> {
+    vec![Sample { label: None, value }]
 }
 
 /// The same where there may be none.
-pub(crate) fn optional(value: Option<i64>) -> Samples {
-    value.map(|value| (None, Thousandths(value))).into_iter().collect()
+pub(crate) fn optional(value: Option<i64>) -> Vec<Sample> {
+    value.map_or_else(Vec::new, |value| sample(Thousandths(value)))
 }
 
 /// The text of families of gateways or masters, family by family; `item_label` has the names.
@@ -46,7 +50,7 @@ pub(crate) fn families_text<T>(
         for item in items {
             let mut labels = String::new();
             label(&mut labels, item_label, name(item).as_str());
-            for (more, value) in samples(item) {
+            for Sample { label: more, value } in samples(item) {
                 begin(&mut text, family.name, &labels);
                 if let Some((name, value)) = more {
                     text.push(',');

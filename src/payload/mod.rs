@@ -37,7 +37,7 @@ use crate::ids::{DeviceId, GatewayName};
 const SCRATCH_KEPT_MAX: usize = 16 << 10;
 
 /// The default of `bridge_name`.
-pub const BRIDGE_ONLY: &str = "bridge";
+pub const BRIDGE_NAME_DEFAULT: &str = "bridge";
 
 /// The names that go into payloads: the bridge's, the gateways', the devices'.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

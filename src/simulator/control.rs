@@ -29,9 +29,9 @@ pub struct Control {
     pub(crate) interceptor: Arc<Interceptor>,
     pub(crate) gates: Arc<ConnectionGates>,
     /// Whether the port is to be open.
-    pub(crate) open: watch::Sender<bool>,
+    pub(crate) port_wanted: watch::Sender<bool>,
     /// Whether the port is open.
-    pub(crate) is_open: watch::Receiver<bool>,
+    pub(crate) port_is_open: watch::Receiver<bool>,
 }
 
 impl std::fmt::Debug for Control {
@@ -70,7 +70,7 @@ impl Control {
             }
             Fault::ClientNetwork { up } => {
                 self.gates.set_stalled(!up);
-                self.open.send_replace(*up);
+                self.port_wanted.send_replace(*up);
             }
             Fault::Freeze { on } => self.gates.set_stalled(*on),
             Fault::CutConnections => self.gates.cut(),
@@ -162,12 +162,12 @@ impl Control {
 
     async fn wait_until_open(&self, open: bool) {
         // The error means that the simulation has ended.
-        let _ = self.is_open.clone().wait_for(|is_open| *is_open == open).await;
+        let _ = self.port_is_open.clone().wait_for(|is_open| *is_open == open).await;
     }
 
     /// The first half of a restart: the gateway is gone, and has forgotten what clients set.
     pub fn stop_listening(&self) {
-        self.open.send_replace(false);
+        self.port_wanted.send_replace(false);
         self.gates.cut();
         self.end_streams(Code::Ok);
         match &self.master {
@@ -185,7 +185,7 @@ impl Control {
         }
         // Another fault may have opened the port meanwhile.
         self.gates.cut();
-        self.open.send_replace(true);
+        self.port_wanted.send_replace(true);
     }
 
     pub(crate) fn end_streams(&self, code: Code) {

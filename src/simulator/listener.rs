@@ -64,32 +64,34 @@ pub(crate) fn tls(
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// A connection that is ready for the server.
+pub(crate) type ReadyConnection = io::Result<PingGuard<TlsStream<GatedStream>>>;
+
 /// Accepts connections on one port while it is to be open.
 pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     pub(crate) tls: TlsAcceptor,
     pub(crate) gates: Arc<ConnectionGates>,
     /// Whether the port is to be open.
-    pub(crate) open: watch::Receiver<bool>,
+    pub(crate) port_wanted: watch::Receiver<bool>,
     /// Whether the port is open.
-    pub(crate) is_open: watch::Sender<bool>,
+    pub(crate) port_is_open: watch::Sender<bool>,
     pub(crate) enforces_pings: bool,
-    /// The connections that are ready for the server.
-    pub(crate) ready: mpsc::Sender<io::Result<PingGuard<TlsStream<GatedStream>>>>,
+    pub(crate) ready: mpsc::Sender<ReadyConnection>,
 }
 
 impl Listener {
     /// Accepts from `socket`, and each time the port is opened again from a new one. Returns when
     /// the simulation has ended.
     pub(crate) async fn run(self, socket: TcpListener) {
-        let mut open = self.open.clone();
+        let mut wanted = self.port_wanted.clone();
         let mut socket = Some(socket);
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
         loop {
-            if !*open.borrow_and_update() {
+            if !*wanted.borrow_and_update() {
                 socket = None;
-                self.is_open.send_replace(false);
-                if open.changed().await.is_err() {
+                self.port_is_open.send_replace(false);
+                if wanted.changed().await.is_err() {
                     return;
                 }
                 continue;
@@ -98,7 +100,7 @@ impl Listener {
                 match net::listen(self.address) {
                     Ok(bound) => {
                         socket = Some(bound);
-                        self.is_open.send_replace(true);
+                        self.port_is_open.send_replace(true);
                     }
                     Err(error) => {
                         tracing::warn!(address = %self.address, %error, "cannot listen; retrying");
@@ -112,7 +114,7 @@ impl Listener {
                     Some((stream, permit)) => self.start_handshake(stream, permit),
                     None => return,
                 },
-                changed = open.changed() => if changed.is_err() { return },
+                changed = wanted.changed() => if changed.is_err() { return },
             }
         }
     }

@@ -71,7 +71,7 @@ use crate::net;
 use gate::ConnectionGates;
 use gateway::{GatewayClock, Rules, SimulatedGateway};
 use interceptor::Interceptor;
-use listener::{Listener, READY_MAX, tls};
+use listener::{Listener, READY_MAX, ReadyConnection, tls};
 use master::SimulatedMaster;
 use services::Services;
 use world::World;
@@ -119,29 +119,22 @@ impl Simulator {
         let identity = authority.server(settings.certificate, &settings.certificate_ips())?;
         let clients = Clients::new(&authority, &settings)?;
         let client_root = clients.as_ref().map(|_| authority.root_pem());
-        let failed = |address| move |source| SimulatorError::Listen { address, source };
-        let socket = net::listen(settings.listen).map_err(failed(settings.listen))?;
-        let address = socket.local_addr().map_err(failed(settings.listen))?;
-        let api = match settings.control {
-            Some(address) if !address.ip().is_loopback() => {
-                return Err(SimulatorError::ControlAddress(address));
-            }
-            Some(address) => Some(net::bind(address).map_err(failed(address))?),
-            None => None,
-        };
+        let (socket, api) = listen(&settings)?;
+        let address = socket.local_addr().map_err(cannot_listen(settings.listen))?;
+        let control_address = api.as_ref().and_then(|socket| socket.local_addr().ok());
 
         let world = world(&settings);
         let interceptor = Interceptor::new(settings.packages, settings.strictness);
         let gates = Arc::new(ConnectionGates::default());
-        let (open, to_be_open) = watch::channel(true);
-        let (is_open, open_now) = watch::channel(true);
+        let (port_wanted, wanted) = watch::channel(true);
+        let (is_open, port_is_open) = watch::channel(true);
         let (ready, connections) = mpsc::channel(READY_MAX);
         let listener = Listener {
             address,
             tls: tls(&identity, client_root)?,
             gates: gates.clone(),
-            open: to_be_open,
-            is_open,
+            port_wanted: wanted,
+            port_is_open: is_open,
             enforces_pings: settings.strictness.enforces_pings,
             ready,
         };
@@ -152,24 +145,13 @@ impl Simulator {
             interceptor: interceptor.clone(),
             order: Mutex::new(fastrand::Rng::with_seed(settings.seed)),
         };
-        let routes = axum::Router::new().fallback(services::serve).with_state(Arc::new(services));
-        let server = Server::builder()
-            .http2_max_header_list_size(services::HEADERS_MAX)
-            .add_routes(Routes::from(routes));
         let (stop, stopped) = oneshot::channel::<()>();
+        let control = Control { world, master, interceptor, gates, port_wanted, port_is_open };
 
         let mut tasks = JoinSet::new();
         tasks.spawn(listener.run(socket));
-        tasks.spawn(async move {
-            let connections = ReceiverStream::new(connections);
-            let stopped = async { drop(stopped.await) };
-            if let Err(error) = server.serve_with_incoming_shutdown(connections, stopped).await {
-                tracing::warn!(%error, "simulated gateway failed");
-            }
-        });
-        let control = Control { world, master, interceptor, gates, open, is_open: open_now };
+        tasks.spawn(serve(services, connections, stopped));
         tasks.spawn(control.clone().run());
-        let control_address = api.as_ref().and_then(|socket| socket.local_addr().ok());
         if let Some(socket) = api {
             tasks.spawn(control_api::serve(control.clone(), socket));
         }
@@ -256,6 +238,42 @@ impl Clients {
             administrator.write(folder, "administrator")?;
         }
         Ok(Some(Self { tenant, administrator }))
+    }
+}
+
+/// Opens the gateway's port, and that of the control API if there is one.
+fn listen(
+    settings: &SimulatorSettings,
+) -> Result<(net::TcpListener, Option<tokio::net::TcpListener>), SimulatorError> {
+    let socket = net::listen(settings.listen).map_err(cannot_listen(settings.listen))?;
+    let api = match settings.control {
+        Some(address) if !address.ip().is_loopback() => {
+            return Err(SimulatorError::ControlAddress(address));
+        }
+        Some(address) => Some(net::bind(address).map_err(cannot_listen(address))?),
+        None => None,
+    };
+    Ok((socket, api))
+}
+
+fn cannot_listen(address: SocketAddr) -> impl FnOnce(std::io::Error) -> SimulatorError {
+    move |source| SimulatorError::Listen { address, source }
+}
+
+/// Serves the connections until the simulator stops.
+async fn serve(
+    services: Services,
+    connections: mpsc::Receiver<ReadyConnection>,
+    stopped: oneshot::Receiver<()>,
+) {
+    let routes = axum::Router::new().fallback(services::serve).with_state(Arc::new(services));
+    let server = Server::builder()
+        .http2_max_header_list_size(services::HEADERS_MAX)
+        .add_routes(Routes::from(routes));
+    let connections = ReceiverStream::new(connections);
+    let stopped = async { drop(stopped.await) };
+    if let Err(error) = server.serve_with_incoming_shutdown(connections, stopped).await {
+        tracing::warn!(%error, "simulated gateway failed");
     }
 }
 

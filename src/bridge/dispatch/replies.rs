@@ -71,17 +71,17 @@ impl Replies {
     /// nothing, returns these: what kept the first from it, such as its expiry, was its own.
     pub(crate) fn ended(&mut self, finished: Finished) -> Vec<StartedCommand> {
         let Finished { started, outcome, was_run, .. } = finished;
-        let is_final = was_run && outcome.is_final;
+        let is_replayable = was_run && outcome.is_replayable;
         let StartedCommand { gateway, request, payload, requester } = started;
         let response = respond(&request, &requester, Some(requester.owner.clone()), outcome);
         let target = AuditTarget::new(&request.command, Some(&response));
         let audit = Audit::ended(&request, &response, target);
         let waiters = ReplayKey::new(gateway, &request, &payload).map(|key| {
-            let stored = is_final.then(|| (&response, to_bytes(&response).len()));
+            let stored = is_replayable.then(|| (&response, to_bytes(&response).len()));
             self.replay_cache.finish(&key, stored)
         });
         let waiters = waiters.unwrap_or_default().into_iter();
-        if is_final {
+        if is_replayable {
             let replayed: Vec<_> = waiters.map(|waiter| replayed(&response, waiter)).collect();
             self.push(Reply { response, requester, audit });
             self.queue.extend(replayed);

@@ -129,7 +129,7 @@ impl ReportDocument {
             ),
         });
         let lost: Vec<String> =
-            self.gateways.iter().filter(|it| it.figures.outages > 0).map(gateway).collect();
+            self.gateways.iter().filter(|it| it.figures.outages > 0).map(outage_summary).collect();
         let is_observed = self.gateways.iter().any(|it| it.figures.observed_ms() > 0);
         lines.push(match lost.as_slice() {
             [] if is_observed => "gateways: no outages observed".to_owned(),
@@ -167,7 +167,7 @@ impl ReportDocument {
     }
 }
 
-fn gateway(row: &AvailabilityRow) -> String {
+fn outage_summary(row: &AvailabilityRow) -> String {
     let Figures { outages, disconnected_ms, .. } = row.figures;
     let plural = if outages == 1 { "" } else { "s" };
     let total = availability::duration(disconnected_ms);

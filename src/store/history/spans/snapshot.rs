@@ -1,6 +1,7 @@
 //! Reads the recorded times of devices and gateways, in one snapshot of the database.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use rusqlite::{Connection, Row, params};
@@ -150,7 +151,7 @@ impl Snapshot {
     }
 
     /// Reads what was recorded of the selected devices between these times, and hands over each
-    /// until `each` returns false.
+    /// until `each` breaks.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -158,7 +159,7 @@ impl Snapshot {
         &self,
         selection: &Selection,
         (from, to): (Moment, Moment),
-        mut each: impl FnMut(Timeline) -> bool,
+        mut each: impl FnMut(Timeline) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         let (name, id) = match &selection.first {
             Some(RowKey { gateway, device_id }) => {
@@ -193,7 +194,7 @@ impl Snapshot {
                 device_id: Some(device_id),
                 otherwise: SpanState::Unknown,
             };
-            if !each(timeline) {
+            if each(timeline).is_break() {
                 break;
             }
         }
@@ -208,7 +209,7 @@ impl Snapshot {
         &self,
         selection: &Selection,
         (from, to): (Moment, Moment),
-        mut each: impl FnMut(Timeline) -> bool,
+        mut each: impl FnMut(Timeline) -> ControlFlow<()>,
     ) -> Result<(), Error> {
         // A gateway that is not configured is so while the bridge does not run, too.
         let mut query = self.connection.prepare(
@@ -234,7 +235,7 @@ impl Snapshot {
                 spans,
                 otherwise: SpanState::Connected,
             };
-            if !each(timeline) {
+            if each(timeline).is_break() {
                 break;
             }
         }
