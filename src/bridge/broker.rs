@@ -213,14 +213,6 @@ impl Broker {
                 }
             }
             InfoAction::Ignore => {}
-            InfoAction::Answer => {
-                let message = "another client published this bridge's info; answering it";
-                let CountedFailure { times, is_due } = self.answered_infos.count(message);
-                if is_due {
-                    tracing::error!(times, message);
-                }
-                state.publisher.content.infos().again(InfoOf::Bridge);
-            }
             InfoAction::StepBack => {
                 let Some(reason) = self.duplicates.fault(now) else { return };
                 let wait = self.duplicates.step_back();
@@ -298,6 +290,11 @@ impl Broker {
         }
         self.scan_again(state);
         if self.duplicates.take_answer(now) {
+            let message = "another client published this bridge's info; answering it";
+            let CountedFailure { times, is_due } = self.answered_infos.count(message);
+            if is_due {
+                tracing::error!(times, message);
+            }
             state.publisher.content.infos().again(InfoOf::Bridge);
         }
         if self.duplicates.settle(now) {

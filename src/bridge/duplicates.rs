@@ -7,13 +7,15 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::info_answers::InfoAnswers;
-
 /// How long the bridge's own `info` is awaited without a retained message. A broker whose access
 /// list forbids that does not keep the bridge from publishing.
 const OWN_INFO_WAIT: Duration = Duration::from_secs(3);
 /// The time another instance has to answer this one's `info`.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
+/// The least time between two answers to an `info` of another publisher. Each of several newcomers
+/// is answered within `ANSWER_WAIT`, and two bridges that are both online, which answer each other
+/// without end, do not flood the broker.
+const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
 /// A session that lasted this long is settled: the process is established. Stale topics may be
 /// cleared once no other instance has been seen for this long.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
@@ -42,10 +44,8 @@ struct InfoIdentity {
 pub(crate) enum InfoAction {
     /// It is this instance's own, published on this session.
     Own,
-    /// Nothing: its publisher may be gone, or is answered later.
+    /// Nothing: its publisher may be gone, or [`DuplicateDetector::take_answer`] answers it.
     Ignore,
-    /// Publish the own `info` again.
-    Answer,
     /// Another instance is alive and has precedence: close the session.
     StepBack,
 }
@@ -77,7 +77,9 @@ struct SessionFindings {
     is_other_retained: bool,
     /// When stale topics may be cleared, until they may.
     clear_at: Option<Instant>,
-    answers: InfoAnswers,
+    /// When the `info` of another publisher was last answered, and when it is answered next.
+    answered_at: Option<Instant>,
+    answer_at: Option<Instant>,
 }
 
 /// The check for another instance. Until it has ended, nothing but the own `info` is published.
@@ -206,17 +208,18 @@ impl DuplicateDetector {
                 *at = now + SETTLED_AFTER;
             }
         }
-        if self.session.answers.is_due_for(now, publisher) {
-            InfoAction::Answer
-        } else {
-            InfoAction::Ignore
-        }
+        let earliest = self.session.answered_at.map(|at| at + ANSWER_INTERVAL);
+        self.session.answer_at = earliest.max(Some(now));
+        InfoAction::Ignore
     }
 
-    /// Whether the own `info` is to be published now, as the answer to an `info` that was ignored
-    /// for a while; true once.
+    /// Whether the own `info` is to be published now, as the answer to another one; true once.
     pub(crate) fn take_answer(&mut self, now: Instant) -> bool {
-        self.session.answers.take_due(now)
+        let is_due = self.session.answer_at.take_if(|at| *at <= now).is_some();
+        if is_due {
+            self.session.answered_at = Some(now);
+        }
+        is_due
     }
 
     fn detected(&mut self, now: Instant, instance_id: String) {
@@ -267,8 +270,8 @@ impl DuplicateDetector {
 
     /// When the check ends, another instance is answered, or stale topics may be cleared.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let SessionFindings { check, answers, clear_at, .. } = &self.session;
-        [check.until(), answers.due(), *clear_at].into_iter().flatten().min()
+        let SessionFindings { check, answer_at, clear_at, .. } = &self.session;
+        [check.until(), *answer_at, *clear_at].into_iter().flatten().min()
     }
 
     /// The presence of another instance, with the remedy.
@@ -285,7 +288,6 @@ impl DuplicateDetector {
 
 #[cfg(test)]
 mod tests {
-    use super::super::info_answers::{ANSWER_INTERVAL, REPEATED_ANSWER_INTERVAL};
     use super::*;
 
     fn info(id: &str) -> Vec<u8> {
@@ -361,7 +363,8 @@ mod tests {
         // Another session, in which the check is made.
         connect(&mut detector, now);
         assert!(detector.take_passed(now + ANSWER_WAIT));
-        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Answer);
+        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Ignore);
+        assert!(detector.take_answer(now));
     }
 
     #[test]
@@ -369,7 +372,8 @@ mod tests {
         let (mut detector, now) = (DuplicateDetector::new("us".to_owned()), Instant::now());
         connect(&mut detector, now);
         assert!(detector.take_passed(now + ANSWER_WAIT));
-        assert_eq!(detector.received(now + secs(40), false, &info("x")), InfoAction::Answer);
+        assert_eq!(detector.received(now + secs(40), false, &info("x")), InfoAction::Ignore);
+        assert!(detector.take_answer(now + secs(40)));
         assert!(!detector.settle(now + SETTLED_AFTER));
         assert!(detector.settle(now + secs(40) + SETTLED_AFTER));
         assert_eq!(detector.due(), None);
@@ -389,24 +393,21 @@ mod tests {
     fn a_bridge_that_is_online_answers_remains_and_does_not_flood() {
         let mut now = Instant::now();
         let mut detector = established(&mut now);
-        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Answer);
-        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Ignore);
-        assert_eq!(detector.due(), Some(now + REPEATED_ANSWER_INTERVAL));
-        // Each of several newcomers has to be answered in time.
-        assert_eq!(detector.received(now, false, &info("y")), InfoAction::Ignore);
-        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Ignore);
-        assert!(!detector.take_answer(now));
-        now += ANSWER_INTERVAL;
-        assert_eq!(detector.due(), Some(now));
-        assert!(detector.take_answer(now));
-        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Ignore, "its answer");
-        now += REPEATED_ANSWER_INTERVAL;
-        assert!(detector.take_answer(now));
-        assert_eq!(detector.due(), None);
-        now += ANSWER_INTERVAL;
-        assert_eq!(detector.received(now, false, &info("x")), InfoAction::Answer);
-        now += ANSWER_INTERVAL;
-        assert_eq!(detector.received(now, false, b"not JSON"), InfoAction::Answer);
+        // Also to a message that is of no bridge.
+        for foreign in [info("x"), info("y"), info("x"), b"not JSON".to_vec()] {
+            assert_eq!(detector.received(now, false, &foreign), InfoAction::Ignore);
+            assert!(detector.take_answer(now) && !detector.take_answer(now));
+            // Each of several newcomers is answered in time.
+            for soon in [info("x"), info("z")] {
+                assert_eq!(detector.received(now, false, &soon), InfoAction::Ignore);
+                assert!(!detector.take_answer(now));
+                assert_eq!(detector.due(), Some(now + ANSWER_INTERVAL));
+            }
+            now += ANSWER_INTERVAL;
+            assert!(detector.take_answer(now));
+            assert_eq!(detector.due(), None);
+            now += ANSWER_INTERVAL;
+        }
         assert!(detector.fault(now + secs(60)).is_some());
         assert_eq!(detector.fault(now + PRESENT_FOR), None);
     }

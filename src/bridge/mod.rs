@@ -17,7 +17,6 @@ mod forget;
 mod gateway_inputs;
 mod gateways;
 mod health;
-mod info_answers;
 mod masters;
 mod observations;
 mod persistence;
