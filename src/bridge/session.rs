@@ -13,7 +13,7 @@ use super::state::State;
 use crate::commands::AnswerLimit;
 use crate::mqtt::{
     self, Accepted, Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, InfoOf, MessageKind,
-    PublishError, Refusal, Rejected, RetainHandling, Session, SessionEvent,
+    Refusal, Rejected, RetainHandling, Session, SessionEvent,
 };
 use crate::net::{CountedFailure, FailureLog};
 
@@ -202,35 +202,24 @@ impl BrokerSession {
 
     /// Sends messages within the window.
     pub(crate) fn publish(&mut self, state: &mut State) {
-        let mut refused: Vec<Ack> = Vec::new();
-        loop {
-            let Some(connection) = &mut self.connection else { return };
-            let now = state.clock.steady();
-            let State { fleet, directory, facts, publisher, persistence, .. } = state;
-            let view = mqtt::View { fleet, directory, links: facts };
-            let outbox = persistence.events.outbox_mut();
-            while let Some((token, mut publish)) = publisher.next(now, outbox, &view) {
-                // Where nothing is retained, present subscribers still get it.
-                publish.retain &= !self.retained_not_kept;
-                if let Err(error) = connection.publish(token, publish) {
-                    let PublishError::Refused(refusal) = error else {
-                        // An event will report the end of the connection.
-                        publisher.not_sent(token);
-                        break;
-                    };
-                    refused.push(Ack { token, result: Err(refusal) });
-                }
+        let Some(connection) = &mut self.connection else { return };
+        let now = state.clock.steady();
+        let State { fleet, directory, facts, publisher, persistence, .. } = state;
+        let view = mqtt::View { fleet, directory, links: facts };
+        let outbox = persistence.events.outbox_mut();
+        while let Some((token, mut publish)) = publisher.next(now, outbox, &view) {
+            // Where nothing is retained, present subscribers still get it.
+            publish.retain &= !self.retained_not_kept;
+            if connection.publish(token, publish).is_err() {
+                // An event will report the end of the connection.
+                publisher.not_sent(token);
+                break;
             }
-            if refused.is_empty() {
-                return;
-            }
-            // What is refused without being sent may be followed by other messages.
-            self.acknowledged(state, &std::mem::take(&mut refused));
         }
     }
 
-    /// The broker has accepted or refused messages, or is known to refuse them. Those of a
-    /// connection that was given up are unknown.
+    /// The broker has accepted or refused messages. Those of a connection that was given up are
+    /// unknown.
     pub(crate) fn acknowledged(&mut self, state: &mut State, acks: &[Ack]) {
         for &Ack { token, result } in acks {
             let (now, outbox) = (state.clock.steady(), state.persistence.events.outbox_mut());

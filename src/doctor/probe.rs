@@ -7,8 +7,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::mqtt::{
-    BrokerConnection, Connected, Publish, PublishError, Refusal, RetainHandling, Session,
-    SessionEvent,
+    BrokerConnection, Connected, Publish, Refusal, RetainHandling, Session, SessionEvent,
 };
 
 /// How long the connection may take: longer than each of the session's own deadlines.
@@ -92,10 +91,8 @@ impl Probe {
     async fn send(&mut self, publish: Publish) -> Result<(), ProbeError> {
         self.token += 1;
         let token = self.token;
-        self.connection.publish(token, publish).map_err(|error| match error {
-            PublishError::Refused(refusal) => ProbeError::Refused(refusal),
-            PublishError::Closed => ProbeError::NoAnswer(error.to_string()),
-        })?;
+        let sent = self.connection.publish(token, publish);
+        sent.map_err(|error| ProbeError::NoAnswer(error.to_string()))?;
         let result = |event| match event {
             SessionEvent::Acked(acks) => {
                 acks.iter().find(|ack| ack.token == token).map(|ack| ack.result)

@@ -10,6 +10,6 @@ pub(crate) use publish::{Accepted, Answer, InfoOf, MessageKind, Publisher, Rejec
 pub use refusal::Refusal;
 pub(crate) use request::{ReceivedRequest, Requester};
 pub use session::{
-    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Message, Publish, PublishError,
+    Ack, BrokerConnection, Connected, ConnectionEnded, FILTERS_PER_PACKET, Message, Publish,
     RetainHandling, Session, SessionEvent, SessionLimits, SessionSettings, Will,
 };

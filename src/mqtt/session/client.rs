@@ -75,6 +75,8 @@ pub(crate) struct SessionClient<'a> {
     /// Messages that were too large, by topic.
     too_large: FailureLog,
     in_flight: InFlight,
+    /// Publishes that were not sent, because the broker would refuse them.
+    refused: Vec<Ack>,
     connected_at: Option<Instant>,
 }
 
@@ -96,6 +98,7 @@ impl<'a> SessionClient<'a> {
             writer: PacketWriter::new(writer),
             too_large: FailureLog::default(),
             in_flight: InFlight::default(),
+            refused: Vec::new(),
             connected_at: None,
         }
     }
@@ -136,7 +139,8 @@ impl<'a> SessionClient<'a> {
                 }
                 count = commands.recv_many(&mut batch, COMMANDS_TAKEN_MAX), if is_open => {
                     let now = Instant::now();
-                    batch.drain(..).try_for_each(|command| self.write(now, command))?;
+                    batch.drain(..).try_for_each(|command| self.write(now, &granted, command))?;
+                    self.receive().await?;
                     is_open = count > 0;
                     if !is_open && self.stopping.load(Ordering::Relaxed) {
                         let at = now + limits.disconnect_deadline;
@@ -207,7 +211,18 @@ impl<'a> SessionClient<'a> {
         Ok(commands)
     }
 
-    fn write(&mut self, now: Instant, command: ConnectionCommand) -> Result<(), SessionFault> {
+    fn write(
+        &mut self,
+        now: Instant,
+        granted: &Granted,
+        command: ConnectionCommand,
+    ) -> Result<(), SessionFault> {
+        if let ConnectionCommand::Publish { token, publish } = &command
+            && let Some(refusal) = publish.refusal(granted)
+        {
+            self.refused.push(Ack { token: *token, result: Err(refusal) });
+            return Ok(());
+        }
         let (protocol, out) = (self.context.settings().mqtt.protocol, self.writer.buffer());
         let in_flight = &mut self.in_flight;
         let packet_id = match &command {
@@ -222,17 +237,7 @@ impl<'a> SessionClient<'a> {
             let after = self.context.settings().silence_max();
             return Err(self.context.fault(BrokerProblem::Skipped { after }));
         };
-        let written = match command {
-            ConnectionCommand::Publish { publish, .. } => {
-                codec::publish(protocol, packet_id, publish, out)
-            }
-            ConnectionCommand::Subscribe(filters) => {
-                codec::subscribe(protocol, packet_id, &filters, out)
-            }
-            ConnectionCommand::Unsubscribe(filters) => {
-                codec::unsubscribe(protocol, packet_id, filters, out)
-            }
-        };
+        let written = codec::command(protocol, packet_id, command, out);
         written.map_err(|why| self.fault(BrokenConnection::Protocol(why)))
     }
 
@@ -260,9 +265,9 @@ impl<'a> SessionClient<'a> {
         Ok(due.into_iter().flatten().min().unwrap_or(ping_at))
     }
 
-    /// Hands what has come to the bridge, also if it ends the connection.
+    /// Hands what has come, and what was refused, to the bridge, also if it ends the connection.
     async fn receive(&mut self) -> Result<(), SessionEnd> {
-        let (mut acks, mut others) = (Vec::new(), Vec::new());
+        let (mut acks, mut others) = (std::mem::take(&mut self.refused), Vec::new());
         let ended = self.read_packets(&mut acks, &mut others);
         if !acks.is_empty() {
             self.send(SessionEvent::Acked(acks)).await?;

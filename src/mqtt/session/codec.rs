@@ -8,7 +8,7 @@ use rumqttc_v5::mqttbytes::v5::{self, ConnectAuth, Packet, RetainForwardRule};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::Instant;
 
-use super::connection::{Message, Publish, RetainHandling};
+use super::connection::{ConnectionCommand, Message, Publish, RetainHandling};
 use super::settings::SessionSettings;
 use crate::config::MqttVersion;
 use crate::mqtt::wire;
@@ -43,8 +43,22 @@ pub(crate) fn connect(
     wire::write(settings.mqtt.protocol, Packet::Connect(connect, Some(will), auth), None, out)
 }
 
+/// The packet of a command.
+pub(crate) fn command(
+    protocol: MqttVersion,
+    packet_id: u16,
+    command: ConnectionCommand,
+    out: &mut BytesMut,
+) -> Result<(), String> {
+    match command {
+        ConnectionCommand::Publish { publish: it, .. } => publish(protocol, packet_id, it, out),
+        ConnectionCommand::Subscribe(filters) => subscribe(protocol, packet_id, &filters, out),
+        ConnectionCommand::Unsubscribe(filters) => unsubscribe(protocol, packet_id, filters, out),
+    }
+}
+
 /// PUBLISH with QoS 1.
-pub(crate) fn publish(
+fn publish(
     protocol: MqttVersion,
     packet_id: u16,
     publish: Publish,
@@ -77,7 +91,7 @@ pub(crate) fn puback(packet_id: u16, out: &mut BytesMut) {
 }
 
 /// SUBSCRIBE.
-pub(crate) fn subscribe(
+fn subscribe(
     protocol: MqttVersion,
     packet_id: u16,
     filters: &[(String, RetainHandling)],
@@ -101,7 +115,7 @@ pub(crate) fn subscribe(
 }
 
 /// UNSUBSCRIBE.
-pub(crate) fn unsubscribe(
+fn unsubscribe(
     protocol: MqttVersion,
     packet_id: u16,
     filters: Vec<String>,

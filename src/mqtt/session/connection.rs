@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use super::packet::{Granted, PACKET_SIZE_MAX};
@@ -16,8 +15,10 @@ use crate::mqtt::refusal::Refusal;
 
 /// Filters in one SUBSCRIBE packet. AWS IoT accepts no more, and no packet gets large.
 pub const FILTERS_PER_PACKET: usize = 8;
-/// Subscriptions that may wait beside the publishes of a window.
-const SUBSCRIPTIONS_MAX: usize = 64;
+/// Subscriptions that may wait beside the publishes of a window; there are about a dozen at once.
+const SUBSCRIPTIONS_MAX: usize = 32;
+/// The same of ends of subscriptions.
+const UNSUBSCRIPTIONS_MAX: usize = 32;
 
 /// An upper bound of a packet's bytes beside topic, payload and properties: header and lengths.
 const PACKET_OVERHEAD: usize = 16;
@@ -51,18 +52,24 @@ impl Publish {
             + property(self.response_topic.as_ref().map(String::len))
             + PACKET_OVERHEAD
     }
+
+    /// Why it is not sent, if the broker would refuse it or end the connection over it.
+    pub(crate) fn refusal(&self, granted: &Granted) -> Option<Refusal> {
+        if u32::try_from(self.size()).map_or(true, |size| size > granted.packet_size_max) {
+            return Some(Refusal::PACKET_TOO_LARGE);
+        }
+        if self.retain && !granted.retain_available {
+            return Some(Refusal::RETAIN_NOT_SUPPORTED);
+        }
+        let is_invalid = self.topic.is_empty() || self.topic.contains(['+', '#', '\0']);
+        is_invalid.then_some(Refusal::TOPIC_INVALID)
+    }
 }
 
-/// Why a message or a subscription was not given to the broker.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// Its end is among the session's events.
-    #[error("the connection to the broker has ended")]
-    Closed,
-    /// The broker would refuse it, or end the connection over it.
-    #[error("{0}")]
-    Refused(Refusal),
-}
+/// Nothing more can be sent. The end of the connection is among the session's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connection to the broker has ended")]
+pub struct ConnectionEnded;
 
 /// How a subscription treats retained messages. MQTT 3.1.1 has `SendAtSubscribe` only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +107,8 @@ impl BrokerConnection {
         granted: Granted,
         stopping: Arc<AtomicBool>,
     ) -> (Self, mpsc::Receiver<ConnectionCommand>) {
-        let (commands, receiver) = mpsc::channel(usize::from(granted.window) + SUBSCRIPTIONS_MAX);
+        let others = SUBSCRIPTIONS_MAX + UNSUBSCRIPTIONS_MAX;
+        let (commands, receiver) = mpsc::channel(usize::from(granted.window) + others);
         (Self { commands, granted, stopping }, receiver)
     }
 
@@ -118,47 +126,36 @@ impl BrokerConnection {
         Some(self.granted.packet_size_max).filter(|size| *size < PACKET_SIZE_MAX)
     }
 
-    /// Gives a message to the broker; [`SessionEvent::Acked`] follows with this token.
+    /// Sends a message; [`SessionEvent::Acked`] follows with this token, also where the message is
+    /// not sent because the broker would refuse it.
     ///
     /// # Errors
-    /// The message was not given to the broker, and is not acknowledged.
-    pub fn publish(&mut self, token: u64, publish: Publish) -> Result<(), PublishError> {
-        let size_max = self.granted.packet_size_max;
-        if u32::try_from(publish.size()).map_or(true, |size| size > size_max) {
-            return Err(PublishError::Refused(Refusal::PACKET_TOO_LARGE));
-        }
-        if publish.retain && !self.granted.retain_available {
-            return Err(PublishError::Refused(Refusal::RETAIN_NOT_SUPPORTED));
-        }
-        if publish.topic.is_empty() || publish.topic.contains(['+', '#', '\0']) {
-            return Err(PublishError::Refused(Refusal::TOPIC_INVALID));
-        }
+    /// The message is not sent, nor acknowledged.
+    pub fn publish(&mut self, token: u64, publish: Publish) -> Result<(), ConnectionEnded> {
         self.give(ConnectionCommand::Publish { token, publish })
     }
 
-    fn give(&self, command: ConnectionCommand) -> Result<(), PublishError> {
-        self.commands.try_send(command).map_err(|error| match error {
-            TrySendError::Full(_) => PublishError::Refused(Refusal::RECEIVE_MAXIMUM_EXCEEDED),
-            TrySendError::Closed(_) => PublishError::Closed,
-        })
+    fn give(&self, command: ConnectionCommand) -> Result<(), ConnectionEnded> {
+        // There is room: publishes do not exceed the window, and the others have their own places.
+        self.commands.try_send(command).map_err(|_| ConnectionEnded)
     }
 
     /// Subscribes to all of these in one packet; our own messages come too. The answer is
     /// [`SessionEvent::Subscribed`].
     ///
     /// # Errors
-    /// The subscription was not given to the broker, and no answer will come.
+    /// The subscription is not sent, and no answer will come.
     pub fn subscribe(
         &mut self,
         filters: Vec<(String, RetainHandling)>,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(), ConnectionEnded> {
         self.give(ConnectionCommand::Subscribe(filters))
     }
 
     /// Ends subscriptions; those of a connection that has ended are gone.
     pub fn unsubscribe(&mut self, filters: Vec<String>) {
-        // A subscription that stays costs only time; the window's places are for messages.
-        if self.commands.capacity() > usize::from(self.granted.window) {
+        // A subscription that stays costs only time; the other places are for what is needed.
+        if self.commands.capacity() > usize::from(self.granted.window) + SUBSCRIPTIONS_MAX {
             _ = self.commands.try_send(ConnectionCommand::Unsubscribe(filters));
         }
     }
@@ -195,7 +192,7 @@ pub struct Connected {
     pub certificate: Option<Certificate>,
 }
 
-/// The broker's PUBACK of a publish.
+/// The broker's PUBACK of a publish, or why it was not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// The token that the publish was given.
@@ -209,7 +206,7 @@ pub struct Ack {
 #[derive(Debug)]
 pub enum SessionEvent {
     Connected(Connected),
-    /// The broker's PUBACKs, in the order in which they came.
+    /// The broker's PUBACKs, in the order in which they came, after what was not sent.
     Acked(Vec<Ack>),
     /// The broker's answer to a subscription.
     Subscribed {

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::mpsc;
 
 pub use connection::{
-    Ack, BrokerConnection, Connected, FILTERS_PER_PACKET, Message, Publish, PublishError,
+    Ack, BrokerConnection, Connected, ConnectionEnded, FILTERS_PER_PACKET, Message, Publish,
     RetainHandling, SessionEvent,
 };
 pub use settings::{SessionLimits, SessionSettings, Will};
