@@ -9,7 +9,7 @@ use super::confirmations::{OwnState, RequestSubscription};
 use super::discovered::GatewayChange;
 use super::dispatch::BridgeRequest;
 use super::duplicates::{DuplicateDetector, InfoAction};
-use super::retained::{ForgetScan, Scan, StaleTopics};
+use super::retained::{EndedScan, ForgetRequest, RetainedScan, StaleTopics};
 use super::session::{BrokerSession, Filters, wide_filters};
 use super::state::State;
 use crate::config::Config;
@@ -33,13 +33,13 @@ pub(crate) struct Broker {
     pub(crate) own_state: OwnState,
     /// The subscription to requests.
     pub(crate) requests: RequestSubscription,
-    scan: Scan,
+    scan: RetainedScan,
     pub(crate) stale_topics: StaleTopics,
     /// The topic of Home Assistant's state, if discovery is published.
     home_assistant_topic: Option<String>,
     /// When Home Assistant's start is followed by discovery.
     discovery_at: Option<Instant>,
-    forget: Option<ForgetScan>,
+    forget: Option<ForgetRequest>,
     /// How often everything is published again.
     republish_every: Option<Duration>,
     republish_at: Option<Instant>,
@@ -60,7 +60,7 @@ impl Broker {
             duplicates: DuplicateDetector::new(instance_id),
             own_state: OwnState::default(),
             requests: RequestSubscription::new(!config.commands.allow.is_empty()),
-            scan: Scan::default(),
+            scan: RetainedScan::default(),
             stale_topics: StaleTopics::default(),
             home_assistant_topic,
             discovery_at: None,
@@ -112,7 +112,7 @@ impl Broker {
             filters.extend(wide_filters([state.publisher.discovery().filter()]));
         }
         let names = filters.iter().map(|(filter, _)| filter.clone()).collect();
-        self.scan = Scan::Subscribing(names);
+        self.scan = RetainedScan::Subscribing(names);
         self.session.subscribe(filters);
         let status = self.home_assistant_topic.clone().map(|it| (it, RetainHandling::DoNotSend));
         self.session.subscribe(status.into_iter().collect());
@@ -130,7 +130,7 @@ impl Broker {
     ) -> Option<BrokerConnection> {
         self.own_state = OwnState::default();
         self.requests.reset();
-        self.scan = Scan::default();
+        self.scan = RetainedScan::default();
         let connection = self.session.disconnected(state, reason, closed_by_broker);
         if let Some(forget) = self.forget.take() {
             // There is no connection for its answer, but it is reported as an event.
@@ -147,14 +147,11 @@ impl Broker {
         refused: &[(String, Refusal)],
     ) {
         let discovery = state.publisher.discovery().filter();
-        if self.scan.subscribed(filters) {
+        if self.scan.subscribed(now, filters) {
             let info = state.publisher.topics().bridge_info();
-            let is_refused = refused.iter().any(|(filter, _)| *filter == info);
-            self.duplicates.subscribed(now, is_refused);
-            self.end_check(state, now);
-            if is_refused {
-                // The end of the scan could not be detected.
-                self.scan = Scan::Idle;
+            if refused.iter().any(|(filter, _)| *filter == info) {
+                self.duplicates.set_unreadable();
+                self.end_check(state, now);
             } else {
                 state.publisher.content.infos().again(InfoOf::Bridge);
             }
@@ -174,7 +171,7 @@ impl Broker {
 
     fn message(&mut self, state: &mut State, now: Instant, message: Message) -> Option<Message> {
         let topics = state.publisher.topics();
-        self.duplicates.message_received(now, message.retain);
+        self.scan.message_received(now, message.retain);
         if !self.session.is_connected() {
             // It is of a connection that was given up.
         } else if message.topic == topics.bridge_state() {
@@ -206,10 +203,8 @@ impl Broker {
     fn info_received(&mut self, state: &mut State, now: Instant, message: &Message) {
         match self.duplicates.received(now, message.retain, &message.payload) {
             InfoAction::Own => {
-                if let Some(filters) = self.scan.own_info_received() {
-                    self.duplicates.retained_read(now);
-                    self.end_check(state, now);
-                    self.retained_read(state, filters);
+                if let Some(ended) = self.scan.own_info_received() {
+                    self.scan_ended(state, now, ended);
                 }
             }
             InfoAction::Ignore => {}
@@ -226,15 +221,22 @@ impl Broker {
         }
     }
 
-    /// Everything that matches these filters and is retained has been read.
-    fn retained_read(&mut self, state: &mut State, mut filters: Vec<String>) {
+    /// A scan has ended.
+    fn scan_ended(&mut self, state: &mut State, now: Instant, ended: EndedScan) {
+        let EndedScan { mut filters, is_complete } = ended;
+        if is_complete {
+            self.duplicates.retained_read(now);
+            self.stale_topics.retained_read();
+        } else {
+            self.duplicates.set_unreadable();
+        }
+        self.end_check(state, now);
         let own = state.publisher.topics().own();
         filters.retain(|filter| !own.contains(filter));
         self.session.unsubscribe(&filters);
-        self.stale_topics.scan_finished();
-        state.publisher.content.discovery.retained_read();
+        state.publisher.content.discovery.scan_ended(is_complete);
         if let Some(forget) = self.forget.take_if(|it| it.is_started()) {
-            let reply = forget.finish(state);
+            let reply = if is_complete { forget.finish(state) } else { forget.unreadable() };
             self.session.reply(state, &reply);
         }
     }
@@ -261,7 +263,7 @@ impl Broker {
         } else {
             return;
         };
-        self.scan = Scan::Subscribing(filters.clone());
+        self.scan = RetainedScan::Subscribing(filters.clone());
         self.session.subscribe(wide_filters(filters).collect());
     }
 
@@ -273,20 +275,20 @@ impl Broker {
         request: BridgeRequest,
     ) {
         if self.forget.is_some() {
-            return self.session.reply(state, &ForgetScan::busy(request));
+            return self.session.reply(state, &ForgetRequest::busy(request));
         }
-        self.forget = Some(ForgetScan::new(Instant::now(), gateway, request));
+        self.forget = Some(ForgetRequest::new(gateway, request));
     }
 
     /// Does what is due by now.
     pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
+        if let Some(ended) = self.scan.give_up(now) {
+            self.scan_ended(state, now, ended);
+        }
         self.end_check(state, now);
         if self.discovery_at.take_if(|at| *at <= now).is_some() {
             tracing::info!("Home Assistant has started: publishing discovery and states again");
             state.publisher.content.discovery.home_assistant_started(&state.fleet);
-        }
-        if let Some(forget) = self.forget.take_if(|it| it.deadline() <= now) {
-            self.session.reply(state, &forget.unreadable());
         }
         self.scan_again(state);
         if self.duplicates.take_answer(now) {
@@ -319,9 +321,8 @@ impl Broker {
     /// When there is something to do although nothing comes in.
     pub(crate) fn due(&self) -> Option<Instant> {
         let (own_state, requests) = (self.own_state.due(), self.requests.due());
-        let forget = self.forget.as_ref().map(ForgetScan::deadline);
         let session = [self.session.due(), self.duplicates.due(), own_state, requests];
-        let others = [self.discovery_at, forget, self.republish_at];
+        let others = [self.scan.due(), self.discovery_at, self.republish_at];
         session.into_iter().chain(others).flatten().min()
     }
 

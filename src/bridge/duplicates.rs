@@ -7,9 +7,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-/// How long the bridge's own `info` is awaited without a retained message. A broker whose access
-/// list forbids that does not keep the bridge from publishing.
-const OWN_INFO_WAIT: Duration = Duration::from_secs(3);
 /// The time another instance has to answer this one's `info`.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 /// The least time between two answers to an `info` of another publisher. Each of several newcomers
@@ -85,23 +82,14 @@ struct SessionFindings {
 /// The check for another instance. Until it has ended, nothing but the own `info` is published.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum DuplicateCheck {
-    /// The subscription to `info` is not acknowledged yet.
-    Subscribing,
-    /// The own `info` is awaited, and before it what is retained, until this time.
-    Reading(Instant),
+    /// The own `info` is awaited, and before it what is retained.
+    Reading,
+    /// The own `info` cannot be read, and so no answer.
+    Unreadable,
     /// The answer of another instance is awaited until this time.
     Waiting(Instant),
     #[default]
     Ended,
-}
-
-impl DuplicateCheck {
-    const fn until(self) -> Option<Instant> {
-        match self {
-            Self::Reading(until) | Self::Waiting(until) => Some(until),
-            Self::Subscribing | Self::Ended => None,
-        }
-    }
 }
 
 impl DuplicateDetector {
@@ -122,47 +110,38 @@ impl DuplicateDetector {
     pub(crate) fn connected(&mut self, now: Instant) {
         self.session = SessionFindings {
             connected_at: Some(now),
-            check: DuplicateCheck::Subscribing,
+            check: DuplicateCheck::Reading,
             clear_at: Some(now + SETTLED_AFTER),
             ..SessionFindings::default()
         };
     }
 
-    /// The subscription to `info` is acknowledged, or refused: then neither the own one nor that of
-    /// another instance will be received.
-    pub(crate) fn subscribed(&mut self, now: Instant, is_refused: bool) {
-        if self.session.check == DuplicateCheck::Subscribing {
-            let until = if is_refused { now } else { now + OWN_INFO_WAIT };
-            self.session.check = DuplicateCheck::Reading(until);
-        }
-    }
-
-    /// A message was received. The own `info` follows after those that are retained.
-    pub(crate) fn message_received(&mut self, now: Instant, retained: bool) {
-        if let DuplicateCheck::Reading(until) = &mut self.session.check
-            && retained
-        {
-            *until = now + OWN_INFO_WAIT;
-        }
-    }
-
     /// The own `info` was received, and before it everything that is retained.
     pub(crate) fn retained_read(&mut self, now: Instant) {
-        if let DuplicateCheck::Reading(_) = self.session.check {
+        if self.session.check == DuplicateCheck::Reading {
             let may_be_answered = !self.is_checked || self.session.is_other_retained;
             let until = if may_be_answered { now + ANSWER_WAIT } else { now };
             self.session.check = DuplicateCheck::Waiting(until);
         }
     }
 
+    /// The own `info` was not received: a broker whose access list forbids that does not keep the
+    /// bridge from publishing.
+    pub(crate) fn set_unreadable(&mut self) {
+        if self.session.check == DuplicateCheck::Reading {
+            self.session.check = DuplicateCheck::Unreadable;
+        }
+    }
+
     /// Whether the check has ended just now, without another instance.
     pub(crate) fn take_passed(&mut self, now: Instant) -> bool {
-        let passed = self.session.check.until().is_some_and(|until| until <= now);
-        if passed {
-            let ended = std::mem::take(&mut self.session.check);
-            self.is_checked |= matches!(ended, DuplicateCheck::Waiting(_));
+        match self.session.check {
+            DuplicateCheck::Waiting(until) if until <= now => self.is_checked = true,
+            DuplicateCheck::Unreadable => {}
+            _ => return false,
         }
-        passed
+        self.session.check = DuplicateCheck::Ended;
+        true
     }
 
     /// An `info` was received, `retained` from before or live.
@@ -271,7 +250,11 @@ impl DuplicateDetector {
     /// When the check ends, another instance is answered, or stale topics may be cleared.
     pub(crate) fn due(&self) -> Option<Instant> {
         let SessionFindings { check, answer_at, clear_at, .. } = &self.session;
-        [check.until(), *answer_at, *clear_at].into_iter().flatten().min()
+        let waits_until = match check {
+            DuplicateCheck::Waiting(until) => Some(*until),
+            _ => None,
+        };
+        [waits_until, *answer_at, *clear_at].into_iter().flatten().min()
     }
 
     /// The presence of another instance, with the remedy.
@@ -298,10 +281,9 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Connects, and publishes `info` once the subscription is acknowledged.
+    /// Connects, and receives the own `info`.
     fn connect(detector: &mut DuplicateDetector, now: Instant) {
         detector.connected(now);
-        detector.subscribed(now, false);
         assert_eq!(detector.received(now, false, &info("us")), InfoAction::Own);
         detector.retained_read(now);
     }
@@ -343,18 +325,8 @@ mod tests {
     fn without_the_own_info_the_check_ends() {
         let (mut detector, now) = (DuplicateDetector::new("us".to_owned()), Instant::now());
         detector.connected(now);
-        detector.subscribed(now, true);
-        assert!(detector.take_passed(now), "it will never be received");
-        detector.connected(now);
-        assert!(!detector.take_passed(now + secs(30)), "the subscription is not acknowledged");
-        let mut now = now + secs(30);
-        detector.subscribed(now, false);
-        for _ in 0..5 {
-            now += OWN_INFO_WAIT - Duration::from_millis(1);
-            assert!(!detector.take_passed(now), "retained messages are still received");
-            detector.message_received(now, true);
-        }
-        now += OWN_INFO_WAIT;
+        assert!(!detector.take_passed(now + secs(30)), "the scan has not ended");
+        detector.set_unreadable();
         assert!(detector.take_passed(now));
         let due = detector.due();
         detector.retained_read(now);
@@ -425,7 +397,6 @@ mod tests {
             // The other one tries twice in a row, then waits.
             assert_eq!(detector.disconnected(now, true), None, "it had settled");
             detector.connected(now);
-            detector.subscribed(now, false);
             assert_eq!(detector.received(now, true, &info("x")), InfoAction::Ignore);
             detector.retained_read(now);
             assert!(!detector.take_passed(now), "another's info is retained");

@@ -26,48 +26,79 @@ use crate::store::Key;
 const FOUND_MAX: usize = 100_000;
 /// Gateways whose infos are subscribed to one by one, which fits into the connection's queue.
 const GONE_INFOS_MAX: usize = 64;
-/// The time the broker has to send what it retains of a gateway.
-const SCAN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the bridge's own `info` is awaited without a retained message.
+const SCAN_WAIT: Duration = Duration::from_secs(5);
 
-/// The scan of retained messages. It has read everything when the bridge's own `info` is received,
+/// A scan of retained messages. It has read everything when the bridge's own `info` is received,
 /// which is published once the subscription is acknowledged: retained messages precede live ones.
 #[derive(Debug, Default)]
-pub(crate) enum Scan {
+pub(crate) enum RetainedScan {
     #[default]
     Idle,
     /// The subscription to these filters is sent.
     Subscribing(Vec<String>),
-    /// It is acknowledged.
-    Reading(Vec<String>),
+    /// It is acknowledged, and the own `info` is awaited until this time.
+    Reading(Vec<String>, Instant),
 }
 
-impl Scan {
+impl RetainedScan {
     /// Whether another scan may start.
     pub(crate) const fn is_idle(&self) -> bool {
         matches!(self, Self::Idle)
     }
 
     /// The broker has acknowledged a subscription; returns whether it was that of the scan.
-    pub(crate) fn subscribed(&mut self, acknowledged: &[String]) -> bool {
+    pub(crate) fn subscribed(&mut self, now: Instant, acknowledged: &[String]) -> bool {
         match self {
             Self::Subscribing(filters) if filters == acknowledged => {
-                *self = Self::Reading(std::mem::take(filters));
+                *self = Self::Reading(std::mem::take(filters), now + SCAN_WAIT);
                 true
             }
             _ => false,
         }
     }
 
-    /// The bridge's own `info` was received. Returns the filters of the scan, if it ends with that.
-    pub(crate) fn own_info_received(&mut self) -> Option<Vec<String>> {
-        match std::mem::take(self) {
-            Self::Reading(filters) => Some(filters),
-            other => {
-                *self = other;
-                None
-            }
+    /// A message was received; after a retained one others may follow.
+    pub(crate) fn message_received(&mut self, now: Instant, retained: bool) {
+        if let Self::Reading(_, until) = self
+            && retained
+        {
+            *until = now + SCAN_WAIT;
         }
     }
+
+    /// The bridge's own `info` was received, which ends a scan.
+    pub(crate) fn own_info_received(&mut self) -> Option<EndedScan> {
+        self.end(true)
+    }
+
+    /// Ends a scan that has waited long enough.
+    pub(crate) fn give_up(&mut self, now: Instant) -> Option<EndedScan> {
+        if self.due().is_some_and(|at| at <= now) { self.end(false) } else { None }
+    }
+
+    fn end(&mut self, is_complete: bool) -> Option<EndedScan> {
+        let Self::Reading(filters, _) = self else { return None };
+        let filters = std::mem::take(filters);
+        *self = Self::Idle;
+        Some(EndedScan { filters, is_complete })
+    }
+
+    /// When the scan is given up.
+    pub(crate) const fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Reading(_, until) => Some(*until),
+            Self::Idle | Self::Subscribing(_) => None,
+        }
+    }
+}
+
+/// A scan that has ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct EndedScan {
+    pub(crate) filters: Vec<String>,
+    /// Whether everything was read that matches the filters and is retained.
+    pub(crate) is_complete: bool,
 }
 
 /// The part of a retained payload that names the bridge that published it.
@@ -167,7 +198,7 @@ impl StaleTopics {
     }
 
     /// All retained messages have been read.
-    pub(crate) const fn scan_finished(&mut self) {
+    pub(crate) const fn retained_read(&mut self) {
         self.is_wanted = false;
     }
 
@@ -204,10 +235,9 @@ impl StaleTopics {
 
 /// A gateway that is to be forgotten, and what the broker retains of it.
 #[derive(Debug)]
-pub(crate) struct ForgetScan {
+pub(crate) struct ForgetRequest {
     gateway: GatewayName,
     request: BridgeRequest,
-    deadline: Instant,
     is_started: bool,
     /// The other bridge that its info names.
     other_bridge: Option<String>,
@@ -215,12 +245,11 @@ pub(crate) struct ForgetScan {
     device_ids: BTreeSet<DeviceId>,
 }
 
-impl ForgetScan {
-    pub(crate) fn new(now: Instant, gateway: GatewayName, request: BridgeRequest) -> Self {
+impl ForgetRequest {
+    pub(crate) fn new(gateway: GatewayName, request: BridgeRequest) -> Self {
         Self {
             gateway,
             request,
-            deadline: now + SCAN_DEADLINE,
             is_started: false,
             other_bridge: None,
             topics: BTreeSet::new(),
@@ -228,16 +257,11 @@ impl ForgetScan {
         }
     }
 
-    /// When it is given up.
-    pub(crate) const fn deadline(&self) -> Instant {
-        self.deadline
-    }
-
     pub(crate) const fn is_started(&self) -> bool {
         self.is_started
     }
 
-    /// Its scan begins; returns the filters to read.
+    /// The scan for it begins; returns the filters to read.
     pub(crate) fn start(&mut self, publisher: &Publisher) -> Vec<String> {
         self.is_started = true;
         let mut filters = publisher.topics().gateway_filters(&self.gateway);
@@ -318,4 +342,31 @@ impl ForgetScan {
 
 fn failed(request: BridgeRequest, failure: Failure) -> Reply {
     request.reply(Outcome::failed(failure), BTreeSet::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_ends_with_the_own_info_or_once_no_retained_message_came_for_long() {
+        let mut now = Instant::now();
+        for is_complete in [true, false] {
+            let filters = ["a", "b"].map(str::to_owned);
+            let mut scan = RetainedScan::Subscribing(filters.to_vec());
+            assert!(!scan.subscribed(now, &filters[..1]), "another subscription");
+            assert_eq!((scan.own_info_received(), scan.due()), (None, None));
+            assert!(scan.subscribed(now, &filters));
+            for _ in 0..5 {
+                now += SCAN_WAIT - Duration::from_millis(1);
+                assert_eq!(scan.give_up(now), None);
+                scan.message_received(now, true);
+            }
+            now += SCAN_WAIT;
+            scan.message_received(now, false);
+            let ended = if is_complete { scan.own_info_received() } else { scan.give_up(now) };
+            assert_eq!(ended, Some(EndedScan { filters: filters.to_vec(), is_complete }));
+            assert!(scan.is_idle() && scan.due().is_none());
+        }
+    }
 }

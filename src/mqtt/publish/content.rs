@@ -151,7 +151,7 @@ impl Content {
 
     /// Whether nothing is left to be cleared.
     pub(crate) fn is_cleared(&self) -> bool {
-        self.clearing.queue.is_empty() && self.discovery.is_removed()
+        self.clearing.queue.is_empty() && self.discovery.has_nothing_to_remove()
     }
 
     /// When a message is due although nothing changes.

@@ -9,9 +9,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 
 use super::clearing::ClearQueue;
-use super::discovery_scan::DiscoveryScan;
 use super::message::{MessageId, Outgoing, View};
 use super::pacing::Pacing;
+use super::stale_discovery::StaleDiscovery;
 use crate::fleet::{DeviceState, Fleet, GatewayIndex};
 use crate::homeassistant::{Described, Discovery, Shape};
 use crate::ids::{DeviceId, GatewayName, Moment};
@@ -30,7 +30,7 @@ pub(crate) struct DiscoveryPublisher {
     is_enabled: bool,
     /// Hashes of the payloads at the broker; `None`: it is published again in any case.
     retained: HashMap<Described, Option<u64>>,
-    scan: DiscoveryScan,
+    stale: StaleDiscovery,
     shapes: HashMap<(GatewayIndex, DeviceId), Shape>,
     /// Those that the broker does not retain first (`false`), so that details of one device do not
     /// delay the appearance of another; then parents first, as subjects are ordered.
@@ -60,7 +60,7 @@ impl DiscoveryPublisher {
             discovery,
             is_enabled,
             retained: HashMap::new(),
-            scan: DiscoveryScan::default(),
+            stale: StaleDiscovery::default(),
             shapes: HashMap::new(),
             due: BTreeSet::new(),
             removals: ClearQueue::default(),
@@ -74,8 +74,8 @@ impl DiscoveryPublisher {
     /// A new connection: what the broker retains is read again.
     pub(crate) fn connected(&mut self, fleet: &Fleet) {
         let removed_gateways = std::mem::take(&mut self.removed_gateways);
-        let (scan, new) = (self.scan.again(), Self::new(self.discovery.clone(), self.is_enabled));
-        *self = Self { removed_gateways, scan, ..new };
+        let (stale, new) = (self.stale.again(), Self::new(self.discovery.clone(), self.is_enabled));
+        *self = Self { removed_gateways, stale, ..new };
         self.all_due(fleet);
     }
 
@@ -211,7 +211,7 @@ impl DiscoveryPublisher {
             }
             Some(_) | None => {}
         }
-        if self.scan.found(topic) {
+        if self.stale.found(topic) {
             self.removals.push(topic.to_owned());
         }
     }
@@ -219,36 +219,34 @@ impl DiscoveryPublisher {
     /// Whether a scan has to read what the broker retains: where discovery is disabled, until none
     /// is left.
     pub(crate) const fn wants_scan(&self) -> bool {
-        self.is_enabled || !self.scan.is_clean()
+        self.is_enabled || !self.stale.is_clean()
     }
 
     /// Whether another scan is to be made now; true once.
-    pub(crate) fn take_scan_again(&mut self) -> bool {
-        self.is_idle() && self.scan.take_wanted_again()
+    pub(crate) fn take_wanted_scan(&mut self) -> bool {
+        self.is_idle() && self.stale.take_wanted_scan()
     }
 
-    /// All that the broker retains has been read.
-    pub(crate) fn retained_read(&mut self) {
-        self.scan.finish();
+    /// A scan has ended; if it is complete, everything that the broker retains has been read.
+    pub(crate) fn scan_ended(&mut self, is_complete: bool) {
+        self.stale.scan_ended(is_complete);
         self.check_devices = true;
     }
 
     /// Whether nothing waits to be sent, nor is in flight.
     pub(crate) fn is_idle(&self) -> bool {
-        self.due.is_empty() && self.is_removed()
+        self.due.is_empty() && self.has_nothing_to_remove()
     }
 
     /// Whether what the broker retains is known, and nothing is left to be removed.
-    pub(crate) fn is_removed(&self) -> bool {
-        self.scan.is_read() && self.removals.is_empty() && self.pacing.is_idle()
+    pub(crate) fn has_nothing_to_remove(&self) -> bool {
+        self.stale.is_read() && self.removals.is_empty() && self.pacing.is_idle()
     }
 
     /// When there is something to do although nothing has changed.
     pub(crate) fn wake_at(&self) -> Option<Moment> {
         let waits = !self.due.is_empty() || self.removals.is_ready();
-        let is_read = self.scan.is_read();
-        let ready_at = if is_read { self.pacing.next_at() } else { self.scan.waits_until() };
-        let next = ready_at.filter(|_| waits);
+        let next = self.pacing.next_at().filter(|_| waits && self.stale.is_read());
         match self.states {
             StatesAfterBirth::At(at) => next.into_iter().chain([at]).min(),
             StatesAfterBirth::No | StatesAfterBirth::AfterDiscovery => next,
@@ -257,9 +255,8 @@ impl DiscoveryPublisher {
 
     /// The next message of a bridge that is online.
     pub(crate) fn next(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
-        self.check_devices |= self.scan.wait(now);
         let may_send = self.pacing.next_at().is_some_and(|at| at <= now);
-        if !self.scan.is_read() || !may_send {
+        if !self.stale.is_read() || !may_send {
             return None;
         }
         if std::mem::take(&mut self.check_devices) {

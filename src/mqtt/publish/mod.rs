@@ -7,13 +7,13 @@ mod answers;
 mod clearing;
 mod content;
 mod discovery;
-mod discovery_scan;
 mod info;
 mod isolation;
 mod message;
 mod pacing;
 mod publisher;
 mod refusals;
+mod stale_discovery;
 mod states;
 #[cfg(test)]
 mod tests;

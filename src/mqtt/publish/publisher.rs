@@ -199,7 +199,7 @@ impl Publisher {
 
     /// Whether another scan of retained discovery is to be made now; true once.
     pub(crate) fn take_discovery_scan(&mut self) -> bool {
-        self.is_online() && self.content.discovery.take_scan_again()
+        self.is_online() && self.content.discovery.take_wanted_scan()
     }
 
     /// When [`Publisher::next`] has a message although nothing changes.

@@ -35,10 +35,11 @@ fn topics(messages: &[(i64, String)]) -> Vec<&str> {
 }
 
 #[test]
-fn it_waits_until_retained_messages_are_read_with_a_deadline() {
+fn it_waits_for_the_end_of_the_scan() {
     let mut setup = setup(vec![row(7, Status::TlsConnected)]);
     assert!(setup.publisher.is_online());
-    assert_eq!(discovered(&mut setup, 9), []);
+    assert_eq!(discovered(&mut setup, 20), []);
+    setup.publisher.content.discovery.scan_ended(false);
     let messages = discovered(&mut setup, 10);
     let all = [
         "homeassistant/device/gsdk_bridge/config",
@@ -52,7 +53,7 @@ fn it_waits_until_retained_messages_are_read_with_a_deadline() {
 fn it_is_paced_and_children_wait_for_their_parents() {
     let rows = (1..=100).map(|number| row(number, Status::Disconnected)).collect();
     let mut setup = setup(rows);
-    setup.publisher.content.discovery.retained_read();
+    setup.publisher.content.discovery.scan_ended(true);
     let messages = discovered(&mut setup, 20);
     assert_eq!(messages.len(), 102);
     assert!(
@@ -70,7 +71,7 @@ fn it_is_paced_and_children_wait_for_their_parents() {
 fn a_device_that_changes_does_not_delay_those_that_are_not_published_yet() {
     let rows = (1..=30).map(|number| row(number, Status::Disconnected)).collect();
     let mut setup = setup(rows);
-    setup.publisher.content.discovery.retained_read();
+    setup.publisher.content.discovery.scan_ended(true);
     let before = discovered(&mut setup, 5);
     assert!((3..32).contains(&before.len()), "some devices: {before:?}");
     let details = DeviceDetails { firmware: Some("1.2.3".to_owned()), ..DeviceDetails::default() };
@@ -83,7 +84,7 @@ fn a_device_that_changes_does_not_delay_those_that_are_not_published_yet() {
 #[test]
 fn retained_discovery_is_not_published_again_and_stale_discovery_is_removed() {
     let mut first = setup(vec![row(7, Status::TlsConnected), row(8, Status::Disconnected)]);
-    first.publisher.content.discovery.retained_read();
+    first.publisher.content.discovery.scan_ended(true);
     let mut retained = Vec::new();
     for _ in 0..2_000 {
         while let Some(message) = first.next() {
@@ -112,7 +113,7 @@ fn retained_discovery_is_not_published_again_and_stale_discovery_is_removed() {
     let other = String::from_utf8(stale).unwrap().replace("gsdk/bridge/state", "gsdk/other/state");
     let others = "homeassistant/device/gsdk_attic_9/config";
     second.publisher.content.discovery.found(&directory, others, other.as_bytes());
-    second.publisher.content.discovery.retained_read();
+    second.publisher.content.discovery.scan_ended(true);
     let messages = discovered(&mut second, 10);
     let cleared = [format!("{gone} "), "homeassistant/device/gsdk_lobby_8/config ".to_owned()];
     assert_eq!(messages.into_iter().map(|(_, message)| message).collect::<Vec<_>>(), cleared);
@@ -124,7 +125,7 @@ fn retained_discovery_is_not_published_again_and_stale_discovery_is_removed() {
 #[test]
 fn at_home_assistants_birth_states_follow_discovery() {
     let mut setup = setup(vec![row(7, Status::TlsConnected)]);
-    setup.publisher.content.discovery.retained_read();
+    setup.publisher.content.discovery.scan_ended(true);
     discovered(&mut setup, 10);
     setup.publisher.content.discovery.home_assistant_started(&setup.fleet);
     let mut messages = Vec::new();
@@ -143,7 +144,7 @@ fn at_home_assistants_birth_states_follow_discovery() {
 #[test]
 fn a_refused_one_is_published_again_and_holds_up_nothing() {
     let mut setup = setup(vec![row(7, Status::TlsConnected)]);
-    setup.publisher.content.discovery.retained_read();
+    setup.publisher.content.discovery.scan_ended(true);
     let refused = setup.next().unwrap();
     assert_eq!(refused.topic, "homeassistant/device/gsdk_bridge/config");
     setup.ack(refused.token, false);
@@ -166,14 +167,14 @@ fn a_refused_one_is_published_again_and_holds_up_nothing() {
 #[test]
 fn where_it_is_disabled_nothing_is_published_and_ours_is_removed() {
     let mut on = setup(vec![row(7, Status::TlsConnected)]);
-    on.publisher.content.discovery.retained_read();
+    on.publisher.content.discovery.scan_ended(true);
     let message = on.next().unwrap();
     let mut off = Setup::online(vec![row(7, Status::TlsConnected)]);
     let directory = off.directory.clone();
     off.publisher.content.discovery.found(&directory, &message.topic, &message.payload);
     off.publisher.content.discovery.home_assistant_started(&off.fleet);
     off.publisher.content.discovery.publish_again(&off.fleet);
-    off.publisher.content.discovery.retained_read();
+    off.publisher.content.discovery.scan_ended(true);
     assert!(discovered(&mut off, 10).is_empty(), "not before the session has settled");
     off.publisher.content.set_settled();
     let messages = discovered(&mut off, 10);
