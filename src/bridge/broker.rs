@@ -116,7 +116,7 @@ impl Broker {
         self.session.subscribe(filters);
         let status = self.home_assistant_topic.clone().map(|it| (it, RetainHandling::DoNotSend));
         self.session.subscribe(status.into_iter().collect());
-        for filters in StaleTopics::gone_infos(state).chunks(FILTERS_PER_PACKET) {
+        for filters in StaleTopics::cleared_infos(state).chunks(FILTERS_PER_PACKET) {
             self.session.subscribe(filters.to_vec());
         }
     }

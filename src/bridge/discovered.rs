@@ -224,9 +224,8 @@ impl DiscoveredGateways {
         tracing::info!(gateway = %name, devices = ids.len(), "gateway forgotten");
         state.persistence.observations.gateways(&state.directory);
         state.metrics.forget_gateway(name.as_str());
-        let outbox = state.persistence.events.outbox_mut();
         let content = &mut state.publisher.content;
-        content.gateway_forgotten(gateway, &entry, outbox);
+        content.gateway_forgotten(gateway, &entry);
         if let Some(master) = &entry.master {
             content.infos().changed(InfoOf::Master(master.name.clone()));
         }

@@ -95,12 +95,10 @@ impl Persistence {
         self.log = LogState::Open(log);
     }
 
-    /// A value that an earlier process has stored. Other components hold devices, topics to be
-    /// cleared, and the outbox.
+    /// A value that an earlier process has stored. Other components hold devices and the outbox.
     pub(crate) fn restore(&mut self, key: &Key, value: &[u8]) {
-        let is_elsewhere = matches!(key, Key::Device(..) | Key::Clearing(_) | Key::NextId)
-            || matches!(key, Key::Lost(_) | Key::LostBefore(_));
-        if !is_elsewhere {
+        use Key::{Device, Lost, LostBefore, NextId};
+        if !matches!(key, Device(..) | Lost(_) | LostBefore(_) | NextId) {
             self.values.insert(key.clone(), value.to_vec());
         }
     }
@@ -120,6 +118,13 @@ impl Persistence {
                 self.values.remove(&key);
                 changes.remove(key);
             }
+        }
+    }
+
+    /// Topics that are to be cleared (`true`), or are not any more.
+    pub(crate) fn set_clearing(&mut self, changes: Vec<(String, bool)>) {
+        for (topic, is_waiting) in changes {
+            self.set(Key::Clearing(topic), is_waiting.then_some(&[]));
         }
     }
 
@@ -212,19 +217,17 @@ impl Persistence {
         matches!(self.log, LogState::Failed { retry_at, .. } if retry_at <= Instant::now())
     }
 
-    /// Begins a log in new files, with everything that has to be stored; `clearing` are topics that
-    /// the broker has to clear.
+    /// Begins a log in new files, with everything that has to be stored.
     ///
     /// # Errors
     /// When it cannot be written; it is tried again later.
-    pub(crate) fn begin_log<'a>(
+    pub(crate) fn begin_log(
         &mut self,
         now: Moment,
         fleet: &Fleet,
         directory: &Directory,
-        clearing: impl Iterator<Item = &'a String>,
     ) -> Result<(), StoreError> {
-        let log = self.create_log(fleet, directory, clearing);
+        let log = self.create_log(fleet, directory);
         let log = log.inspect_err(|error| self.fail(error))?;
         if matches!(self.log, LogState::Failed { .. }) {
             let waiting = self.events.outbox().ids().collect();
@@ -238,12 +241,7 @@ impl Persistence {
         Ok(())
     }
 
-    fn create_log<'a>(
-        &mut self,
-        fleet: &Fleet,
-        directory: &Directory,
-        clearing: impl Iterator<Item = &'a String>,
-    ) -> Result<Log, StoreError> {
+    fn create_log(&mut self, fleet: &Fleet, directory: &Directory) -> Result<Log, StoreError> {
         if matches!(self.log, LogState::Failed { .. }) {
             self.dir.check_answers()?;
         }
@@ -259,8 +257,7 @@ impl Persistence {
                 (Key::Device(name.clone(), id), value)
             }))
         });
-        let clearing = clearing.map(|topic| (Key::Clearing(topic.clone()), Vec::new()));
-        let values = self.values.clone().into_iter().chain(clearing).chain(devices.flatten());
+        let values = self.values.clone().into_iter().chain(devices.flatten());
         let values = values.map(|(key, value)| Record::Put(key, value.into()));
         let records = self.events.outbox().records().chain(values);
         let (dir, always) = (self.dir.log(), self.settings.always_sync);

@@ -25,8 +25,8 @@ pub(crate) fn restore(
     content: LogContent,
     recovery: Recovery,
 ) -> Result<(), StoreError> {
-    let (continues, gone) = (matches!(recovery, Recovery::Continue(_)), BTreeMap::new());
-    let restore = Restore { state, gateways, stale_topics, continues, gone };
+    let (continues, unconfigured) = (matches!(recovery, Recovery::Continue(_)), BTreeMap::new());
+    let restore = Restore { state, gateways, stale_topics, continues, unconfigured };
     match recovery {
         Recovery::Continue(log) => {
             restore.state.set_chain(log.chain().to_owned());
@@ -54,7 +54,7 @@ struct Restore<'a> {
     /// Whether the chain continues.
     continues: bool,
     /// Gateways that are not configured, with their devices.
-    gone: BTreeMap<GatewayName, Vec<DeviceId>>,
+    unconfigured: BTreeMap<GatewayName, Vec<DeviceId>>,
 }
 
 impl Restore<'_> {
@@ -92,10 +92,9 @@ impl Restore<'_> {
             self.stale_topics.request_scan();
             persistence.set(Key::StaleScan, Some(&[]));
         }
-        for (gateway, ids) in self.gone {
+        for (gateway, ids) in self.unconfigured {
             tracing::info!(%gateway, devices = ids.len(), "gateway not configured; forgotten");
-            let outbox = persistence.events.outbox_mut();
-            publisher.content.gateway_removed(&gateway, ids, outbox);
+            publisher.content.clear_gateway(&gateway, ids);
         }
         self.gateways.forget_restored(self.state);
     }
@@ -110,8 +109,7 @@ impl Restore<'_> {
             }
             Key::Gateway(name) => {
                 if self.state.directory.find(name).is_none() {
-                    self.stale_topics.gateway_gone(name.clone());
-                    self.gone.entry(name.clone()).or_default();
+                    self.unconfigured.entry(name.clone()).or_default();
                 }
             }
             Key::Lost(_) | Key::LostBefore(_) => {
@@ -167,8 +165,7 @@ impl Restore<'_> {
         directory.removed_masters.insert(name.clone());
         if value != MASTER_CLEARED {
             let topic = publisher.topics().master_info(name);
-            let outbox = persistence.events.outbox_mut();
-            publisher.content.clearing.clear(topic, outbox);
+            publisher.content.clearing.clear(topic);
             persistence.set(Key::Master(name.clone()), Some(MASTER_CLEARED));
         }
     }
@@ -184,7 +181,7 @@ impl Restore<'_> {
         let State { clock, fleet, persistence, .. } = &mut *self.state;
         match gateway {
             Some(gateway) if self.continues => fleet.restore(clock.now(), gateway, id, device),
-            // Its place in the chain means nothing in another one, nor to a gateway that is gone.
+            // Its place in the chain means nothing in another one, nor to an unconfigured gateway.
             Some(_) | None if device.forgotten => {}
             Some(gateway) => {
                 let device = Remembered { seq: 0, ..device };
@@ -194,7 +191,7 @@ impl Restore<'_> {
                 let changes = persistence.events.outbox_mut().changes();
                 let forgotten = encode(&(device.forget(), None::<DeviceDetails>));
                 changes.put(Key::Device(name.clone(), id), &forgotten);
-                self.gone.entry(name.clone()).or_default().push(id);
+                self.unconfigured.entry(name.clone()).or_default().push(id);
             }
         }
         let details = details.filter(|_| self.gateways.reads_details());

@@ -25,7 +25,7 @@ use crate::store::Key;
 /// Devices remembered of a gateway at most; more are not those of one gateway.
 const FOUND_MAX: usize = 100_000;
 /// Gateways whose infos are subscribed to one by one, which fits into the connection's queue.
-const GONE_INFOS_MAX: usize = 64;
+const CLEARED_INFOS_MAX: usize = 64;
 /// How long the bridge's own `info` is awaited without a retained message.
 const SCAN_WAIT: Duration = Duration::from_secs(5);
 
@@ -107,25 +107,17 @@ struct PublishedBy {
     bridge: String,
 }
 
-/// What was found, and the gateways that are gone.
+/// What was found of devices that are not in the store.
 #[derive(Debug, Default)]
 pub(crate) struct StaleTopics {
     is_wanted: bool,
     found: BTreeMap<GatewayName, BTreeSet<DeviceId>>,
-    /// Gateways that the store has published and the configuration does not name any more. The
-    /// store keeps them until all their topics are cleared.
-    gone: BTreeSet<GatewayName>,
 }
 
 impl StaleTopics {
     /// The store has no record of published topics: the next scan finds them.
     pub(crate) const fn request_scan(&mut self) {
         self.is_wanted = true;
-    }
-
-    /// The configuration does not have this gateway any more.
-    pub(crate) fn gateway_gone(&mut self, gateway: GatewayName) {
-        self.gone.insert(gateway);
     }
 
     /// Whether the scan is still to be made.
@@ -138,20 +130,21 @@ impl StaleTopics {
         self.is_wanted || !self.found.is_empty()
     }
 
-    /// The filters of the infos of gateways that are gone. They remain subscribed to: another
-    /// bridge may publish the gateway before its topics are cleared.
-    pub(crate) fn gone_infos(state: &State) -> Filters {
+    /// The filters of the infos of gateways that are unconfigured or forgotten. They remain
+    /// subscribed to: another bridge may publish the gateway before its topics are cleared.
+    pub(crate) fn cleared_infos(state: &State) -> Filters {
         let topics = state.publisher.topics();
-        let removed = state.publisher.removed_gateways();
-        let removed = removed.iter().filter(|it| state.directory.find(it).is_none());
-        let filters: Vec<String> = removed.map(|gateway| topics.gateway_info(gateway)).collect();
-        let is_too_many = filters.len() > GONE_INFOS_MAX;
+        let cleared = state.publisher.cleared_gateways();
+        let cleared = cleared.iter().filter(|it| state.directory.find(it).is_none());
+        let filters: Vec<String> = cleared.map(|gateway| topics.gateway_info(gateway)).collect();
+        let is_too_many = filters.len() > CLEARED_INFOS_MAX;
         let filters = if is_too_many { vec![topics.gateway_infos()] } else { filters };
         filters.into_iter().map(|filter| (filter, RetainHandling::SendAtSubscribe)).collect()
     }
 
     /// Takes note of a message, if it is a retained one of a device of this bridge, or the info of
-    /// a gateway that is gone: until its topics are cleared, its state is `offline`.
+    /// a gateway that is unconfigured or forgotten: until its topics are cleared, its state is
+    /// `offline`.
     pub(crate) fn received(&mut self, message: &Message, state: &mut State) {
         let Some(owner) = state.publisher.topics().owner(&message.topic) else { return };
         let is_configured = |gateway| state.directory.find(gateway).is_some();
@@ -170,12 +163,12 @@ impl StaleTopics {
                 }
             }
             Subject::Gateway(gateway)
-                if state.publisher.removed_gateways().contains(&gateway)
+                if state.publisher.cleared_gateways().contains(&gateway)
                     && !is_configured(&gateway) =>
             {
                 match origin() {
                     Some(origin) if !is_ours(&origin) => {
-                        self.taken_over(state, &gateway, &origin.bridge);
+                        Self::taken_over(state, &gateway, &origin.bridge);
                     }
                     Some(_) if message.retain => {
                         state.publisher.content.clearing.set_offline(gateway);
@@ -187,13 +180,12 @@ impl StaleTopics {
         }
     }
 
-    /// Another bridge has a gateway that is gone here: nothing of it is cleared any more.
-    fn taken_over(&mut self, state: &mut State, gateway: &GatewayName, bridge: &str) {
+    /// Another bridge has a gateway that this one has not any more: nothing of it is cleared.
+    fn taken_over(state: &mut State, gateway: &GatewayName, bridge: &str) {
         tracing::info!(%gateway, bridge, "another bridge has the gateway; its topics are kept");
-        self.gone.remove(gateway);
         state.persistence.set(Key::Gateway(gateway.clone()), None);
         let content = &mut state.publisher.content;
-        content.clearing.keep(gateway, state.persistence.events.outbox_mut());
+        content.clearing.keep(gateway);
         content.discovery.keep(gateway);
     }
 
@@ -203,7 +195,7 @@ impl StaleTopics {
     }
 
     /// Clears devices that were found under the name of a gateway that does not have them, once its
-    /// devices are known. Gateways that are gone are forgotten once all is cleared.
+    /// devices are known. The store keeps gateways until all their topics are cleared.
     pub(crate) fn clear(&mut self, state: &mut State) {
         if !self.is_wanted && !self.found.is_empty() {
             for gateway in state.fleet.gateways().collect::<Vec<_>>() {
@@ -225,9 +217,11 @@ impl StaleTopics {
         }
         state.persistence.set(Key::StaleScan, self.is_open().then_some(&[]));
         if state.publisher.content.is_cleared() {
-            state.publisher.content.discovery.all_removed();
-            while let Some(gateway) = self.gone.pop_first() {
-                state.persistence.set(Key::Gateway(gateway), None);
+            for gateway in state.publisher.content.discovery.take_cleared_gateways() {
+                // Its master may list it again.
+                if state.directory.find(&gateway).is_none() {
+                    state.persistence.set(Key::Gateway(gateway), None);
+                }
             }
         }
     }
@@ -334,8 +328,7 @@ impl ForgetRequest {
             Outcome::done(json!({ "device_ids": device_ids, "topics": count }))
         };
         tracing::info!(%gateway, topics = count, "clearing the topics of a gateway");
-        let outbox = state.persistence.events.outbox_mut();
-        state.publisher.content.clearing.clear_at_once(topics, outbox);
+        state.publisher.content.clearing.clear_at_once(topics);
         request.reply(outcome, device_ids)
     }
 }

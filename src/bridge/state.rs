@@ -177,8 +177,7 @@ impl State {
     /// A device no longer exists: its topics are cleared.
     pub(crate) fn device_removed(&mut self, gateway: GatewayIndex, device_id: DeviceId) {
         if let Some(entry) = self.directory.gateway(gateway) {
-            let outbox = self.persistence.events.outbox_mut();
-            self.publisher.content.device_removed(gateway, device_id, entry, outbox);
+            self.publisher.content.device_removed(gateway, device_id, entry);
         }
     }
 
@@ -276,6 +275,7 @@ impl State {
     pub(crate) fn persist(&mut self) {
         self.persistence.check_disk();
         self.persistence.hand_over_observations(self.clock.now());
+        self.persistence.set_clearing(self.publisher.content.clearing.take_changes());
         let now = self.clock.now();
         if let Err(error) = self.persistence.write(now, &self.fleet, &self.directory) {
             self.log_failed(&error);
@@ -316,8 +316,8 @@ impl State {
     /// When it cannot be written.
     pub(crate) fn begin_log(&mut self) -> Result<(), StoreError> {
         let Self { clock, fleet, directory, persistence, publisher, .. } = self;
-        let clearing = publisher.content.clearing.queue.topics();
-        persistence.begin_log(clock.now(), fleet, directory, clearing)
+        persistence.set_clearing(publisher.content.clearing.take_changes());
+        persistence.begin_log(clock.now(), fleet, directory)
     }
 
     /// Stores everything a last time, once nothing more can be acknowledged.

@@ -9,7 +9,6 @@ use std::collections::{BTreeSet, VecDeque};
 use super::message::{MessageId, Outgoing, View};
 use crate::ids::GatewayName;
 use crate::payload::Subject;
-use crate::store::{Key, Outbox};
 use crate::topics::Topics;
 
 /// The topics of states and infos that are to be cleared.
@@ -20,22 +19,30 @@ pub(crate) struct Clearing {
     pub(crate) queue: ClearQueue,
     /// Gateways whose retained state has to become `offline`, as it is not cleared yet.
     offline: BTreeSet<GatewayName>,
+    /// Topics that are to be cleared (`true`), or are not any more, and are not stored yet.
+    changes: Vec<(String, bool)>,
 }
 
 impl Clearing {
     pub(crate) fn new(topics: Topics) -> Self {
-        Self { topics, queue: ClearQueue::default(), offline: BTreeSet::new() }
+        let (offline, changes) = (BTreeSet::new(), Vec::new());
+        Self { topics, queue: ClearQueue::default(), offline, changes }
     }
 
-    pub(crate) fn clear(&mut self, topic: String, outbox: &mut Outbox) {
-        outbox.changes().put(Key::Clearing(topic.clone()), &[]);
+    pub(crate) fn clear(&mut self, topic: String) {
+        self.changes.push((topic.clone(), true));
         self.queue.push(topic);
     }
 
+    /// What has to be stored: topics, and whether they are still to be cleared.
+    pub(crate) fn take_changes(&mut self) -> Vec<(String, bool)> {
+        std::mem::take(&mut self.changes)
+    }
+
     /// Clears topics of a gateway that is not configured, which `forget` named.
-    pub(crate) fn clear_at_once(&mut self, topics: BTreeSet<String>, outbox: &mut Outbox) {
+    pub(crate) fn clear_at_once(&mut self, topics: BTreeSet<String>) {
         for topic in topics {
-            outbox.changes().put(Key::Clearing(topic.clone()), &[]);
+            self.changes.push((topic.clone(), true));
             self.queue.at_once.push_back(topic);
         }
     }
@@ -57,23 +64,21 @@ impl Clearing {
     }
 
     /// Nothing of this gateway is cleared any more.
-    pub(crate) fn keep(&mut self, gateway: &GatewayName, outbox: &mut Outbox) {
+    pub(crate) fn keep(&mut self, gateway: &GatewayName) {
         let Self { topics, queue, .. } = self;
         let is_of =
             |topic: &str| topics.owner(topic).is_some_and(|owner| owner.gateway() == Some(gateway));
-        for topic in queue.remove(is_of) {
-            outbox.changes().remove(Key::Clearing(topic));
-        }
+        self.changes.extend(queue.remove(is_of).into_iter().map(|topic| (topic, false)));
     }
 
     /// The next message, for a topic that is still of nothing that exists.
-    pub(crate) fn next(&mut self, view: &View, outbox: &mut Outbox) -> Option<Outgoing> {
+    pub(crate) fn next(&mut self, view: &View) -> Option<Outgoing> {
         loop {
             let topic = self.queue.pop()?;
             if !self.is_in_use(&topic, view) {
                 return Some(Outgoing::text(MessageId::Clear(topic.clone()), topic, ""));
             }
-            self.finish(topic, outbox);
+            self.finish(topic);
         }
     }
 
@@ -90,9 +95,9 @@ impl Clearing {
     }
 
     /// The topic is cleared, or cannot be.
-    pub(crate) fn finish(&mut self, topic: String, outbox: &mut Outbox) {
+    pub(crate) fn finish(&mut self, topic: String) {
         self.queue.finish(&topic);
-        outbox.changes().remove(Key::Clearing(topic));
+        self.changes.push((topic, false));
     }
 }
 

@@ -81,17 +81,12 @@ impl Content {
     }
 
     /// A gateway is forgotten, after its devices.
-    pub(crate) fn gateway_forgotten(
-        &mut self,
-        gateway: GatewayIndex,
-        entry: &GatewayEntry,
-        outbox: &mut Outbox,
-    ) {
+    pub(crate) fn gateway_forgotten(&mut self, gateway: GatewayIndex, entry: &GatewayEntry) {
         self.states.gateway_forgotten(gateway);
         self.refusals.remove(&MessageId::GatewayState(gateway));
         self.refusals.remove(&MessageId::Info(InfoOf::Gateway(gateway)));
         self.discovery.gateway_forgotten(gateway, entry);
-        self.gateway_removed(&entry.name, [], outbox);
+        self.clear_gateway(&entry.name, []);
     }
 
     /// A gateway's state has changed; device states that changed before it are published before it.
@@ -106,24 +101,22 @@ impl Content {
         gateway: GatewayIndex,
         device_id: DeviceId,
         entry: &GatewayEntry,
-        outbox: &mut Outbox,
     ) {
         self.states.device_removed(gateway, device_id);
         self.refusals.remove(&MessageId::DeviceState(gateway, device_id));
-        self.clearing.clear(self.topics.device_state(&entry.name, device_id), outbox);
+        self.clearing.clear(self.topics.device_state(&entry.name, device_id));
         self.discovery.device_removed(gateway, device_id, entry);
     }
 
-    /// A gateway with these devices is not configured any more.
-    pub(crate) fn gateway_removed(
+    /// Clears the topics of a gateway that is unconfigured or forgotten, and of these devices.
+    pub(crate) fn clear_gateway(
         &mut self,
         gateway: &GatewayName,
         device_ids: impl IntoIterator<Item = DeviceId>,
-        outbox: &mut Outbox,
     ) {
         let topics: Vec<String> = self.topics_of(gateway, device_ids).collect();
-        topics.into_iter().for_each(|topic| self.clearing.clear(topic, outbox));
-        self.discovery.gateway_removed(gateway.clone());
+        topics.into_iter().for_each(|topic| self.clearing.clear(topic));
+        self.discovery.clear_gateway(gateway.clone());
     }
 
     /// The topics of states and infos.
@@ -177,7 +170,7 @@ impl Content {
             .or_else(|| clearing.next_offline())
             .or_else(|| states.next_bridge_state())
             .or_else(|| refusals.next_empty())
-            .or_else(|| clearing.next(view, outbox))
+            .or_else(|| clearing.next(view))
             .or_else(|| if holds_states { None } else { states.next_online(view) })
             .or_else(|| states.next_info(now, view, false))
             .or_else(|| if is_online { discovery.next(now, view) } else { None })
@@ -243,7 +236,7 @@ impl Content {
         self.refusals.remove(&id);
         match id {
             MessageId::Event(subject) => return outbox.acknowledge(&subject),
-            MessageId::Clear(topic) => self.clearing.finish(topic, outbox),
+            MessageId::Clear(topic) => self.clearing.finish(topic),
             MessageId::Answer(answer) => self.answers.acknowledged(*answer, Ok(())),
             MessageId::Discovery(_) | MessageId::RemoveDiscovery(_) => {
                 self.discovery.acknowledged(now, &id);
@@ -272,7 +265,7 @@ impl Content {
                 lost = outbox.give_up(subject).map(Box::new);
             }
             MessageId::Clear(topic) if refusal.is_permanent() => {
-                self.clearing.finish(topic.clone(), outbox);
+                self.clearing.finish(topic.clone());
             }
             MessageId::Discovery(_) | MessageId::RemoveDiscovery(_) => {
                 self.discovery.acknowledged(now, &id);

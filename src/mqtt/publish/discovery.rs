@@ -37,8 +37,8 @@ pub(crate) struct DiscoveryPublisher {
     due: BTreeSet<(bool, Described)>,
     /// The topics to be removed, in this order.
     pub(crate) removals: ClearQueue,
-    /// Gateways that are not configured any more.
-    removed_gateways: BTreeSet<GatewayName>,
+    /// Gateways that are unconfigured or forgotten, until nothing is left of them at the broker.
+    cleared_gateways: BTreeSet<GatewayName>,
     /// Devices may no longer exist whose discovery is retained.
     check_devices: bool,
     pacing: Pacing,
@@ -64,7 +64,7 @@ impl DiscoveryPublisher {
             shapes: HashMap::new(),
             due: BTreeSet::new(),
             removals: ClearQueue::default(),
-            removed_gateways: BTreeSet::new(),
+            cleared_gateways: BTreeSet::new(),
             check_devices: false,
             pacing: Pacing::default(),
             states: StatesAfterBirth::No,
@@ -73,9 +73,9 @@ impl DiscoveryPublisher {
 
     /// A new connection: what the broker retains is read again.
     pub(crate) fn connected(&mut self, fleet: &Fleet) {
-        let removed_gateways = std::mem::take(&mut self.removed_gateways);
+        let cleared_gateways = std::mem::take(&mut self.cleared_gateways);
         let (stale, new) = (self.stale.again(), Self::new(self.discovery.clone(), self.is_enabled));
-        *self = Self { removed_gateways, stale, ..new };
+        *self = Self { cleared_gateways, stale, ..new };
         self.all_due(fleet);
     }
 
@@ -150,23 +150,24 @@ impl DiscoveryPublisher {
         }
     }
 
-    pub(crate) fn gateway_removed(&mut self, gateway: GatewayName) {
-        self.removed_gateways.insert(gateway);
+    /// Removes the discovery of a gateway that is unconfigured or forgotten, as scans find it.
+    pub(crate) fn clear_gateway(&mut self, gateway: GatewayName) {
+        self.cleared_gateways.insert(gateway);
     }
 
-    /// Gateways that are not configured any more.
-    pub(crate) const fn removed_gateways(&self) -> &BTreeSet<GatewayName> {
-        &self.removed_gateways
+    /// Gateways that are unconfigured or forgotten, and of which something may be left.
+    pub(crate) const fn cleared_gateways(&self) -> &BTreeSet<GatewayName> {
+        &self.cleared_gateways
     }
 
-    /// Nothing is left of removed gateways.
-    pub(crate) fn all_removed(&mut self) {
-        self.removed_gateways.clear();
+    /// Nothing is left of these gateways.
+    pub(crate) fn take_cleared_gateways(&mut self) -> BTreeSet<GatewayName> {
+        std::mem::take(&mut self.cleared_gateways)
     }
 
     /// Discovery of this gateway is not removed any more.
     pub(crate) fn keep(&mut self, gateway: &GatewayName) {
-        self.removed_gateways.remove(gateway);
+        self.cleared_gateways.remove(gateway);
         self.removals.remove(|topic| self.discovery.is_of(gateway, topic));
     }
 
@@ -206,7 +207,7 @@ impl DiscoveryPublisher {
                 return;
             }
             // Of an earlier run with another state directory, or of another instance.
-            None if !self.removed_gateways.iter().any(|it| self.discovery.is_of(it, topic)) => {
+            None if !self.cleared_gateways.iter().any(|it| self.discovery.is_of(it, topic)) => {
                 return;
             }
             Some(_) | None => {}

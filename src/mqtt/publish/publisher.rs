@@ -74,9 +74,9 @@ impl Publisher {
         &self.content.discovery.discovery
     }
 
-    /// Gateways that are not configured any more, whose topics are cleared.
-    pub(crate) const fn removed_gateways(&self) -> &BTreeSet<GatewayName> {
-        self.content.discovery.removed_gateways()
+    /// Gateways that are unconfigured or forgotten, whose topics are cleared.
+    pub(crate) const fn cleared_gateways(&self) -> &BTreeSet<GatewayName> {
+        self.content.discovery.cleared_gateways()
     }
 
     /// A new connection, with this many messages in flight at most. Until

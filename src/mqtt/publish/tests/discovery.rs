@@ -106,7 +106,7 @@ fn retained_discovery_is_not_published_again_and_stale_discovery_is_removed() {
     let gone = "homeassistant/device/gsdk_attic_8/config";
     second.publisher.content.discovery.found(&directory, gone, &stale);
     assert!(second.publisher.content.discovery.removals.is_empty(), "another bridge's?");
-    second.publisher.content.gateway_removed(&"attic".parse().unwrap(), [], &mut second.outbox);
+    second.publisher.content.clear_gateway(&"attic".parse().unwrap(), []);
     second.publisher.content.set_settled();
     second.publisher.content.discovery.found(&directory, gone, &stale);
     second.publisher.content.discovery.found(&directory, gone, &stale);

@@ -68,15 +68,17 @@ fn an_info_follows_the_gateways_state_at_once() {
 }
 
 #[test]
-fn topics_of_a_removed_gateway_are_cleared_until_the_broker_has_accepted_that() {
+fn topics_of_an_unconfigured_gateway_are_cleared_until_the_broker_has_accepted_that() {
     let mut setup = Setup::online(vec![row(7, Status::TlsConnected)]);
     let annex = "annex".parse().unwrap();
-    setup.publisher.content.gateway_removed(&annex, [id(9)], &mut setup.outbox);
+    setup.publisher.content.clear_gateway(&annex, [id(9)]);
     let topics = ["gsdk/annex/9/state", "gsdk/annex/state", "gsdk/annex/info"];
     let clearing = |setup: &mut Setup| {
         setup.publisher.content.clearing.queue.topics().cloned().collect::<Vec<_>>()
     };
     assert_eq!(clearing(&mut setup), topics);
+    let stored = |setup: &mut Setup| setup.publisher.content.clearing.take_changes();
+    assert_eq!(stored(&mut setup), topics.map(|topic| (topic.to_owned(), true)));
     assert!(setup.next().is_none(), "nothing is cleared before the session has settled");
     setup.publisher.content.set_settled();
     let (first, second) = (setup.next().unwrap(), setup.next().unwrap());
@@ -86,6 +88,7 @@ fn topics_of_a_removed_gateway_are_cleared_until_the_broker_has_accepted_that() 
     let mut left = clearing(&mut setup);
     left.sort_unstable();
     assert_eq!(left, ["gsdk/annex/9/state", "gsdk/annex/info"], "refused, and not sent yet");
+    assert_eq!(stored(&mut setup), [("gsdk/annex/state".to_owned(), false)]);
     setup.disconnect(false);
     assert_eq!(clearing(&mut setup).len(), 2);
     setup.connect(20);
@@ -98,6 +101,7 @@ fn topics_of_a_removed_gateway_are_cleared_until_the_broker_has_accepted_that() 
     let cleared = messages.iter().filter(|message| message.starts_with("gsdk/annex/")).count();
     assert_eq!(cleared, 2, "{messages:?}");
     assert!(clearing(&mut setup).is_empty());
+    assert_eq!(stored(&mut setup).len(), 2);
 }
 
 #[test]
