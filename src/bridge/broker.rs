@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::confirmations::{OwnState, RequestSubscription};
-use super::discovered::GatewayChange;
+use super::confirmations::{OwnState, RequestSubscriptions};
 use super::dispatch::BridgeRequest;
 use super::duplicates::{DuplicateDetector, InfoAction};
 use super::retained::{EndedScan, ForgetRequest, RetainedScan, StaleTopics};
@@ -31,8 +30,7 @@ pub(crate) struct Broker {
     pub(crate) session: BrokerSession,
     pub(crate) duplicates: DuplicateDetector,
     pub(crate) own_state: OwnState,
-    /// The subscription to requests.
-    pub(crate) requests: RequestSubscription,
+    pub(crate) requests: RequestSubscriptions,
     scan: RetainedScan,
     pub(crate) stale_topics: StaleTopics,
     /// The topic of Home Assistant's state, if discovery is published.
@@ -59,7 +57,7 @@ impl Broker {
             session: BrokerSession::start(settings, config.mqtt.max_answer_bytes),
             duplicates: DuplicateDetector::new(instance_id),
             own_state: OwnState::default(),
-            requests: RequestSubscription::new(!config.commands.allow.is_empty()),
+            requests: RequestSubscriptions::new(!config.commands.allow.is_empty()),
             scan: RetainedScan::default(),
             stale_topics: StaleTopics::default(),
             home_assistant_topic,
@@ -326,17 +324,14 @@ impl Broker {
         session.into_iter().chain(others).flatten().min()
     }
 
-    /// Accepts requests to gateways that were added, and no more to those that were forgotten.
-    pub(crate) fn gateways_changed(&mut self, state: &State, changes: Vec<GatewayChange>) {
-        let forgotten = self.requests.gateways_changed(state.publisher.topics(), changes);
-        self.session.unsubscribe(&forgotten);
-    }
-
-    /// Subscribes to the requests, once `online` is published.
-    pub(crate) fn subscribe_requests(&mut self, state: &mut State) {
-        if state.publisher.is_online() && !self.requests.is_started() {
+    /// Subscribes to the requests to all gateways, once `online` is published; `is_changed`: there
+    /// are others than before.
+    pub(crate) fn subscribe_requests(&mut self, state: &State, is_changed: bool) {
+        if state.publisher.is_online() && (is_changed || !self.requests.is_started()) {
             let owners = state.directory.gateways.values().map(|entry| &entry.name);
-            self.requests.start(&state.publisher.topics().request_filters(owners));
+            let filters = state.publisher.topics().request_filters(owners);
+            let forgotten = self.requests.sync(filters);
+            self.session.unsubscribe(&forgotten);
         }
         if self.session.is_connected()
             && let Some(filters) = self.requests.next_packet()

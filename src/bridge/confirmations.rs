@@ -1,35 +1,38 @@
 //! What the broker has to confirm on each connection: the subscriptions to requests and to the
 //! bridge's own topics, and its `online`, which is received again after it was published.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::discovered::GatewayChange;
 use crate::mqtt::{FILTERS_PER_PACKET, Refusal};
-use crate::topics::Topics;
 
 /// The time after which refused filters are subscribed again, and `online` is published again if it
 /// was not received: the broker's access list may permit it by then.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// The subscription to requests: a few filters a packet, one packet after another.
+/// The subscriptions to requests: a few filters a packet, one packet after another.
 #[derive(Debug, Default)]
-pub(crate) struct RequestSubscription {
+pub(crate) struct RequestSubscriptions {
     /// Whether any command is permitted; otherwise nothing is subscribed to.
     is_wanted: bool,
     is_started: bool,
-    /// Packets not sent yet.
-    waiting: VecDeque<Vec<String>>,
-    /// The packet whose acknowledgement is awaited.
-    sent: Option<Vec<String>>,
-    refused: Vec<(String, Refusal)>,
+    filters: BTreeMap<String, SubscriptionState>,
     /// When the refused filters are subscribed again.
     retry_at: Option<Instant>,
 }
 
-impl RequestSubscription {
+/// How far the subscription to a filter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SubscriptionState {
+    Waiting,
+    Sent,
+    Granted,
+    Refused(Refusal),
+}
+
+impl RequestSubscriptions {
     pub(crate) fn new(is_wanted: bool) -> Self {
         Self { is_wanted, ..Self::default() }
     }
@@ -39,63 +42,34 @@ impl RequestSubscription {
         *self = Self::new(self.is_wanted);
     }
 
-    /// Whether it has started on this connection.
+    /// Whether there are subscriptions on this connection.
     pub(crate) const fn is_started(&self) -> bool {
         self.is_started
     }
 
-    /// Starts with these filters.
-    pub(crate) fn start(&mut self, filters: &[String]) {
-        *self = Self { is_started: true, ..Self::new(self.is_wanted) };
-        self.add(filters);
-    }
-
-    /// Adds filters of gateways that were added, and drops those of gateways that were forgotten,
-    /// which are returned.
-    pub(crate) fn gateways_changed(
-        &mut self,
-        topics: &Topics,
-        changes: Vec<GatewayChange>,
-    ) -> Vec<String> {
-        let (mut added, mut forgotten) = (Vec::new(), Vec::new());
-        for change in changes {
-            let (filters, name) = match change {
-                GatewayChange::Added(name) => (&mut added, name),
-                GatewayChange::Forgotten(name) => (&mut forgotten, name),
-            };
-            filters.push(topics.request_filter(&name));
+    /// Subscribes to these filters. Returns those that are not to be subscribed to any more.
+    pub(crate) fn sync(&mut self, filters: Vec<String>) -> Vec<String> {
+        self.is_started = true;
+        let before = std::mem::take(&mut self.filters);
+        for filter in filters.into_iter().filter(|_| self.is_wanted) {
+            let state = before.get(&filter).copied().unwrap_or(SubscriptionState::Waiting);
+            self.filters.insert(filter, state);
         }
-        self.remove(&forgotten);
-        // Otherwise it starts with the filters of all gateways.
-        if self.is_started {
-            self.add(&added);
-        }
-        forgotten
-    }
-
-    /// Adds these filters to those that wait.
-    fn add(&mut self, filters: &[String]) {
-        if self.is_wanted {
-            self.waiting.extend(filters.chunks(FILTERS_PER_PACKET).map(<[String]>::to_vec));
-        }
-    }
-
-    /// Drops filters of gateways that were forgotten, whether they wait or were refused.
-    fn remove(&mut self, filters: &[String]) {
-        for packet in &mut self.waiting {
-            packet.retain(|filter| !filters.contains(filter));
-        }
-        self.waiting.retain(|packet| !packet.is_empty());
-        self.refused.retain(|(filter, _)| !filters.contains(filter));
+        before.into_keys().filter(|filter| !self.filters.contains_key(filter)).collect()
     }
 
     /// The filters of the next packet, unless an acknowledgement is awaited.
     pub(crate) fn next_packet(&mut self) -> Option<Vec<String>> {
-        if self.sent.is_none() {
-            self.sent = self.waiting.pop_front();
-            return self.sent.clone();
+        if self.filters.values().any(|state| *state == SubscriptionState::Sent) {
+            return None;
         }
-        None
+        let waiting = self.filters.iter_mut();
+        let waiting = waiting.filter(|(_, state)| **state == SubscriptionState::Waiting);
+        let packet = waiting.take(FILTERS_PER_PACKET).map(|(filter, state)| {
+            *state = SubscriptionState::Sent;
+            filter.clone()
+        });
+        Some(packet.collect()).filter(|packet: &Vec<String>| !packet.is_empty())
     }
 
     /// The broker has acknowledged these filters, and refused some of them.
@@ -105,22 +79,24 @@ impl RequestSubscription {
         filters: &[String],
         refused: &[(String, Refusal)],
     ) {
-        if self.sent.as_deref() != Some(filters) {
-            return;
-        }
-        self.sent = None;
-        self.refused.extend_from_slice(refused);
-        if self.waiting.is_empty() && !self.refused.is_empty() {
-            self.retry_at = Some(now + RETRY_AFTER);
+        for filter in filters {
+            let Some(state) = self.filters.get_mut(filter) else { continue };
+            *state = SubscriptionState::Granted;
+            if let Some((_, refusal)) = refused.iter().find(|(it, _)| it == filter) {
+                *state = SubscriptionState::Refused(*refusal);
+                self.retry_at = Some(now + RETRY_AFTER);
+            }
         }
     }
 
     /// Subscribes again to what was refused, once it is time.
     pub(crate) fn wake(&mut self, now: Instant) {
         if self.retry_at.take_if(|at| *at <= now).is_some() {
-            let refused = self.refused.drain(..);
-            let filters: Vec<String> = refused.map(|(filter, _)| filter).collect();
-            self.add(&filters);
+            for state in self.filters.values_mut() {
+                if let SubscriptionState::Refused(_) = state {
+                    *state = SubscriptionState::Waiting;
+                }
+            }
         }
     }
 
@@ -135,15 +111,19 @@ impl RequestSubscription {
         if !self.is_wanted {
             return None;
         }
-        let Some((filter, refusal)) = self.refused.first() else {
-            if self.is_started && self.sent.is_none() && self.waiting.is_empty() {
-                return None;
-            }
-            return Some("the broker has not acknowledged the subscription to requests yet".into());
+        let mut refused = self.filters.iter().filter_map(|(filter, state)| match state {
+            SubscriptionState::Refused(refusal) => Some((filter, refusal)),
+            _ => None,
+        });
+        let Some((filter, refusal)) = refused.next() else {
+            let is_granted = |state: &SubscriptionState| *state == SubscriptionState::Granted;
+            let is_complete = self.is_started && self.filters.values().all(is_granted);
+            let message = "the broker has not acknowledged the subscription to requests yet";
+            return (!is_complete).then(|| message.to_owned());
         };
-        let others = match self.refused.len() {
-            1 => String::new(),
-            count => format!(" and {} more", count - 1),
+        let others = match refused.count() {
+            0 => String::new(),
+            count => format!(" and {count} more"),
         };
         Some(format!(
             "the broker refuses the subscription to requests, {filter}{others} ({refusal}); \
@@ -220,19 +200,19 @@ mod tests {
     use super::*;
 
     fn filters(count: usize) -> Vec<String> {
-        (0..count).map(|number| format!("gsdk/gateway_{number}/request/#")).collect()
+        (10..10 + count).map(|number| format!("gsdk/gateway_{number}/request/#")).collect()
     }
 
     #[test]
     fn many_gateways_are_subscribed_in_packets_of_eight_one_after_another() {
-        let (mut subscription, all, now) = (RequestSubscription::new(true), filters(20), now());
-        subscription.start(&all);
-        let mut sent = Vec::new();
+        let (mut subscription, all, now) = (RequestSubscriptions::new(true), filters(20), now());
+        subscription.sync(all.clone());
+        let (mut sent, other) = (Vec::new(), ["gsdk/bridge/info".to_owned()]);
         while let Some(packet) = subscription.next_packet() {
             assert!(packet.len() <= FILTERS_PER_PACKET);
             assert_eq!(subscription.next_packet(), None, "one packet at a time");
             assert!(subscription.fault().is_some());
-            subscription.acknowledged(now, &filters(3), &[]);
+            subscription.acknowledged(now, &other, &[]);
             assert_eq!(subscription.next_packet(), None, "that was another subscription");
             subscription.acknowledged(now, &packet, &[]);
             sent.extend(packet);
@@ -243,35 +223,35 @@ mod tests {
 
     #[test]
     fn a_retry_of_a_refused_filter_drops_no_filter_that_waits() {
-        let mut subscription = RequestSubscription::new(true);
-        let added = |name: &str| vec![format!("gsdk/{name}/request/#")];
-        subscription.start(&filters(1));
+        let mut subscription = RequestSubscriptions::new(true);
+        let (all, at) = (filters(3), |index: usize| vec![filters(3)[index].clone()]);
+        subscription.sync(at(2));
         let refused = subscription.next_packet().unwrap();
         let refusal = (refused[0].clone(), Refusal::NOT_AUTHORIZED);
         subscription.acknowledged(now(), &refused, &[refusal]);
         let retry_at = subscription.due().unwrap();
-        subscription.add(&added("annex"));
-        subscription.add(&added("barn"));
-        assert_eq!(subscription.next_packet(), Some(added("annex")));
+        subscription.sync([at(0), at(2)].concat());
+        assert_eq!(subscription.next_packet(), Some(at(0)));
+        subscription.sync(all);
         subscription.wake(retry_at);
         assert_eq!(subscription.next_packet(), None, "one packet at a time");
-        subscription.acknowledged(retry_at, &added("annex"), &[]);
-        for packet in [added("barn"), refused] {
-            assert!(subscription.fault().is_some());
-            assert_eq!(subscription.next_packet().as_ref(), Some(&packet));
-            subscription.acknowledged(retry_at, &packet, &[]);
-        }
+        subscription.acknowledged(retry_at, &at(0), &[]);
+        assert!(subscription.fault().is_some());
+        let packet = subscription.next_packet().unwrap();
+        assert_eq!(packet, [at(1), refused].concat());
+        subscription.acknowledged(retry_at, &packet, &[]);
         assert_eq!((subscription.fault(), subscription.due()), (None, None));
     }
 
     #[test]
     fn a_filter_of_a_gateway_that_is_forgotten_is_not_subscribed_again() {
-        let (mut subscription, all) = (RequestSubscription::new(true), filters(9));
-        subscription.start(&all);
+        let (mut subscription, all) = (RequestSubscriptions::new(true), filters(9));
+        subscription.sync(all.clone());
         let first = subscription.next_packet().unwrap();
         let refusal = (first[0].clone(), Refusal::NOT_AUTHORIZED);
         subscription.acknowledged(now(), &first, &[refusal]);
-        subscription.remove(&[all[0].clone(), all[8].clone()]);
+        let forgotten = subscription.sync(all[1..8].to_vec());
+        assert_eq!(forgotten, [&all[..1], &all[8..]].concat());
         assert_eq!((subscription.next_packet(), subscription.fault()), (None, None));
     }
 

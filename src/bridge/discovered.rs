@@ -24,14 +24,6 @@ const DISCOVERED_MAX: usize = 1_000;
 /// The same with those that were forgotten, whose names are kept.
 const STORED_MAX: usize = 10_000;
 
-/// A change of the gateways that there are, by name.
-#[derive(Debug)]
-pub(crate) enum GatewayChange {
-    /// It is discovered, or it was forgotten and is listed again.
-    Added(GatewayName),
-    Forgotten(GatewayName),
-}
-
 /// What is stored of a discovered gateway.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct StoredGateway {
@@ -234,19 +226,14 @@ impl DiscoveredGateways {
         Some((entry, ids))
     }
 
-    /// A forgotten gateway is listed again; returns its name.
-    pub(crate) fn recall(
-        &mut self,
-        state: &mut State,
-        gateway: GatewayIndex,
-    ) -> Option<GatewayName> {
-        let entry = self.forgotten.remove(&gateway)?;
-        let name = entry.name.clone();
-        tracing::info!(gateway = %name, "a forgotten gateway is listed again");
+    /// A gateway is listed; returns whether it was forgotten.
+    pub(crate) fn recall(&mut self, state: &mut State, gateway: GatewayIndex) -> bool {
+        let Some(entry) = self.forgotten.remove(&gateway) else { return false };
+        tracing::info!(gateway = %entry.name, "a forgotten gateway is listed again");
         state.change(gateway, |gateway, now, _| gateway.recall(now));
         self.publish(state, gateway, entry);
         state.publisher.content.gateway_changed(gateway);
-        Some(name)
+        true
     }
 
     /// Has a gateway published that is new to the directory.

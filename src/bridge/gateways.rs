@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::access::GatewayAccess;
 use super::details::DetailsReader;
-use super::discovered::{DiscoveredGateways, GatewayChange};
+use super::discovered::DiscoveredGateways;
 use super::gateway_inputs::{GatewayInput, GatewayInputs};
 use super::masters::{self, Listing, Masters};
 use super::provisioner::Provisioner;
@@ -27,8 +27,8 @@ pub(crate) struct Gateways {
     gateways: Vec<LinkedGateway>,
     masters: Masters,
     pub(crate) discovered: DiscoveredGateways,
-    /// Changes that the loop has not taken yet.
-    changes: Vec<GatewayChange>,
+    /// There are others than when the loop last looked.
+    is_changed: bool,
     inputs: GatewayInputs,
     reads_details: bool,
     stop: watch::Sender<bool>,
@@ -53,7 +53,7 @@ impl Gateways {
             gateways: Vec::new(),
             masters: Masters::new(),
             discovered: DiscoveredGateways::new(configured, forget_after),
-            changes: Vec::new(),
+            is_changed: false,
             inputs: GatewayInputs::new(),
             reads_details,
             stop: watch::Sender::new(false),
@@ -117,8 +117,8 @@ impl Gateways {
             let Some(name) = self.discovered.add(state, &master, &id) else { continue };
             let Some(link) = self.masters.link(&master) else { return };
             let link = link.add(index, name.clone(), &id);
-            self.add(name.clone(), link, DesiredState::default());
-            self.changes.push(GatewayChange::Added(name));
+            self.add(name, link, DesiredState::default());
+            self.is_changed = true;
         }
     }
 
@@ -140,13 +140,13 @@ impl Gateways {
             provisioner.set_commanded(state, DesiredState::default());
         }
         let (entry, ids) = self.discovered.forget(state, gateway)?;
-        self.changes.push(GatewayChange::Forgotten(entry.name.clone()));
+        self.is_changed = true;
         Some((entry, ids))
     }
 
-    /// The changes of the gateways that there are, since the last call.
-    pub(crate) fn take_changes(&mut self) -> Vec<GatewayChange> {
-        std::mem::take(&mut self.changes)
+    /// Whether there are other gateways than at the last call.
+    pub(crate) const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.is_changed, false)
     }
 
     pub(crate) const fn reads_details(&self) -> bool {
@@ -221,8 +221,7 @@ impl Gateways {
             LinkReport::ListNeeded => state.request_list(gateway),
             LinkReport::List(rows) => self.devices_listed(state, gateway, rows),
             LinkReport::ListedByMaster(is_listed) => {
-                let recalled = is_listed.then(|| self.discovered.recall(state, gateway)).flatten();
-                self.changes.extend(recalled.map(GatewayChange::Added));
+                self.is_changed |= is_listed && self.discovered.recall(state, gateway);
                 state.set_fact(gateway, |facts| facts.is_removed = !is_listed);
             }
             LinkReport::Up { package, certificate_expires_at } => {

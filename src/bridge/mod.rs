@@ -167,14 +167,13 @@ impl Bridge {
         self.state.wake(now);
         self.gateways.wake(&mut self.state, now);
         self.broker.wake(&mut self.state, now);
-        self.broker.gateways_changed(&self.state, self.gateways.take_changes());
         for gateway in self.state.list_requests.drain(..) {
             self.gateways.list_now(gateway);
         }
         self.state.persist();
         self.dispatcher.persisted();
         self.broker.session.publish(&mut self.state);
-        self.broker.subscribe_requests(&mut self.state);
+        self.broker.subscribe_requests(&self.state, self.gateways.take_changed());
         show_degraded(&self.state, &self.broker, &self.web);
     }
 
