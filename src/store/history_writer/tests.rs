@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -128,6 +130,36 @@ fn a_database_lost_with_its_directory_says_that_the_past_is_missing() {
     let query = "SELECT removed_until FROM progress";
     let until: Option<i64> = connection.query_row(query, (), |row| row.get(0)).unwrap();
     assert_eq!(until.map(Moment::from_millis), Some(NOW.plus(1)));
+}
+
+/// Aim: no query fails, or ends the process, while the database is replaced. Method: an intact one
+/// is set aside many times, and read all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_do_not_notice_that_the_database_is_replaced() {
+    const REPLACED_TIMES: usize = 25;
+    let dir = tempfile::tempdir().unwrap();
+    let (_, _, mut log, mut writer) = started(dir.path());
+    let mut status = HistoryStatus::default();
+    write_delivered(&mut log, 1, NOW);
+    writer.try_record(LogEnd::Segment(log.current()), NOW, &mut status);
+    let done = Arc::new(AtomicBool::new(false));
+    let queries = [(); 4].map(|()| {
+        let (reader, done) = (writer.reader.with_own_limit(), Arc::clone(&done));
+        tokio::spawn(async move {
+            while !done.load(Ordering::Relaxed) {
+                reader.newest_id().await.unwrap();
+            }
+        })
+    });
+    for _ in 0..REPLACED_TIMES {
+        writer.replace(NOW).unwrap();
+        writer.try_record(LogEnd::Segment(log.current()), NOW, &mut status);
+        assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));
+    }
+    done.store(true, Ordering::Relaxed);
+    for query in queries {
+        query.await.unwrap();
+    }
 }
 
 #[test]
