@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::clock::Clock;
 use crate::fleet::{DeviceState, Fleet, GatewayEvent, GatewayIndex, LinkState, Output};
-use crate::ids::{DeviceId, GatewayName, Moment};
+use crate::ids::{DeviceId, Moment};
 use crate::payload::Directory;
 use crate::store::history::{Observation, ObservedDevice, SpanState, UnobservedReason};
 
@@ -55,45 +55,48 @@ impl Observations {
         directory: &Directory,
         clock: &Clock,
     ) {
+        let now = clock.now();
         let name = |gateway: GatewayIndex| Some(directory.gateway(gateway)?.name.clone());
+        let device =
+            |gateway, device| name(gateway).map(|gateway| Observation::Device { gateway, device });
+        let lost = |gateway, until| {
+            let reason = UnobservedReason::GatewayLost;
+            name(gateway).map(|gateway| Observation::GatewayLost { gateway, until, reason })
+        };
         let observation = match output {
-            Output::Event(event) => name(event.gateway).map(|gateway| {
+            Output::Event(event) => {
                 let (device_id, device_type) = (event.device_id, event.device_type);
-                let device = fleet.device(event.gateway, device_id);
-                let is_expected = device.is_some_and(|device| is_expected(&device));
+                let known = fleet.device(event.gateway, device_id);
+                let is_expected = known.is_some_and(|known| is_expected(&known));
                 let state = state(is_expected, event.status.connected());
                 let (until, from) = (event.observed_until, event.received_at);
-                let device = ObservedDevice { device_id, device_type, state, until, from };
-                Observation::Device { gateway, device }
-            }),
+                let changed = ObservedDevice { device_id, device_type, state, until, from };
+                device(event.gateway, changed)
+            }
             Output::LeftList { gateway, device_id, since } => {
                 let left = seen(fleet, *gateway, *device_id, *since);
-                let left = left.filter(|now| now.state == SpanState::Absent);
-                let left = name(*gateway).zip(left);
-                left.map(|(gateway, device)| Observation::Device { gateway, device })
+                let left = left.filter(|left| left.state == SpanState::Absent);
+                left.and_then(|left| device(*gateway, left))
             }
             Output::StateChanged { gateway, device_id } => {
-                let observed = name(*gateway).zip(seen(fleet, *gateway, *device_id, clock.now()));
+                let seen = seen(fleet, *gateway, *device_id, now);
+                let observed = seen.and_then(|seen| device(*gateway, seen));
                 // The event of the same change was observed before its state.
-                let observed = observed.filter(|(gateway, now)| !self.ends_with(gateway, now));
-                observed.map(|(gateway, device)| Observation::Device { gateway, device })
+                observed.filter(|observed| !self.ends_with(observed))
             }
-            Output::Forgotten { gateway, device_id } => name(*gateway).map(|gateway| {
-                let (state, device_type) = (SpanState::Absent, None);
-                let (device_id, until, from) = (*device_id, clock.now(), clock.now());
-                let device = ObservedDevice { device_id, device_type, state, until, from };
-                Observation::Device { gateway, device }
-            }),
+            Output::Forgotten { gateway, device_id } => {
+                let (device_id, device_type, state) = (*device_id, None, SpanState::Absent);
+                let (until, from) = (now, now);
+                let absent = ObservedDevice { device_id, device_type, state, until, from };
+                device(*gateway, absent)
+            }
             Output::GatewayEvent(gateway, GatewayEvent::Reachable) => {
                 self.interrupted.remove(gateway);
-                let from = clock.now();
-                name(*gateway).map(|gateway| Observation::GatewayOnline { gateway, from })
+                name(*gateway).map(|gateway| Observation::GatewayOnline { gateway, from: now })
             }
             Output::GatewayEvent(gateway, GatewayEvent::Unreachable) => {
                 let until = fleet.observed_until(*gateway);
-                let until = until.map_or_else(|| clock.now(), |until| clock.wall(until));
-                let reason = UnobservedReason::GatewayLost;
-                name(*gateway).map(|gateway| Observation::GatewayLost { gateway, until, reason })
+                lost(*gateway, until.map_or(now, |until| clock.wall(until)))
             }
             // The link broke before the list was read.
             Output::GatewayChanged(gateway)
@@ -101,8 +104,7 @@ impl Observations {
                     && fleet.gateway(*gateway).is_some_and(|it| it.state == LinkState::Lost) =>
             {
                 self.interrupted.remove(gateway);
-                let (until, reason) = (clock.now(), UnobservedReason::GatewayLost);
-                name(*gateway).map(|gateway| Observation::GatewayLost { gateway, until, reason })
+                lost(*gateway, now)
             }
             Output::GatewayEvent(..)
             | Output::StoreState { .. }
@@ -112,13 +114,15 @@ impl Observations {
         self.pending.extend(observation);
     }
 
-    /// Whether the last observation is of this device in this state.
-    fn ends_with(&self, in_gateway: &GatewayName, now: &ObservedDevice) -> bool {
+    /// Whether the last observation is of the same device in the same state.
+    fn ends_with(&self, observation: &Observation) -> bool {
         matches!(
-            self.pending.last(),
-            Some(Observation::Device { gateway, device })
-                if (gateway, device.device_id, device.state)
-                    == (in_gateway, now.device_id, now.state)
+            (self.pending.last(), observation),
+            (
+                Some(Observation::Device { gateway: last_gateway, device: last }),
+                Observation::Device { gateway, device },
+            ) if (last_gateway, last.device_id, last.state)
+                == (gateway, device.device_id, device.state)
         )
     }
 }

@@ -54,9 +54,13 @@ pub(crate) struct Persistence {
 /// The log that is written to, or why there is none.
 #[derive(Debug)]
 enum LogState {
-    NotBegun,
+    /// Before one is created or continued, and after the stop.
+    Closed,
     Open(Box<Log>),
-    Failed { reason: String, retry_at: Instant },
+    Failed {
+        reason: String,
+        retry_at: Instant,
+    },
 }
 
 impl Persistence {
@@ -77,7 +81,7 @@ impl Persistence {
             events: EventQueue::new(settings.limits, content.next_id),
             settings,
             dir,
-            log: LogState::NotBegun,
+            log: LogState::Closed,
             history: Arc::default(),
             recorder,
             touched: BTreeSet::new(),
@@ -165,7 +169,7 @@ impl Persistence {
         } else {
             let started = StdInstant::now();
             let written = log.write(changes, urgent);
-            let cleaned = written.and_then(|()| log.clean(self.history.read_to));
+            let cleaned = written.and_then(|()| log.clean(self.history.keep_from_segment));
             self.write_seconds.observe(started.elapsed().as_secs_f64());
             self.recorder.written(log.current(), now);
             cleaned
@@ -274,7 +278,7 @@ impl Persistence {
     pub(crate) fn fault(&self) -> Option<&str> {
         match &self.log {
             LogState::Failed { reason, .. } => Some(reason),
-            LogState::NotBegun | LogState::Open(_) => self.hangs.then_some(HANGS),
+            LogState::Closed | LogState::Open(_) => self.hangs.then_some(HANGS),
         }
     }
 
@@ -310,7 +314,7 @@ impl Persistence {
     /// When there is something to do although nothing comes in.
     pub(crate) fn due(&self) -> Option<Instant> {
         match &self.log {
-            LogState::NotBegun => None,
+            LogState::Closed => None,
             LogState::Failed { retry_at, .. } => Some(*retry_at),
             LogState::Open(log) => log.due().into_iter().chain(self.acknowledgements_due).min(),
         }
@@ -327,8 +331,8 @@ impl Persistence {
     /// When not everything is on the disk, or the log has failed before.
     pub(crate) fn stop(&mut self) -> Result<(), StoreError> {
         self.recorder.stop();
-        match std::mem::replace(&mut self.log, LogState::NotBegun) {
-            LogState::NotBegun => Ok(()),
+        match std::mem::replace(&mut self.log, LogState::Closed) {
+            LogState::Closed => Ok(()),
             LogState::Open(log) if self.hangs => {
                 log.detach();
                 tracing::warn!("stopping without waiting for the disk");

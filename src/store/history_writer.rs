@@ -24,14 +24,14 @@ const TRIM_STEPS: usize = 32;
 const BATCH_CHANGES_MIN: usize = 32 << 10;
 /// After this time the log is cleaned without the history.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
-/// Every segment of the log may be removed.
-const ALL_READ: u32 = u32::MAX;
+/// For [`HistoryStatus::keep_from_segment`]: every segment of the log may be removed.
+const KEEP_NONE: u32 = u32::MAX;
 
 /// The state of the history.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct HistoryStatus {
-    /// Segments of the log before this one may be removed.
-    pub(crate) read_to: u32,
+    /// The log may remove the segments before this one.
+    pub(crate) keep_from_segment: u32,
     /// Why it cannot be written, is damaged, or gets no availability.
     pub(crate) fault: Option<String>,
     /// What it holds.
@@ -177,7 +177,7 @@ impl HistoryWriter {
         });
         status.fault = Some(error.with_cause());
         if since.elapsed() >= GIVE_UP_AFTER {
-            status.read_to = ALL_READ;
+            status.keep_from_segment = KEEP_NONE;
             self.span_writer.give_up();
         }
     }
@@ -213,7 +213,7 @@ impl HistoryWriter {
                 database.checkpoint()?;
             }
             // The log may remove what comes before: a power cut does not lose it here.
-            status.read_to = database.checkpointed();
+            status.keep_from_segment = database.checkpointed();
             if written < BATCH_CHANGES_MIN {
                 break;
             }

@@ -44,8 +44,8 @@ struct SharedRecorder {
 struct RecorderState {
     /// The end of the log.
     end: LogEnd,
-    /// Something was written that is not recorded.
-    written: bool,
+    /// Something changed for the thread: the log, or what was observed.
+    has_work: bool,
     /// The log was replaced.
     replaced: Option<ReplacedLog>,
     /// The bridge's wall clock in its last iteration.
@@ -70,7 +70,8 @@ enum RecorderStop {
 impl Recorder {
     /// Starts it on a log with this content. Where that does not continue, or is behind what the
     /// history has read, another is about to replace it: then all of it is recorded before this
-    /// returns, and `content` gets what it has lost.
+    /// returns, and `content` gets what it has lost. Also returns the state of the history, and how
+    /// far it had read the log before.
     ///
     /// # Errors
     /// When the system does not start a thread.
@@ -81,21 +82,19 @@ impl Recorder {
         now: Moment,
         content: &mut LogContent,
         continues: bool,
-    ) -> Result<(Self, Arc<HistoryStatus>), StoreError> {
+    ) -> Result<(Self, Arc<HistoryStatus>, Position), StoreError> {
         let file = reader.path().to_owned();
         let existed = content.end != Position::default();
         let mut writer = HistoryWriter::new(log, reader, retention, existed);
         let mut status = HistoryStatus::default();
         writer.try_open(now, &mut status);
-        if !continues || status.position > content.end {
-            let position = status.position;
+        let read_before = status.position;
+        if !continues || read_before > content.end {
             let waiting = content.events.keys().copied().collect();
             let end = LogEnd::Segment(content.end.segment);
             writer.log_replaced(ReplacedLog { end, waiting });
             writer.try_record(LogEnd::Unknown, now, &mut status);
             content.lost = writer.take_lost();
-            // The caller compares it with the end of the log.
-            status.position = position;
         }
         let status = Arc::new(status);
         let state = RecorderState { now, status: status.clone(), ..RecorderState::default() };
@@ -109,14 +108,14 @@ impl Recorder {
         let starting = StoreError::io("starting a thread for", &file);
         let thread = std::thread::Builder::new().name("history".to_owned());
         let thread = thread.spawn(move || run(&theirs, writer)).map_err(starting)?;
-        Ok((Self { shared, thread: Some(thread) }, status))
+        Ok((Self { shared, thread: Some(thread) }, status, read_before))
     }
 
     /// The log was written to; `current` is its newest segment.
     pub(crate) fn written(&self, current: u32, now: Moment) {
         let mut state = self.shared.lock();
         (state.end, state.now) = (LogEnd::Segment(current), now);
-        if !std::mem::replace(&mut state.written, true) {
+        if !std::mem::replace(&mut state.has_work, true) {
             drop(state);
             self.shared.changed.notify_one();
         }
@@ -125,7 +124,7 @@ impl Recorder {
     /// The log has failed.
     pub(crate) fn log_failed(&self) {
         let mut state = self.shared.lock();
-        (state.end, state.written) = (LogEnd::Failed, true);
+        (state.end, state.has_work) = (LogEnd::Failed, true);
         drop(state);
         self.shared.changed.notify_one();
     }
@@ -133,9 +132,9 @@ impl Recorder {
     /// Another log was started, in which these events wait.
     pub(crate) fn log_replaced(&self, current: u32, waiting: BTreeSet<u64>, now: Moment) {
         let mut state = self.shared.lock();
-        (state.end, state.now, state.written) = (LogEnd::Segment(current), now, true);
+        (state.end, state.now, state.has_work) = (LogEnd::Segment(current), now, true);
         state.replaced = Some(ReplacedLog { end: LogEnd::Failed, waiting });
-        Arc::make_mut(&mut state.status).read_to = 0;
+        Arc::make_mut(&mut state.status).keep_from_segment = 0;
         drop(state);
         self.shared.changed.notify_one();
     }
@@ -149,7 +148,7 @@ impl Recorder {
         }
         state.observations.extend(observations);
         let is_urgent = state.observations.len() >= OBSERVATIONS_URGENT;
-        if !std::mem::replace(&mut state.written, true) || is_urgent {
+        if !std::mem::replace(&mut state.has_work, true) || is_urgent {
             drop(state);
             self.shared.changed.notify_one();
         }
@@ -210,7 +209,7 @@ impl SharedRecorder {
     ) -> MutexGuard<'_, RecorderState> {
         let mut state = self.lock();
         loop {
-            let until = if state.written { not_before } else { wake_at };
+            let until = if state.has_work { not_before } else { wake_at };
             let left = until.saturating_duration_since(Instant::now());
             let is_urgent = state.flush
                 || state.stop.is_some()
@@ -230,7 +229,7 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
     let mut urgent_from = OBSERVATIONS_URGENT;
     loop {
         let mut state = shared.wait(not_before, wake_at, urgent_from);
-        state.written = false;
+        state.has_work = false;
         let (end, replaced, now) = (state.end, state.replaced.take(), state.now);
         let (flush, stop) = (state.flush, state.stop);
         let mut observations = std::mem::take(&mut state.observations);
@@ -248,7 +247,7 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
         }
         writer.try_record(end, now, &mut status);
         let retry = writer.is_failing();
-        let is_behind = status.read_to < status.position.segment;
+        let is_behind = status.keep_from_segment < status.position.segment;
         shared.lock().status = Arc::new(status);
         if flush {
             shared.lock().flush = false;
@@ -293,7 +292,7 @@ mod tests {
         fs::create_dir(&log_dir).unwrap();
         let keep = HistoryConfig { keep: LONG, max_bytes: 1 << 20, keep_availability: LONG };
         let (reader, mut content) = (Reader::new(database.clone()), LogContent::default());
-        let (recorder, _) =
+        let (recorder, ..) =
             Recorder::start(log_dir.clone(), reader, keep, now, &mut content, true).unwrap();
         let lock = Connection::open(database).unwrap();
         lock.busy_timeout(Duration::from_secs(5)).unwrap();

@@ -58,10 +58,10 @@ pub(crate) fn start(settings: &StoreSettings, now: Moment) -> Result<StartedStor
     }
     let continues = matches!(recovery, Recovery::Continue(_));
     let reader = settings.history_reader.clone();
-    let (recorder, history) =
+    let (recorder, history, read_before) =
         Recorder::start(dir.log(), reader, settings.history, now, &mut content, continues)?;
     if let Recovery::Continue(log) = &recovery
-        && history.position > content.end
+        && read_before > content.end
     {
         let from = Some(log.chain().to_owned());
         let reason = "the log was cut: the history has read more than is left of it";

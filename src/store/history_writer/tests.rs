@@ -75,7 +75,7 @@ fn a_reader_of_an_old_state_does_not_stop_the_history() {
     let mut writer = HistoryWriter::new(log_dir, Reader::new(database), KEEP, false);
     writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
     assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));
-    assert_eq!(status.read_to, log.current());
+    assert_eq!(status.keep_from_segment, log.current());
 }
 
 /// Aim: no event is missing from the history outside its gaps. Method: events are written that the
@@ -173,7 +173,7 @@ fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
             write_delivered(&mut log, first + batch * EVENTS_A_BATCH, now);
         }
         writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
-        log.clean(status.read_to).unwrap();
+        log.clean(status.keep_from_segment).unwrap();
         assert_eq!((&status.fault, status.last_id), (&None, first + EVENTS_A_SECOND - 1));
         let file = database.metadata().unwrap().len();
         assert!(file <= FILE_MAX, "{file} bytes after {} events", status.last_id);
@@ -188,6 +188,6 @@ fn any_number_of_events_leaves_a_small_log_and_a_history_within_its_limit() {
         assert!(started.elapsed() < Duration::from_secs(60), "{} bytes of log", log_size());
         std::thread::sleep(Duration::from_millis(100));
         writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
-        log.clean(status.read_to).unwrap();
+        log.clean(status.keep_from_segment).unwrap();
     }
 }

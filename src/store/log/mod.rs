@@ -215,16 +215,16 @@ impl Log {
         self.worker.check()
     }
 
-    /// Removes the oldest segments as far as possible, at most up to this one, which the history
-    /// has not read. Only from the oldest end: a record that marks another as obsolete is never
+    /// Removes the oldest segments as far as possible, but none from this one on, which the history
+    /// still needs. Only from the oldest end: a record that marks another as obsolete is never
     /// removed before that one.
     ///
     /// # Errors
     /// When live records could not be written again. The log has to be given up then.
-    pub(crate) fn clean(&mut self, unread: u32) -> Result<(), StoreError> {
+    pub(crate) fn clean(&mut self, keep_from_segment: u32) -> Result<(), StoreError> {
         let mut moved = false;
         while let Some(oldest) = self.index.oldest()
-            && oldest < self.tail.number().min(unread)
+            && oldest < self.tail.number().min(keep_from_segment)
         {
             if self.index.has_live(oldest) {
                 let slack = SLACK_SEGMENTS * self.segment_max;
