@@ -43,10 +43,11 @@ pub(crate) struct HistoryStatus {
 }
 
 impl HistoryStatus {
-    fn update(&mut self, database: &Database) {
-        self.totals = database.totals();
-        self.last_id = database.last_id();
-        self.position = database.position();
+    fn update(&mut self, database: &Database) -> Result<(), Error> {
+        self.totals = database.totals()?;
+        self.last_id = database.last_id()?;
+        self.position = database.position()?;
+        Ok(())
     }
 }
 
@@ -209,7 +210,7 @@ impl HistoryWriter {
                     break;
                 }
             }
-            if database.is_checkpoint_due() {
+            if database.is_checkpoint_due()? {
                 database.checkpoint()?;
             }
             // The log may remove what comes before: a power cut does not lose it here.
@@ -220,15 +221,14 @@ impl HistoryWriter {
         }
         // What it proves includes the events.
         self.span_writer.write(database, now)?;
-        status.update(database);
-        Ok(())
+        status.update(database)
     }
 
     /// Opens the database.
     pub(crate) fn try_open(&mut self, now: Moment, status: &mut HistoryStatus) {
-        match self.open(now) {
-            Ok((database, _)) => status.update(database),
-            Err(error) => self.failed(&error, status),
+        let opened = self.open(now).and_then(|(database, _)| status.update(database));
+        if let Err(error) = opened {
+            self.failed(&error, status);
         }
     }
 
@@ -289,7 +289,7 @@ impl HistoryWriter {
         mut database: Database,
         now: Moment,
     ) -> Result<&mut (Database, LogReader), Error> {
-        let mut log_reader = LogReader::new(self.log.clone(), database.position());
+        let mut log_reader = LogReader::new(self.log.clone(), database.position()?);
         if log_reader.skip_removed()? {
             database.mark_gap(now, log_reader.position())?;
         }
@@ -305,7 +305,7 @@ fn write_batch(
     end: LogEnd,
 ) -> Result<usize, Error> {
     let LogEnd::Segment(current) = end else { return Ok(0) };
-    let (start, mut written) = (database.position(), 0);
+    let (start, mut written) = (log_reader.position(), 0);
     let mut batch = database.batch()?;
     let mut changes = Vec::new();
     while written < BATCH_CHANGES_MIN {

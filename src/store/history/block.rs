@@ -1,6 +1,8 @@
-//! Blocks: consecutive events that retention removes in one step, with their times.
+//! Blocks: consecutive events that retention removes in one step, with their times; and what all
+//! of them hold.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
+use serde::Serialize;
 
 use super::Event;
 use super::error::Error;
@@ -21,14 +23,28 @@ pub(crate) struct Block {
     newest_at: i64,
 }
 
+/// What the database holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// How many events.
+    pub events: u64,
+    /// When the oldest was recorded, to the block of events that it is in.
+    pub oldest_at: Option<Moment>,
+}
+
+impl Totals {
+    pub(crate) fn read(connection: &Connection) -> Result<Self, Error> {
+        let mut query = connection.prepare_cached("SELECT ifnull(sum(events), 0) FROM blocks")?;
+        let events = query.query_row((), |row| row.get(0))?;
+        let oldest_at = Block::oldest(connection)?.map(|block| block.oldest_at());
+        Ok(Self { events, oldest_at })
+    }
+}
+
 impl Block {
     pub(crate) const fn of(event: &Event) -> Self {
         let (id, at) = (event.id, event.recorded_at.millis());
         Self { first_id: id, last_id: id, events: 1, oldest_at: at, newest_at: at }
-    }
-
-    pub(crate) const fn events(&self) -> u64 {
-        self.events
     }
 
     pub(crate) const fn oldest_at(&self) -> Moment {
@@ -61,7 +77,7 @@ impl Block {
 
     pub(crate) fn newest(connection: &Connection) -> Result<Option<Self>, Error> {
         let mut query =
-            connection.prepare("SELECT * FROM blocks ORDER BY first_id DESC LIMIT 1")?;
+            connection.prepare_cached("SELECT * FROM blocks ORDER BY first_id DESC LIMIT 1")?;
         Ok(query.query_row((), Self::of_row).optional()?)
     }
 

@@ -12,11 +12,10 @@ use std::time::{Duration, Instant};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, Transaction, params};
 
-use super::block::Block;
-use super::database_state::{DatabaseState, Totals};
+use super::block::{Block, Totals};
 use super::error::Error;
 use super::spans::SpanTables;
-use super::{LogChange, schema};
+use super::{Event, LogChange, schema};
 use crate::config::HistoryConfig;
 use crate::ids::{DeviceId, Moment};
 use crate::payload::Subject;
@@ -35,7 +34,6 @@ pub struct Database {
     /// Device and inode of the open files: database, write-ahead log, and the index of that log.
     files: [(u64, u64); 3],
     retention: HistoryConfig,
-    state: DatabaseState,
     /// The segment of the log that the last checkpoint has reached, and when it was.
     checkpoint: Option<(u32, Instant)>,
     /// Since when a reader has prevented checkpoints, or when that was last logged.
@@ -77,9 +75,10 @@ impl Database {
         replaced_at: Option<Moment>,
     ) -> Result<Self, Error> {
         let connection = schema::open(path, replaced_at)?;
-        let state = DatabaseState::read(&connection)?;
+        // Opens the files beside it, and finds damage.
+        last_id(&connection)?;
         let files = file_ids(path).map_err(StoreError::io("opening", path))?;
-        Ok(Self { connection, files, retention, state, checkpoint: None, blocked_since: None })
+        Ok(Self { connection, files, retention, checkpoint: None, blocked_since: None })
     }
 
     /// Device and inode of the database.
@@ -99,45 +98,50 @@ impl Database {
     }
 
     /// Where reading of the log continues.
-    pub const fn position(&self) -> Position {
-        self.state.position
+    pub fn position(&self) -> Result<Position, Error> {
+        let mut query =
+            self.connection.prepare_cached("SELECT segment, log_offset FROM progress")?;
+        Ok(query.query_row((), |row| Ok(Position { segment: row.get(0)?, offset: row.get(1)? }))?)
     }
 
     /// The id of the newest event ever recorded; 0 where there was none.
-    pub const fn last_id(&self) -> u64 {
-        self.state.last_id
+    pub fn last_id(&self) -> Result<u64, Error> {
+        last_id(&self.connection)
     }
 
     /// How much it holds.
-    pub const fn totals(&self) -> Totals {
-        self.state.totals
+    pub fn totals(&self) -> Result<Totals, Error> {
+        Totals::read(&self.connection)
     }
 
     /// Starts a batch of changes that are committed as one.
     pub fn batch(&mut self) -> Result<HistoryBatch<'_>, Error> {
+        // Read before: a transaction that began with a read would not wait for another's lock.
+        let (last_id, block) = (last_id(&self.connection)?, Block::newest(&self.connection)?);
         let transaction = self.connection.transaction()?;
-        Ok(HistoryBatch { transaction, state: self.state, committed: &mut self.state })
+        Ok(HistoryBatch { transaction, last_id, block })
     }
 
     /// Notes that events recorded up to `to` were not written: those since the newest one, or since
     /// the last proven instant of the spans, which are written after the events. `position` is
     /// where reading of the log continues behind them.
     pub fn mark_gap(&mut self, to: Moment, position: Position) -> Result<(), Error> {
-        let state = DatabaseState { position, ..self.state };
-        let newest_at = state.newest_block.map(|block| block.newest_at().millis());
         let transaction = self.connection.transaction()?;
         // Nothing was written before: then nothing says since when events are missing.
         transaction.execute(
-            "INSERT INTO gaps SELECT ?1, min(complete_to, ?3), ?3 FROM
-             (SELECT max(ifnull(?2, proven_at), ifnull(proven_at, ?2)) AS complete_to
-              FROM observation) WHERE complete_to IS NOT NULL
+            "INSERT INTO gaps SELECT last_id, min(complete_to, ?1), ?1 FROM progress,
+             (SELECT max(at) AS complete_to FROM
+              (SELECT proven_at AS at FROM observation UNION ALL
+               SELECT newest_at FROM blocks WHERE first_id = (SELECT max(first_id) FROM blocks)))
+             WHERE complete_to IS NOT NULL
              ON CONFLICT DO UPDATE SET
              from_at = min(from_at, excluded.from_at), to_at = max(to_at, excluded.to_at)",
-            params![state.last_id, newest_at, to.millis()],
+            [to.millis()],
         )?;
-        state.write(&transaction)?;
+        let Position { segment, offset } = position;
+        let read_to = "UPDATE progress SET segment = ?1, log_offset = ?2";
+        transaction.execute(read_to, [segment.into(), offset])?;
         transaction.commit()?;
-        self.state = state;
         Ok(())
     }
 
@@ -165,9 +169,9 @@ impl Database {
     }
 
     /// Whether a checkpoint would let the log remove segments, and the last one was long ago.
-    pub fn is_checkpoint_due(&self) -> bool {
-        let (segment, at) = (self.state.position.segment, self.checkpoint);
-        at.is_none_or(|(last, at)| segment > last && at.elapsed() >= CHECKPOINT_EVERY)
+    pub fn is_checkpoint_due(&self) -> Result<bool, Error> {
+        let (segment, at) = (self.position()?.segment, self.checkpoint);
+        Ok(at.is_none_or(|(last, at)| segment > last && at.elapsed() >= CHECKPOINT_EVERY))
     }
 
     /// Makes everything that was applied survive a power cut.
@@ -181,7 +185,7 @@ impl Database {
                 self.blocked_since = Some(Instant::now());
             }
         }
-        self.checkpoint = Some((self.state.position.segment, Instant::now()));
+        self.checkpoint = Some((self.position()?.segment, Instant::now()));
         Ok(())
     }
 
@@ -192,20 +196,15 @@ impl Database {
         let Some(oldest) = Block::oldest(&self.connection)? else { return Ok(false) };
         let keep = i64::try_from(self.retention.keep.as_millis()).unwrap_or(i64::MAX);
         let too_old = now.is_some_and(|now| oldest.newest_at() < now.plus(keep.saturating_neg()));
-        let is_newest = self.state.newest_block.is_some_and(|newest| newest.is_same_as(&oldest));
+        let newest = Block::newest(&self.connection)?;
+        let is_newest = newest.is_some_and(|newest| newest.is_same_as(&oldest));
         let too_large = !is_newest && self.bytes()? > self.retention.max_bytes;
         if !too_old && !too_large {
             return Ok(false);
         }
         let transaction = self.connection.transaction()?;
         oldest.remove(&transaction)?;
-        let next = Block::oldest(&transaction)?;
         transaction.commit()?;
-        self.state.totals.events = self.state.totals.events.saturating_sub(oldest.events());
-        self.state.totals.oldest_at = next.map(|block| block.oldest_at());
-        if is_newest {
-            self.state.newest_block = None;
-        }
         Ok(true)
     }
 
@@ -223,67 +222,87 @@ impl Database {
 #[derive(Debug)]
 pub struct HistoryBatch<'a> {
     transaction: Transaction<'a>,
-    state: DatabaseState,
-    /// The database's own state, which this commit replaces.
-    committed: &'a mut DatabaseState,
+    /// The newest event ever recorded.
+    last_id: u64,
+    /// The block that the next event may extend, written when it is full or with the commit.
+    block: Option<Block>,
 }
 
 impl HistoryBatch<'_> {
     /// Adds the changes of a part of the log. Events up to [`Database::last_id`] are ignored, so a
     /// part may be applied again.
     pub fn apply(&mut self, changes: &[LogChange]) -> Result<(), Error> {
-        let Self { transaction, state, .. } = self;
         let marks = marks(changes);
-        let mut update = transaction.prepare_cached(
+        let mut update = self.transaction.prepare_cached(
             "UPDATE events SET delivered = delivered OR ?2, dropped = dropped OR ?3,
              lost = max(lost, ?4) WHERE id = ?1",
         )?;
-        for (id, Marks { delivered, dropped, lost }) in marks.range(..=state.last_id) {
+        for (id, Marks { delivered, dropped, lost }) in marks.range(..=self.last_id) {
             update.execute(params![id, delivered, dropped, lost])?;
         }
-        let mut insert = transaction
-            .prepare_cached("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
+        drop(update);
         for change in changes {
             let LogChange::Recorded(event) = change else { continue };
-            if event.id <= state.last_id {
-                continue;
+            if event.id > self.last_id {
+                self.insert(event, marks.get(&event.id).copied().unwrap_or_default())?;
             }
-            let (gateway, device_id) = match &event.subject {
-                Subject::Bridge => (None, None),
-                Subject::Gateway(gateway) => (Some(gateway), None),
-                Subject::Device(gateway, device_id) => (Some(gateway), Some(device_id.get())),
-            };
-            let Marks { delivered, dropped, lost } =
-                marks.get(&event.id).copied().unwrap_or_default();
-            insert.execute(params![
-                event.id,
-                event.recorded_at.millis(),
-                gateway.map(|gateway| gateway.as_str()),
-                device_id,
-                event.event_type.as_ref(),
-                delivered,
-                dropped,
-                lost,
-                // JSON, so it is valid UTF-8.
-                ToSqlOutput::Borrowed(ValueRef::Text(&event.payload)),
-            ])?;
-            state.record(transaction, event)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, event: &Event, marks: Marks) -> Result<(), Error> {
+        let (gateway, device_id) = match &event.subject {
+            Subject::Bridge => (None, None),
+            Subject::Gateway(gateway) => (Some(gateway), None),
+            Subject::Device(gateway, device_id) => (Some(gateway), Some(device_id.get())),
+        };
+        let sql = "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+        self.transaction.prepare_cached(sql)?.execute(params![
+            event.id,
+            event.recorded_at.millis(),
+            gateway.map(|gateway| gateway.as_str()),
+            device_id,
+            event.event_type.as_ref(),
+            marks.delivered,
+            marks.dropped,
+            marks.lost,
+            // JSON, so it is valid UTF-8.
+            ToSqlOutput::Borrowed(ValueRef::Text(&event.payload)),
+        ])?;
+        if self.last_id == 0 {
+            let first = "UPDATE progress SET removed_through = ?1";
+            self.transaction.execute(first, [event.id.saturating_sub(1)])?;
+        }
+        self.last_id = event.id;
+        match &mut self.block {
+            Some(block) if block.takes(event) => block.extend(event),
+            block => {
+                if let Some(full) = block.replace(Block::of(event)) {
+                    full.write(&self.transaction)?;
+                }
+            }
         }
         Ok(())
     }
 
     /// Commits what was applied, which is the log up to this position.
     pub fn commit(self, position: Position) -> Result<(), Error> {
-        let Self { transaction, state, committed } = self;
-        let state = DatabaseState { position, ..state };
-        if let Some(block) = &state.newest_block {
+        let Self { transaction, last_id, block } = self;
+        if let Some(block) = block {
             block.write(&transaction)?;
         }
-        state.write(&transaction)?;
+        transaction
+            .prepare_cached("UPDATE progress SET segment = ?1, log_offset = ?2, last_id = ?3")?
+            .execute([position.segment.into(), position.offset, last_id])?;
         transaction.commit()?;
-        *committed = state;
         Ok(())
     }
+}
+
+/// The ID of the newest event that was ever recorded; 0 where there was none.
+fn last_id(connection: &Connection) -> Result<u64, Error> {
+    let mut query = connection.prepare_cached("SELECT last_id FROM progress")?;
+    Ok(query.query_row((), |row| row.get(0))?)
 }
 
 /// Whether nothing of the database is left at this path.

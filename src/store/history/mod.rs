@@ -5,7 +5,6 @@
 
 mod block;
 mod database;
-mod database_state;
 mod error;
 mod query;
 mod reader;
@@ -15,10 +14,10 @@ mod spans;
 mod tests;
 
 pub(crate) use block::BLOCK_EVENTS_MAX;
+pub use block::Totals;
 pub(crate) use database::CHECKPOINT_EVERY;
 pub use database::Database;
 pub(crate) use database::is_removed_or_empty;
-pub use database_state::Totals;
 pub use error::Error;
 pub use query::{EVENT_ID_MAX, EventFilter, EventGap, Missing, Order, Page};
 pub use reader::Reader;

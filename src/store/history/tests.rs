@@ -97,7 +97,7 @@ const fn position(segment: u32, offset: u64) -> Position {
 fn a_batch_survives_a_kill_and_applied_again_changes_nothing() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
-    assert_eq!((database.position(), database.last_id()), (position(0, 0), 0));
+    assert_eq!((database.position().unwrap(), database.last_id().unwrap()), (position(0, 0), 0));
     let mut batch = recorded(FIRST_ID..FIRST_ID + 3);
     batch.push(LogChange::Delivered(FIRST_ID));
     apply(&mut database, &batch, position(1, 300)).unwrap();
@@ -108,10 +108,13 @@ fn a_batch_survives_a_kill_and_applied_again_changes_nothing() {
         fs::copy(fixture.dir.path().join(&name), killed.dir.path().join(&name)).unwrap();
     }
     let mut database = killed.open(KEEP_ALL);
-    assert_eq!((database.position(), database.last_id()), (position(1, 300), FIRST_ID + 2));
-    let before = (killed.marks(), database.totals());
+    assert_eq!(
+        (database.position().unwrap(), database.last_id().unwrap()),
+        (position(1, 300), FIRST_ID + 2)
+    );
+    let before = (killed.marks(), database.totals().unwrap());
     apply(&mut database, &batch, position(1, 300)).unwrap();
-    assert_eq!((killed.marks(), database.totals()), before);
+    assert_eq!((killed.marks(), database.totals().unwrap()), before);
     let id = FIRST_ID;
     let rows = [(id, true, false, 0), (id + 1, false, false, 0), (id + 2, false, false, 0)];
     assert_eq!(before.0, rows);
@@ -198,14 +201,14 @@ fn retention_by_age_removes_one_block_at_a_time_and_never_reuses_an_id() {
     assert!(database.trim(Some(now)).unwrap());
     assert!(!database.trim(Some(now)).unwrap());
     let left = Totals { events: 744, oldest_at: Some(NOW.plus(256_000)) };
-    assert_eq!(database.totals(), left);
+    assert_eq!(database.totals().unwrap(), left);
     while database.trim(Some(NOW.plus(3 * HOUR_MS))).unwrap() {}
-    assert_eq!(database.totals(), Totals::default());
+    assert_eq!(database.totals().unwrap(), Totals::default());
     drop(database);
     let mut database = fixture.open(KEEP_ALL);
-    assert_eq!(database.last_id(), FIRST_ID + 999);
+    assert_eq!(database.last_id().unwrap(), FIRST_ID + 999);
     apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 1_001), position(0, 0)).unwrap();
-    assert_eq!(database.totals().events, 1);
+    assert_eq!(database.totals().unwrap().events, 1);
 }
 
 #[test]
@@ -221,7 +224,7 @@ fn retention_by_bytes_holds_the_size_while_events_come() {
     database.checkpoint().unwrap();
     let size = fixture.path().metadata().unwrap().len();
     assert!(size < 2 * MAX_BYTES, "{size} bytes");
-    let kept = database.totals().events;
+    let kept = database.totals().unwrap().events;
     assert!((500..25_000).contains(&kept), "{kept} events");
     assert_eq!(fixture.marks().len(), usize::try_from(kept).unwrap());
 }
@@ -232,7 +235,7 @@ fn a_limit_smaller_than_a_block_leaves_the_newest() {
     let mut database = fixture.open(HistoryConfig { max_bytes: 0, ..KEEP_ALL });
     apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 300), position(0, 0)).unwrap();
     while database.trim(Some(NOW)).unwrap() {}
-    assert_eq!(database.totals().events, 44);
+    assert_eq!(database.totals().unwrap().events, 44);
 }
 
 #[test]
@@ -272,7 +275,7 @@ fn damage_deep_in_the_file_is_reported_and_the_file_can_be_replaced() {
     drop(database);
     let mut replaced = Database::replace(&fixture.path(), KEEP_ALL, NOW).unwrap();
     assert!(fixture.set_aside(1).exists());
-    assert_eq!(replaced.position(), Position::default(), "the log is read again");
+    assert_eq!(replaced.position().unwrap(), Position::default(), "the log is read again");
     apply(&mut replaced, &recorded(FIRST_ID..FIRST_ID + 1), position(0, 1)).unwrap();
 }
 
@@ -329,14 +332,18 @@ fn a_failed_batch_leaves_everything_as_it_was() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
     apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 1), position(0, 1)).unwrap();
-    let before = (database.position(), database.last_id(), database.totals());
+    let before =
+        (database.position().unwrap(), database.last_id().unwrap(), database.totals().unwrap());
     let writer = Connection::open(fixture.path()).unwrap();
     writer.execute_batch("BEGIN IMMEDIATE").unwrap();
     apply(&mut database, &recorded(FIRST_ID + 1..FIRST_ID + 2), position(0, 2)).unwrap_err();
-    assert_eq!((database.position(), database.last_id(), database.totals()), before);
+    assert_eq!(
+        (database.position().unwrap(), database.last_id().unwrap(), database.totals().unwrap()),
+        before
+    );
     writer.execute_batch("COMMIT").unwrap();
     apply(&mut database, &recorded(FIRST_ID + 1..FIRST_ID + 2), position(0, 2)).unwrap();
-    assert_eq!(database.totals().events, 2);
+    assert_eq!(database.totals().unwrap().events, 2);
 }
 
 /// Run with `cargo test --release --lib history_cost -- --ignored --nocapture`.
