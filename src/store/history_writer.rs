@@ -196,7 +196,7 @@ impl HistoryWriter {
             // The next reader starts with the other log.
             database.mark_gap(now, Position::default())?;
             self.lost = database.drop_unknown(waiting)?;
-            database.checkpoint()?;
+            database.sync()?;
             *log_reader = LogReader::new(self.log.clone(), Position::default());
             self.replaced = None;
         }
@@ -210,11 +210,12 @@ impl HistoryWriter {
                     break;
                 }
             }
-            if database.is_checkpoint_due()? {
-                database.checkpoint()?;
+            let segment = log_reader.position().segment;
+            if status.keep_from_segment != segment {
+                // Only then may the log remove what comes before it.
+                database.sync()?;
+                status.keep_from_segment = segment;
             }
-            // The log may remove what comes before: a power cut does not lose it here.
-            status.keep_from_segment = database.checkpointed();
             if written < BATCH_CHANGES_MIN {
                 break;
             }

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::history::{Backlog, CHECKPOINT_EVERY, Observation, Reader};
+use super::history::{Backlog, Observation, Reader};
 use super::history_writer::{HistoryStatus, HistoryWriter, LogEnd, ReplacedLog};
 use super::log::{LogContent, Position};
 use super::span_writer::PROVEN_EVERY;
@@ -247,7 +247,6 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
         }
         writer.try_record(end, now, &mut status);
         let retry = writer.is_failing();
-        let is_behind = status.keep_from_segment < status.position.segment;
         shared.lock().status = Arc::new(status);
         if flush {
             shared.lock().flush = false;
@@ -259,11 +258,7 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
         not_before = Instant::now() + if retry { RETRY_EVERY } else { WRITE_EVERY };
         // After an error only the time counts.
         urgent_from = if retry { usize::MAX } else { OBSERVATIONS_URGENT };
-        wake_at = match (retry, is_behind) {
-            (true, _) => not_before,
-            (false, true) => Instant::now() + CHECKPOINT_EVERY,
-            (false, false) => Instant::now() + PROVEN_EVERY,
-        };
+        wake_at = if retry { not_before } else { Instant::now() + PROVEN_EVERY };
     }
     // Closed before the end is announced: another process may open it then.
     drop(writer);

@@ -7,7 +7,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, Transaction, params};
@@ -22,11 +21,6 @@ use crate::payload::Subject;
 use crate::store::Position;
 use crate::store::error::StoreError;
 
-/// A reader that prevents checkpoints for so long is logged, each time.
-const BLOCKED_FOR: Duration = Duration::from_secs(600);
-/// The shortest time between two checkpoints: each writes all changed pages again.
-pub(crate) const CHECKPOINT_EVERY: Duration = Duration::from_secs(5);
-
 /// The one writer of the history.
 #[derive(Debug)]
 pub struct Database {
@@ -34,10 +28,6 @@ pub struct Database {
     /// Device and inode of the open files: database, write-ahead log, and the index of that log.
     files: [(u64, u64); 3],
     retention: HistoryConfig,
-    /// The segment of the log that the last checkpoint has reached, and when it was.
-    checkpoint: Option<(u32, Instant)>,
-    /// Since when a reader has prevented checkpoints, or when that was last logged.
-    blocked_since: Option<Instant>,
 }
 
 /// What became of an event.
@@ -78,7 +68,7 @@ impl Database {
         // Opens the files beside it, and finds damage.
         last_id(&connection)?;
         let files = file_ids(path).map_err(StoreError::io("opening", path))?;
-        Ok(Self { connection, files, retention, checkpoint: None, blocked_since: None })
+        Ok(Self { connection, files, retention })
     }
 
     /// Device and inode of the database.
@@ -163,30 +153,9 @@ impl Database {
         Ok(unknown.into_iter().map(|(_, subject)| subject).collect())
     }
 
-    /// The segment of the log up to which everything survives a power cut.
-    pub fn checkpointed(&self) -> u32 {
-        self.checkpoint.map_or(0, |(segment, _)| segment)
-    }
-
-    /// Whether a checkpoint would let the log remove segments, and the last one was long ago.
-    pub fn is_checkpoint_due(&self) -> Result<bool, Error> {
-        let (segment, at) = (self.position()?.segment, self.checkpoint);
-        Ok(at.is_none_or(|(last, at)| segment > last && at.elapsed() >= CHECKPOINT_EVERY))
-    }
-
-    /// Makes everything that was applied survive a power cut.
-    pub fn checkpoint(&mut self) -> Result<(), Error> {
-        if schema::checkpoint(&self.connection)? {
-            self.blocked_since = None;
-        } else {
-            schema::sync_log(&self.connection)?;
-            if self.blocked_since.get_or_insert_with(Instant::now).elapsed() >= BLOCKED_FOR {
-                tracing::warn!("history: a reader prevents checkpoints; history.db-wal grows");
-                self.blocked_since = Some(Instant::now());
-            }
-        }
-        self.checkpoint = Some((self.position()?.segment, Instant::now()));
-        Ok(())
+    /// Makes everything that was committed survive a power cut.
+    pub fn sync(&self) -> Result<(), Error> {
+        schema::sync_log(&self.connection)
     }
 
     /// Removes the oldest block of events if it is older than `keep`, unless the time is not known,

@@ -15,7 +15,6 @@ mod tests;
 
 pub(crate) use block::BLOCK_EVENTS_MAX;
 pub use block::Totals;
-pub(crate) use database::CHECKPOINT_EVERY;
 pub use database::Database;
 pub(crate) use database::is_removed_or_empty;
 pub use error::Error;

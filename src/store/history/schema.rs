@@ -20,9 +20,10 @@ use crate::task;
 const APPLICATION_ID: i64 = 0x4753_444b;
 /// `user_version` of the file. A change of the tables raises it and migrates older files.
 const FORMAT_VERSION: i64 = 2;
-/// Between two checkpoints of its own SQLite lets the write-ahead log grow to this many pages of
-/// 4 KiB.
-const WAL_PAGES_MAX: i64 = 8_192;
+/// When the write-ahead log is larger than this, a commit writes it into the database, unless a
+/// reader needs it; then it grows until that has ended, and is truncated.
+const WAL_PAGES_MAX: i64 = 2_048;
+const PAGE_LEN: i64 = 4_096;
 /// Pages held in memory, beside what a transaction writes.
 const CACHE_KIB: i64 = 4 << 10;
 /// How long reading waits while the database is created or recovered.
@@ -31,8 +32,6 @@ const READ_TIMEOUT: Duration = Duration::from_millis(500);
 const STEPS_MAX: i32 = 1_000;
 /// How long writing waits for another program that has locked the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a checkpoint waits for readers: a clean stop waits for it.
-const CHECKPOINT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Comments inside a statement stay in the file: `.schema` of the sqlite3 shell prints them.
 const TABLES: &str = "
@@ -127,17 +126,16 @@ pub(crate) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connectio
         |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)),
     )?;
     match (application, version, tables) {
-        (0, 0, 0) => {
-            configure(&connection)?;
-            create(&mut connection, replaced_at)?;
-        }
-        (APPLICATION_ID, FORMAT_VERSION, _) => configure(&connection)?,
+        // Before there is a write-ahead log, so that the file has its tables without it.
+        (0, 0, 0) => create(&mut connection, replaced_at)?,
+        (APPLICATION_ID, FORMAT_VERSION, _) => {}
         (APPLICATION_ID, found, _) if found > FORMAT_VERSION => {
             let path = path.to_owned();
             return Err(Error::NewerFormat { path, found, supported: FORMAT_VERSION });
         }
         _ => return Err(Error::Foreign { path: path.to_owned() }),
     }
+    configure(&connection)?;
     Ok(connection)
 }
 
@@ -146,6 +144,7 @@ fn configure(connection: &Connection) -> Result<(), Error> {
     connection.query_row("PRAGMA journal_mode = WAL", (), |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES_MAX)?;
+    connection.pragma_update(None, "journal_size_limit", WAL_PAGES_MAX * PAGE_LEN)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(())
 }
@@ -162,16 +161,6 @@ fn create(connection: &mut Connection, replaced_at: Option<Moment>) -> Result<()
     transaction.pragma_update(None, "user_version", FORMAT_VERSION)?;
     transaction.commit()?;
     Ok(())
-}
-
-/// Writes the write-ahead log into the database and empties it. Returns whether it did: a reader of
-/// an old state, such as a backup, prevents it.
-pub(crate) fn checkpoint(connection: &Connection) -> Result<bool, Error> {
-    connection.busy_timeout(CHECKPOINT_TIMEOUT)?;
-    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
-    let busy = connection.query_row(checkpoint, (), |row| row.get::<_, bool>("busy"));
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    Ok(!busy?)
 }
 
 /// Syncs the write-ahead log: with this setting a commit does. This one writes the version again.

@@ -221,10 +221,10 @@ fn retention_by_bytes_holds_the_size_while_events_come() {
         apply(&mut database, &recorded(first..first + 500), position(0, batch)).unwrap();
         while database.trim(Some(NOW)).unwrap() {}
     }
-    database.checkpoint().unwrap();
+    let kept = database.totals().unwrap().events;
+    drop(database);
     let size = fixture.path().metadata().unwrap().len();
     assert!(size < 2 * MAX_BYTES, "{size} bytes");
-    let kept = database.totals().unwrap().events;
     assert!((500..25_000).contains(&kept), "{kept} events");
     assert_eq!(fixture.marks().len(), usize::try_from(kept).unwrap());
 }
@@ -262,7 +262,6 @@ fn damage_deep_in_the_file_is_reported_and_the_file_can_be_replaced() {
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
     apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 2_000), position(0, 1)).unwrap();
-    database.checkpoint().unwrap();
     drop(database);
     let mut bytes = fs::read(fixture.path()).unwrap();
     let pages = bytes.len() / 4_096;
@@ -304,27 +303,32 @@ fn only_the_owner_may_read_the_files() {
 }
 
 #[test]
-fn a_checkpoint_empties_the_write_ahead_log_or_syncs_it_while_a_reader_needs_it() {
+fn the_write_ahead_log_is_small_again_after_a_long_reader() {
+    const LOG_MAX: u64 = 8 << 20;
+    const EVENTS: u64 = 4;
     let fixture = Fixture::new();
     let mut database = fixture.open(KEEP_ALL);
-    apply(&mut database, &recorded(FIRST_ID..FIRST_ID + 9), position(0, 0)).unwrap();
-    database.checkpoint().unwrap();
     let log = fixture.dir.path().join(format!("{FILE_NAME}-wal"));
     let log_len = || log.metadata().unwrap().len();
-    assert_eq!(log_len(), 0);
+    let mut next_id = FIRST_ID;
+    let mut write = |database: &mut Database| {
+        let large = |id| Event { payload: vec![b'x'; 1 << 20].into(), ..event(id, NOW, device(1)) };
+        let events: Vec<_> =
+            (next_id..next_id + EVENTS).map(|id| LogChange::Recorded(large(id))).collect();
+        apply(database, &events, position(0, next_id)).unwrap();
+        next_id += EVENTS;
+    };
     let reader = read_only(&fixture.path());
     reader.execute_batch("BEGIN; SELECT count(*) FROM events;").unwrap();
-    apply(&mut database, &recorded(FIRST_ID + 9..FIRST_ID + 10), position(0, 1)).unwrap();
+    while log_len() < LOG_MAX + (EVENTS << 20) {
+        write(&mut database);
+    }
     let written = log_len();
-    database.checkpoint().unwrap();
+    database.sync().unwrap();
     assert!(log_len() > written, "a commit, which syncs the log");
-    assert_eq!(database.checkpointed(), 0);
-    apply(&mut database, &recorded(FIRST_ID + 10..FIRST_ID + 11), position(7, 0)).unwrap();
-    database.checkpoint().unwrap();
-    assert_eq!(database.checkpointed(), 7);
     reader.execute_batch("COMMIT").unwrap();
-    database.checkpoint().unwrap();
-    assert_eq!(log_len(), 0);
+    (0..2).for_each(|_| write(&mut database));
+    assert!(log_len() <= LOG_MAX, "{} bytes", log_len());
 }
 
 #[test]
@@ -373,7 +377,6 @@ fn history_cost_of_an_event_at_2000_a_second() {
         for (offset, batch) in (0..).zip(&batches) {
             apply(&mut database, batch, position(0, offset)).unwrap();
         }
-        database.checkpoint().unwrap();
         let us = cpu_time().saturating_sub(started).as_secs_f64() * 1e6;
         #[expect(clippy::cast_precision_loss, reason = "small")]
         let each = us / (PER_BATCH * BATCHES) as f64;

@@ -71,7 +71,6 @@ fn a_reader_of_an_old_state_does_not_stop_the_history() {
     let reader = Connection::open(&database).unwrap();
     reader.execute_batch("BEGIN; SELECT count(*) FROM events").unwrap();
     write_delivered(&mut log, 1, now);
-    // It begins with a checkpoint.
     let mut writer = HistoryWriter::new(log_dir, Reader::new(database), KEEP, false);
     writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
     assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));

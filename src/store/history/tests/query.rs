@@ -294,7 +294,6 @@ async fn readers_work_beside_the_writer_and_report_a_missing_database() {
         for batch in 0..40 {
             record(&mut database, FIRST_ID + batch * 50, std::iter::repeat_n(1, 50));
         }
-        database.checkpoint().unwrap();
     });
     writer.await.unwrap();
     for reader in readers {
