@@ -141,12 +141,7 @@ impl Persistence {
     ///
     /// # Errors
     /// When it could not be written: the log is given up, and a new chain has to begin.
-    pub(crate) fn write(
-        &mut self,
-        now: Moment,
-        fleet: &Fleet,
-        directory: &Directory,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn write(&mut self, fleet: &Fleet, directory: &Directory) -> Result<(), StoreError> {
         while let Some((key, loss)) = self.events.next_changed_loss() {
             self.set(key, loss.as_deref());
         }
@@ -171,7 +166,7 @@ impl Persistence {
             let written = log.write(changes, urgent);
             let cleaned = written.and_then(|()| log.clean(self.history.keep_from_segment));
             self.write_seconds.observe(started.elapsed().as_secs_f64());
-            self.recorder.written(log.current(), now);
+            self.recorder.written(log.current());
             cleaned
         };
         match &written {
@@ -237,7 +232,7 @@ impl Persistence {
             let waiting = self.events.outbox().ids().collect();
             self.recorder.log_replaced(log.current(), waiting, now);
         } else {
-            self.recorder.written(log.current(), now);
+            self.recorder.written(log.current());
         }
         self.continue_log(Box::new(log));
         self.events.outbox_mut().changes().clear();
@@ -282,7 +277,7 @@ impl Persistence {
         }
     }
 
-    /// Hands observations over to the history.
+    /// Hands observations over to the history, after [`Persistence::write`].
     pub(crate) fn hand_over_observations(&mut self, now: Moment) {
         self.recorder.observed(self.observations.take(), now);
     }

@@ -274,12 +274,11 @@ impl State {
     /// Writes what this iteration has changed; nothing of it may be published before.
     pub(crate) fn persist(&mut self) {
         self.persistence.check_disk();
-        self.persistence.hand_over_observations(self.clock.now());
         self.persistence.set_clearing(self.publisher.content.clearing.take_changes());
         let now = self.clock.now();
-        if let Err(error) = self.persistence.write(now, &self.fleet, &self.directory) {
-            self.log_failed(&error);
-        }
+        let written = self.persistence.write(&self.fleet, &self.directory);
+        self.persistence.hand_over_observations(now);
+        written.unwrap_or_else(|error| self.log_failed(&error));
         if self.persistence.retry_is_due() {
             match self.begin_log() {
                 Ok(()) => tracing::info!("store: writing again"),

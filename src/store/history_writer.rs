@@ -54,7 +54,7 @@ impl HistoryStatus {
 /// How far the log can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum LogEnd {
-    /// Nothing was written yet by this process.
+    /// No log continues, and none was created.
     #[default]
     Unknown,
     /// To the end of this segment.

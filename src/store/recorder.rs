@@ -89,15 +89,16 @@ impl Recorder {
         let mut status = HistoryStatus::default();
         writer.try_open(now, &mut status);
         let read_before = status.position;
+        let mut end = LogEnd::Segment(content.end.segment);
         if !continues || read_before > content.end {
             let waiting = content.events.keys().copied().collect();
-            let end = LogEnd::Segment(content.end.segment);
             writer.log_replaced(ReplacedLog { end, waiting });
-            writer.try_record(LogEnd::Unknown, now, &mut status);
+            end = LogEnd::Unknown;
+            writer.try_record(end, now, &mut status);
             content.lost = writer.take_lost();
         }
         let status = Arc::new(status);
-        let state = RecorderState { now, status: status.clone(), ..RecorderState::default() };
+        let state = RecorderState { end, now, status: status.clone(), ..RecorderState::default() };
         let shared = Arc::new(SharedRecorder { state: Mutex::new(state), changed: Condvar::new() });
         #[cfg(feature = "model")]
         super::history::model::flush_with({
@@ -112,9 +113,9 @@ impl Recorder {
     }
 
     /// The log was written to; `current` is its newest segment.
-    pub(crate) fn written(&self, current: u32, now: Moment) {
+    pub(crate) fn written(&self, current: u32) {
         let mut state = self.shared.lock();
-        (state.end, state.now) = (LogEnd::Segment(current), now);
+        state.end = LogEnd::Segment(current);
         if !std::mem::replace(&mut state.has_work, true) {
             drop(state);
             self.shared.changed.notify_one();
@@ -139,7 +140,8 @@ impl Recorder {
         self.shared.changed.notify_one();
     }
 
-    /// The bridge runs, and has observed this by now.
+    /// The bridge runs, and has observed this by now. The log has all events until then, unless it
+    /// has failed: a gap begins at the last `now` that was recorded.
     pub(crate) fn observed(&self, observations: Vec<Observation>, now: Moment) {
         let mut state = self.shared.lock();
         state.now = now;
@@ -268,15 +270,43 @@ fn run(shared: &SharedRecorder, mut writer: HistoryWriter) {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
     use std::fs;
 
     use rusqlite::Connection;
 
     use super::*;
-    use crate::store::history;
-    use crate::store::log::Log;
+    use crate::payload::Subject;
+    use crate::store::log::{Log, LogBatch, Record};
+    use crate::store::{Event, history};
 
     const LONG: Duration = Duration::from_secs(365 * 86_400);
+
+    /// Aim: what an earlier process has not recorded is not missing if the log fails at once.
+    #[test]
+    fn a_log_that_continues_is_read_before_it_is_written_to() {
+        let (dir, now) = (tempfile::tempdir().unwrap(), Moment::from_millis(1_790_000_000_000));
+        let log_dir = dir.path().join("log");
+        fs::create_dir(&log_dir).unwrap();
+        let mut log = Log::create(&log_dir, false, "k7f3", 1, 0, std::iter::empty()).unwrap();
+        let mut batch = LogBatch::default();
+        let (event_type, payload) = ("connected".into(), "{}".into());
+        let subject = Subject::Bridge;
+        let event = Event { id: 1, recorded_at: now, subject, event_type, payload, read_at: None };
+        batch.add(&Record::Event(Cow::Owned(event)));
+        log.write(&mut batch, true).unwrap();
+        let keep = HistoryConfig { keep: LONG, max_bytes: 1 << 20, keep_availability: LONG };
+        let reader = Reader::new(dir.path().join(history::FILE_NAME));
+        let end = Position { segment: log.current(), offset: u64::MAX };
+        let mut content = LogContent { end, ..LogContent::default() };
+        let (recorder, ..) =
+            Recorder::start(log_dir, reader, keep, now, &mut content, true).unwrap();
+        let started = Instant::now();
+        while recorder.status().last_id != 1 {
+            assert!(started.elapsed() < Duration::from_secs(6));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 
     /// Aim: when the disk is usable again, the history does not stay behind the log. Method: the
     /// database is locked until the next attempt to write it is due in 10 s.
