@@ -1,5 +1,6 @@
 //! Tests of buckets and figures: zones, and that parts add up to the whole.
 
+mod kept;
 mod year;
 
 use jiff::Timestamp;

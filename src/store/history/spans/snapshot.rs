@@ -201,7 +201,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The same for the selected gateways: connected while their devices were observed.
+    /// The same for the selected gateways: connected while their devices were observed, as far as
+    /// the rows of time not observed are kept.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -226,6 +227,12 @@ impl Snapshot {
             let spans = query.query_map(range, |row| span(row, gateway_state))?;
             let mut spans = spans.collect::<Result<Vec<_>, _>>()?;
             let (proven, state) = (self.proven_at.unwrap_or(first_seen_at), SpanState::Unknown);
+            // Rows that ended before `spans_since` are removed, so nothing says that it was
+            // connected then. Absence that lasts longer is still known.
+            let mut absent = spans.iter().filter(|span| span.state == SpanState::Absent);
+            let absent_from = absent.next().map(|span| span.from);
+            let known_from = self.spans_since.into_iter().chain(absent_from).min();
+            spans.insert(0, Span { from: first_seen_at, to: known_from, state });
             spans.push(Span { from: proven, to: Some(Moment::from_millis(i64::MAX)), state });
             let timeline = Timeline {
                 name: gateway.to_string(),
