@@ -76,6 +76,7 @@ impl Persistence {
         write_seconds: Histogram,
     ) -> Result<(Self, LogContent, Recovery), StoreError> {
         let StartedStore { dir, recorder, content, recovery } = store::start(&settings, now)?;
+        settings.history_reader.set_next_id(content.next_id);
         let persistence = Self {
             observations: Observations::default(),
             events: EventQueue::new(settings.limits, content.next_id),
@@ -146,6 +147,7 @@ impl Persistence {
             self.set(key, loss.as_deref());
         }
         self.add_touched(fleet, directory);
+        self.settings.history_reader.set_next_id(self.events.next_id());
         let outbox = self.events.outbox_mut();
         let LogState::Open(log) = &mut self.log else {
             outbox.changes().clear();
@@ -261,6 +263,7 @@ impl Persistence {
         let records = self.events.outbox().records().chain(values);
         let (dir, always) = (self.dir.log(), self.settings.always_sync);
         let (next_id, after) = (self.events.next_id(), self.recorder.status().position.segment);
+        self.settings.history_reader.set_next_id(next_id);
         Log::create(&dir, always, &directory.info.chain, next_id, after, records)
     }
 

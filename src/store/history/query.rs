@@ -19,6 +19,8 @@ use crate::payload::EventTypeName;
 
 /// The largest id of an event, so that it fits SQLite's signed integers.
 pub const EVENT_ID_MAX: u64 = u64::MAX >> 1;
+/// An id of an earlier state directory: ids begin far above.
+const EARLIER_ID: u64 = 1;
 /// Ids of a window.
 const WINDOW_IDS: u64 = 16_384;
 /// The most holes that a page names.
@@ -106,11 +108,16 @@ struct RetentionState {
     removed_until: Option<i64>,
 }
 
-/// Reads one page in one snapshot of the database.
-pub(crate) fn page(path: &Path, filter: &EventFilter) -> Result<Page, Error> {
+/// Reads one page in one snapshot of the database. No event of this state directory has had
+/// `next_id` or a higher id.
+pub(crate) fn page(path: &Path, filter: &EventFilter, next_id: u64) -> Result<Page, Error> {
     let mut connection = open_to_read(path)?;
     let snapshot = connection.transaction()?;
     let retention = RetentionState::read(&snapshot)?;
+    // An id above the newest may still be one of ours: a database that was lost is filled again.
+    let is_foreign = |id: u64| id >= next_id && id > retention.last_id;
+    let known = |id| if is_foreign(id) { EARLIER_ID } else { id };
+    let filter = &EventFilter { after_id: filter.after_id.map(known), ..filter.clone() };
     let next = match filter.order {
         Order::OldestFirst => filter.after_id.unwrap_or(0),
         Order::NewestFirst => filter.before_id.unwrap_or(retention.last_id.saturating_add(1)),

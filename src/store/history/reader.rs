@@ -25,6 +25,8 @@ pub struct Reader {
     damaged: Arc<AtomicU64>,
     /// See [`Self::recorded_to`].
     recorded_to: Arc<AtomicI64>,
+    /// See [`Self::set_next_id`].
+    next_id: Arc<AtomicU64>,
     /// See [`Self::exclude_queries`].
     files: Arc<RwLock<()>>,
 }
@@ -35,7 +37,8 @@ impl Reader {
         let permits = Arc::new(Semaphore::new(QUERIES_MAX));
         let recorded_to = Arc::new(AtomicI64::new(i64::MIN));
         let (damaged, files) = (Arc::default(), Arc::default());
-        Self { path: path.into(), permits, damaged, recorded_to, files }
+        let next_id = Arc::new(AtomicU64::new(u64::MAX));
+        Self { path: path.into(), permits, damaged, recorded_to, next_id, files }
     }
 
     /// A reader of the same database with a limit of its own.
@@ -63,6 +66,12 @@ impl Reader {
         self.recorded_to.store(at.millis(), Ordering::Relaxed);
     }
 
+    /// No event has had this ID or a higher one: a client with such an ID got it from a state
+    /// directory that was lost. Set before an event is written to the log.
+    pub(crate) fn set_next_id(&self, id: u64) {
+        self.next_id.store(id, Ordering::Relaxed);
+    }
+
     /// Keeps queries out while the files of the database may be replaced. SQLite's locks do not
     /// hold within one process: the new database would truncate an index of the write-ahead log
     /// that a query has mapped into memory, which ends the process.
@@ -75,7 +84,8 @@ impl Reader {
     /// # Errors
     /// When the database is not there or cannot be read.
     pub async fn query(&self, filter: EventFilter) -> Result<Page, Error> {
-        self.read(move |path| page(path, &filter)).await
+        let next_id = self.next_id.load(Ordering::Relaxed);
+        self.read(move |path| page(path, &filter, next_id)).await
     }
 
     /// The ID of the newest event that was ever recorded.

@@ -80,6 +80,12 @@ async fn events_are_read_as_they_were_published_each_once() {
         }
     }
     assert!(seen.starts_with(&ids(&all)), "{seen:?}");
+    // An ID of a state directory that was lost while the clock was ahead.
+    let lost = json!({"after_id": after_id + 1_000_000_000, "limit": 2}).to_string();
+    let answer = stack.ask_of("bridge", "history", &lost).await;
+    let data = &answer["data"];
+    assert_eq!(ids(data["events"].as_array().unwrap()), seen[..2], "{answer}");
+    assert_ne!(data["gap"]["oldest_at"], Value::Null, "{answer}");
     assert!(seen.is_sorted_by(|a, b| a < b), "{seen:?}");
 }
 

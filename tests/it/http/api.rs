@@ -207,6 +207,10 @@ async fn events_are_paged_both_ways_each_once() {
     let old = site.json("events?after_id=1").await;
     assert_eq!(old["events"], all["events"]);
     assert!(old["gap"]["oldest_at"].is_string(), "an id of an earlier state directory: {old}");
+    // The same where the clock was ahead then.
+    let ahead = site.json(&format!("events?after_id={}", ids[ids.len() - 1] + 1_000_000_000)).await;
+    assert_eq!((&ahead["events"], &ahead["gap"]), (&old["events"], &old["gap"]), "{ahead}");
+    assert_eq!(ahead["next"], old["next"]);
     for none in ["events?to=1", "events?device_id=8", "events?from=2099-01", "events?before_id=1"] {
         let page = site.json(none).await;
         assert_eq!((&page["events"], &page["more"]), (&json!([]), &json!(false)), "{none}");

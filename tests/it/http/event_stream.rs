@@ -92,6 +92,18 @@ async fn events_are_sent_as_they_are_recorded_and_a_client_resumes_where_it_was(
     let mut resumed = Stream::open(&bridge, "?after_id=0", &header).await;
     resumed.sees(&format!("id: {}\n", all[all.len() - 1])).await;
     assert_eq!(resumed.ids(), all[1..]);
+    // Of a state directory that was lost while the clock was ahead.
+    let lost = all[all.len() - 1] + 1_000_000_000;
+    for (query, header) in [
+        (format!("?after_id={lost}"), String::new()),
+        (String::new(), format!("Last-Event-ID: {lost}\r\n")),
+    ] {
+        let mut resumed = Stream::open(&bridge, &query, &header).await;
+        resumed.sees(&format!("id: {}\n", all[all.len() - 1])).await;
+        assert_eq!(resumed.ids(), all);
+        let gap = resumed.read.find("event: gap\ndata: {\"oldest_at\":").unwrap();
+        assert!(gap < resumed.read.find("id: ").unwrap(), "{}", resumed.read);
+    }
     for (query, headers, status) in [
         ("", "Last-Event-ID: x\r\n", "400"),
         ("?event_type=foo", "", "400"),

@@ -19,7 +19,12 @@ fn all() -> EventFilter {
 }
 
 fn page(fixture: &Fixture, filter: &EventFilter) -> Page {
-    query::page(&fixture.path(), filter).unwrap()
+    page_before(fixture, filter, u64::MAX)
+}
+
+/// Where no event has had this ID or a higher one.
+fn page_before(fixture: &Fixture, filter: &EventFilter, next_id: u64) -> Page {
+    query::page(&fixture.path(), filter, next_id).unwrap()
 }
 
 fn ids(page: &Page) -> Vec<u64> {
@@ -267,6 +272,33 @@ fn a_replaced_history_reports_the_missing_past() {
     assert_eq!(gap(EventFilter { after_id: Some(FIRST_ID - 1), ..all() }), None);
 }
 
+/// Aim: a client with an ID of a state directory that was lost while the clock was ahead gets the
+/// events, and one with an ID that may come from this one gets none again.
+#[test]
+fn an_id_that_this_state_directory_has_not_given_is_a_gap() {
+    let fixture = Fixture::new();
+    let mut database = fixture.open(KEEP_ALL);
+    let foreign = EventFilter { after_id: Some(FIRST_ID + 1_000_000), ..all() };
+    let empty = page_before(&fixture, &foreign, FIRST_ID);
+    assert!(empty.next < FIRST_ID, "the next page has the first event: {empty:?}");
+    record(&mut database, FIRST_ID, [1, 1, 1]);
+    let gap = Some(EventGap { oldest_at: Some(NOW), missing: Vec::new() });
+    let next = EventFilter { after_id: Some(empty.next), ..all() };
+    for filter in [&foreign, &next] {
+        let page = page_before(&fixture, filter, FIRST_ID + 3);
+        assert_eq!((ids(&page).len(), page.next, &page.gap), (3, FIRST_ID + 2, &gap));
+    }
+    let page = page_before(&fixture, &EventFilter { limit: 2, ..foreign.clone() }, FIRST_ID + 3);
+    assert_eq!((ids(&page).len(), page.next, page.more), (2, FIRST_ID + 1, true));
+    // The history is behind the log, as after its database was lost.
+    let ahead = EventFilter { after_id: Some(FIRST_ID + 9), ..all() };
+    let page = page_before(&fixture, &ahead, FIRST_ID + 10);
+    assert_eq!((ids(&page).len(), page.next, &page.gap), (0, FIRST_ID + 9, &None));
+    // The database is of another state directory, whose events are all read.
+    let last = EventFilter { after_id: Some(FIRST_ID + 2), ..all() };
+    assert!(ids(&page_before(&fixture, &last, 7)).is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_work_beside_the_writer_and_report_a_missing_database() {
     let fixture = Fixture::new();
@@ -312,7 +344,7 @@ fn a_copy_beside_which_nothing_can_be_written_is_read() {
     fs::create_dir(&copy).unwrap();
     symlink(copy.join("missing/file"), copy.join("history.db-shm")).unwrap();
     fs::copy(fixture.path(), copy.join(FILE_NAME)).unwrap();
-    let read = || query::page(&copy.join(FILE_NAME), &all());
+    let read = || query::page(&copy.join(FILE_NAME), &all(), u64::MAX);
     assert_eq!(ids(&read().unwrap()), [FIRST_ID, FIRST_ID + 1]);
     // The newest events may be in it alone.
     fs::write(copy.join("history.db-wal"), "x").unwrap();
