@@ -17,6 +17,7 @@ mod init;
 mod masters;
 mod mqtt_session;
 mod pages;
+mod recorded;
 mod report;
 mod service;
 mod simulate;

@@ -18,7 +18,7 @@ pub(crate) struct ReportDocument {
     pub(crate) head: AvailabilityHead,
     pub(crate) zone: TimeZone,
     pub(crate) made_at: Moment,
-    /// Of all doors, as a sum of seconds.
+    /// Of all doors in the whole period, as a sum of seconds.
     pub(crate) total: Figures,
     /// How many doors there are.
     pub(crate) doors: usize,
@@ -44,13 +44,13 @@ struct Json<'a> {
 impl ReportDocument {
     pub(crate) fn new(
         devices: AvailabilityAnswer,
+        total: Figures,
         gateways: AvailabilityAnswer,
         zone: TimeZone,
         made_at: Moment,
         below: Option<f64>,
     ) -> Self {
         let AvailabilityAnswer { head, availability: mut rows, .. } = devices;
-        let total = Figures::sum(rows.iter().map(|row| &row.figures));
         let mut doors: Vec<_> = rows.iter().map(|row| (&row.gateway, row.device_id)).collect();
         doors.dedup();
         let doors = doors.len();

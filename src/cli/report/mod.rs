@@ -12,7 +12,7 @@ use anyhow::Context;
 use super::period::{DefaultPeriod, Selected};
 use super::print;
 use super::source::{HistorySource, SourceArgs};
-use crate::availability::{AvailabilityRequest, BucketSize};
+use crate::availability::{AvailabilityAnswer, AvailabilityRequest, BucketSize, Figures};
 use crate::config;
 use crate::net;
 use document::ReportDocument;
@@ -68,9 +68,15 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
         now,
     };
     let devices = source.availability(&request).await?;
-    let request = AvailabilityRequest { bucket: BucketSize::Total, of_gateways: true, ..request };
+    let request = AvailabilityRequest { bucket: BucketSize::Total, ..request };
+    // Buckets would divide an outage into several.
+    let total = match args.bucket {
+        BucketSize::Total => sum(&devices),
+        _ => sum(&source.availability(&request).await?),
+    };
+    let request = AvailabilityRequest { of_gateways: true, ..request };
     let gateways = source.availability(&request).await?;
-    let document = ReportDocument::new(devices, gateways, zone, now, args.below);
+    let document = ReportDocument::new(devices, total, gateways, zone, now, args.below);
     let text = match args.format {
         ReportFormat::Table => table::format(&document),
         ReportFormat::Csv => document.csv(),
@@ -83,6 +89,10 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
         }
     }
+}
+
+fn sum(answer: &AvailabilityAnswer) -> Figures {
+    Figures::sum(answer.availability.iter().map(|row| &row.figures))
 }
 
 fn percent(text: &str) -> Result<f64, String> {
