@@ -88,6 +88,7 @@ fn every_documented_query_returns_its_result() {
         event(6, now, 544_114_231, "connected", true),
         event(7, now, 544_114_231, "disconnected", false),
         LogChange::Recorded(bridge),
+        event(9, now, 3, "connect_failed", false),
     ];
     changes.extend((1..=5).map(LogChange::Delivered));
     changes.push(LogChange::Dropped(6));
@@ -109,21 +110,25 @@ fn every_documented_query_returns_its_result() {
     let down = first(run("who was down last night"), 1);
     assert!(down.contains(&["lobby", "1", "Door 1", "90"].map(str::to_owned).to_vec()), "{down:?}");
     let is_down = run("what is down");
-    assert_eq!(is_down.len(), 1);
-    assert_eq!(is_down[0][..3], ["lobby", "544114231", "Door 544114231"]);
+    // Not the door that was removed, nor the one that was not observed since.
+    let since =
+        format!("SELECT datetime({} / 1000, 'unixepoch', 'localtime')", now.millis() - 30_000);
+    let since = rows(&connection, &since)[0][0].clone();
+    assert_eq!(is_down, [["lobby", "3", "Side door", &since].map(str::to_owned)]);
     let disconnects = run("how often a door was lost this month");
     assert_eq!(disconnects[0], ["lobby", "544114231", "Door 544114231", "2"]);
     let waiting = run("what waits");
     assert_eq!(
         (&waiting[0][..2], &waiting[1][..2]),
-        (&strings(["null", "1"])[..], &strings(["lobby", "1"])[..])
+        (&strings(["null", "1"])[..], &strings(["lobby", "2"])[..])
     );
     let last = first(run("the last events of a device"), 1);
     let expected = ["disconnected", "connected", "disconnected"].map(|kind| strings([kind, "s"]));
     assert_eq!(last, expected);
     assert_eq!(run("what is missing").len(), 1);
     let disconnected = run("how long a door was disconnected this month");
-    assert_eq!(disconnected, [strings(["lobby", "1", "Front door", "1", "90"])]);
+    let expected = [["1", "Front door", "1", "90"], ["3", "Side door", "1", "30"]];
+    assert_eq!(first(disconnected, 1), expected.map(strings));
     let unobserved = run("when doors were not observed");
     assert_eq!((unobserved.len(), &unobserved[0][..2]), (1, &strings(["all", "clock_unset"])[..]));
     assert_eq!(unobserved[0][3], "60");
@@ -133,20 +138,25 @@ fn every_documented_query_returns_its_result() {
     let sql = sql.replace("/var/backups/gsdk2mqtt/history.db", backup.to_str().unwrap());
     connection.execute_batch(&sql).unwrap();
     let copy = Connection::open_with_flags(backup, flags).unwrap();
-    assert_eq!(rows(&copy, "SELECT count(*) FROM events"), [["8"]]);
+    assert_eq!(rows(&copy, "SELECT count(*) FROM events"), [["9"]]);
     assert!(queries.is_empty(), "not tested: {queries:?}");
 }
 
-/// A door that was disconnected for 90 s and then not observed for 60 s.
+/// A door that was disconnected for 90 s and then not observed for 60 s, one that is disconnected,
+/// and one that was removed.
 fn write_spans(path: &Path, now: Moment) {
     let connection = Connection::open(path).unwrap();
     let at = |seconds_ago: i64| now.plus(-1_000 * seconds_ago).millis();
     let rows = [
         format!("UPDATE observation SET proven_at = {}, spans_since = {}", at(0), at(500)),
         format!("INSERT INTO devices VALUES ('lobby', 1, 'Front door', {})", at(500)),
-        format!("INSERT INTO spans VALUES ('lobby', 1, {}, {}, 'connected')", at(500), at(150)),
-        format!("INSERT INTO spans VALUES ('lobby', 1, {}, {}, 'disconnected')", at(150), at(60)),
-        format!("INSERT INTO unobserved VALUES (NULL, {}, NULL, 'clock_unset')", at(60)),
+        format!("INSERT INTO devices VALUES ('lobby', 3, 'Side door', {})", at(500)),
+        format!("INSERT INTO devices VALUES ('lobby', 544114231, 'Gate', {})", at(500)),
+        format!("INSERT INTO spans VALUES ('lobby', 1, {}, {}, 'connected')", at(500), at(190)),
+        format!("INSERT INTO spans VALUES ('lobby', 1, {}, {}, 'disconnected')", at(190), at(100)),
+        format!("INSERT INTO unobserved VALUES (NULL, {}, {}, 'clock_unset')", at(100), at(40)),
+        format!("INSERT INTO spans VALUES ('lobby', 3, {}, NULL, 'disconnected')", at(30)),
+        format!("INSERT INTO spans VALUES ('lobby', 544114231, {}, NULL, 'absent')", at(20)),
     ];
     connection.execute_batch(&rows.join(";")).unwrap();
 }
