@@ -75,3 +75,18 @@ fn the_total_is_the_same_whatever_the_buckets() {
         assert_eq!(report["bucket"], bucket);
     }
 }
+
+#[test]
+fn a_report_of_devices_has_only_their_gateways() {
+    let folder = tempfile::tempdir().unwrap();
+    record(folder.path());
+    let gateways = |words: &[&str]| -> Vec<String> {
+        let report = report(folder.path(), words);
+        let rows = report["gateways"].as_array().unwrap();
+        rows.iter().map(|row| row["gateway"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(gateways(&[]), ["annex", "lobby"]);
+    assert_eq!(gateways(&["--device", "1"]), ["lobby"]);
+    assert_eq!(gateways(&["--device", "1,2"]), ["annex", "lobby"]);
+    assert_eq!(gateways(&["--device", "1", "--below", "1"]), ["lobby"], "its door is not shown");
+}

@@ -45,7 +45,7 @@ impl ReportDocument {
     pub(crate) fn new(
         devices: AvailabilityAnswer,
         total: Figures,
-        gateways: AvailabilityAnswer,
+        gateways: Vec<AvailabilityRow>,
         zone: TimeZone,
         made_at: Moment,
         below: Option<f64>,
@@ -67,7 +67,6 @@ impl ReportDocument {
             let by_share = share.total_cmp(&right.1).then(observed.total_cmp(&right.2));
             start.cmp(&right.0).then(by_share)
         });
-        let gateways = gateways.availability;
         Self { head, zone, made_at, total, doors, rows, gateways, below }
     }
 

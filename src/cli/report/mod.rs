@@ -74,8 +74,11 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
         BucketSize::Total => sum(&devices),
         _ => sum(&source.availability(&request).await?),
     };
+    let of_devices = !request.device_ids.is_empty();
     let request = AvailabilityRequest { of_gateways: true, ..request };
-    let gateways = source.availability(&request).await?;
+    let mut gateways = source.availability(&request).await?.availability;
+    let has_rows = |name: &str| devices.availability.iter().any(|row| row.gateway == name);
+    gateways.retain(|row| !of_devices || has_rows(&row.gateway));
     let document = ReportDocument::new(devices, total, gateways, zone, now, args.below);
     let text = match args.format {
         ReportFormat::Table => table::format(&document),
