@@ -90,3 +90,14 @@ fn a_report_of_devices_has_only_their_gateways() {
     assert_eq!(gateways(&["--device", "1,2"]), ["annex", "lobby"]);
     assert_eq!(gateways(&["--device", "1", "--below", "1"]), ["lobby"], "its door is not shown");
 }
+
+#[test]
+fn an_address_without_a_bridge_is_reported_with_the_remedy() {
+    let url = format!("http://127.0.0.1:{}", free_port());
+    for command in ["report", "history"] {
+        let output = bounded(PROGRAM).args([command, "--url", &url]).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}: {stderr}");
+        assert!(stderr.contains(&url) && stderr.contains("http.listen"), "{command}: {stderr}");
+    }
+}

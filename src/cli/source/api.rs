@@ -1,5 +1,6 @@
 //! A running bridge as a source: its JSON API.
 
+use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,8 +48,13 @@ pub(crate) struct SourceArgs {
 
 /// The source does not answer now; it may later.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Unavailable(pub(crate) String);
+pub(crate) enum Unavailable {
+    /// No program listens at this address.
+    #[error("no answer from {0}: connection refused")]
+    Refused(String),
+    #[error("{0}")]
+    Other(String),
+}
 
 /// A bridge, with the data that a query needs.
 #[derive(Clone, Debug)]
@@ -170,8 +176,12 @@ impl ApiClient {
             Ok::<_, ureq::Error>((status, body))
         };
         let answer = tokio::task::spawn_blocking(call).await.context("internal error")?;
-        let (status, body) = answer
-            .map_err(|error| Unavailable(format!("no answer from {url}: {}", reason(&error))))?;
+        let (status, body) = answer.map_err(|error| match error {
+            ureq::Error::Io(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                Unavailable::Refused(url.clone())
+            }
+            _ => Unavailable::Other(format!("no answer from {url}: {}", reason(&error))),
+        })?;
         if status.is_success() {
             return serde_json::from_str(&body).with_context(|| format!("{url} is not a bridge"));
         }
@@ -186,7 +196,7 @@ impl ApiClient {
             Ok(ProblemDetail { detail }) => format!("{url}: {detail}"),
             Err(_) => format!("{url} answers {status}; is it a bridge of this version?"),
         };
-        if status.is_server_error() { Err(Unavailable(text).into()) } else { bail!(text) }
+        if status.is_server_error() { Err(Unavailable::Other(text).into()) } else { bail!(text) }
     }
 }
 

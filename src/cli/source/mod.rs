@@ -6,7 +6,7 @@ mod api;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use jiff::tz::TimeZone;
 
 use super::health::reachable;
@@ -48,7 +48,12 @@ impl HistorySource {
                 say(&format!("reading from the bridge at {url}"));
                 Ok((Self::Bridge(client), config.map_or(zone, |config| config.time_zone)))
             }
-            (Err(error), None) => Err(error),
+            (Err(error), None) => Err(match error.downcast_ref() {
+                Some(Unavailable::Refused(_)) => {
+                    anyhow!("{error}; check that the bridge runs, and that this is its http.listen")
+                }
+                _ => error,
+            }),
             (Err(error), Some(config)) => {
                 let path = database(&config).with_context(|| format!("{error:#}"))?;
                 say(&format!("reading {} ({error:#})", path.display()));
@@ -84,7 +89,7 @@ impl HistorySource {
             Self::Bridge(client) => client.events(filter).await,
             Self::Database(reader) => {
                 let page = reader.query(filter.clone()).await;
-                Ok(page.map_err(|error| Unavailable(error.with_cause()))?)
+                Ok(page.map_err(|error| Unavailable::Other(error.with_cause()))?)
             }
         }
     }
