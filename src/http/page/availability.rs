@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use maud::{Markup, html};
 
-use super::bars::{BAR_SHARE_MIN_MS, CELL_SHARE_MIN_MS, PageRange, bar, in_words, label};
+use super::bars::{BAR_SHARE_MIN_MS, CELL_SHARE_MIN_MS, PageRange, bar, in_words, labels};
 use super::parts::{legend, time};
 use crate::availability::{AvailabilityRow, BucketSize, Figures, duration, percent};
 
@@ -90,10 +90,11 @@ fn table(cells: &[AvailabilityRow], size: BucketSize) -> Markup {
                     }
                 }
                 tbody {
-                    @for row in cells.iter().rev().filter(|row| !is_absent(row)) {
+                    @let rows = cells.iter().zip(labels(cells)).rev();
+                    @for (row, label) in rows.filter(|(row, _)| !is_absent(row)) {
                         @let figures = &row.figures;
                         tr {
-                            th scope="row" { (label(row)) }
+                            th scope="row" { (label) }
                             td { (share(figures, figures.availability)) }
                             td { (share(figures, figures.observed)) }
                             td { (length(figures.disconnected_ms)) }

@@ -25,6 +25,8 @@ pub(crate) const BAR_SHARE_MIN_MS: i64 = 3_600_000;
 const TOP: i64 = 4;
 const HEIGHT: i64 = 20;
 const CELL_WIDTH: usize = 10;
+/// Of an hour's label, without its offset: `2026-11-29T13:00`.
+const LOCAL_HOUR_LEN: usize = 16;
 
 /// The period of the bars, from the page's address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -109,7 +111,9 @@ pub(crate) fn bar(cells: &[AvailabilityRow]) -> Markup {
         svg viewBox={ "0 0 " (width) " " (TOP + HEIGHT) } preserveAspectRatio="none" role="img"
             aria-label=(label)
         {
-            @for (index, row) in cells.iter().enumerate() { (cell(index, row)) }
+            @for (index, (row, label)) in cells.iter().zip(labels(cells)).enumerate() {
+                (cell(index, row, &label))
+            }
         }
         span .share title=(label) {
             @if let Some(share) = share {
@@ -122,7 +126,7 @@ pub(crate) fn bar(cells: &[AvailabilityRow]) -> Markup {
     }
 }
 
-fn cell(index: usize, row: &AvailabilityRow) -> Markup {
+fn cell(index: usize, row: &AvailabilityRow, label: &str) -> Markup {
     let Figures { period_ms, connected_ms, disconnected_ms, unobserved_ms, .. } = row.figures;
     // Even the shortest time of a state is visible.
     let height = |ms: i64| match ms {
@@ -140,7 +144,7 @@ fn cell(index: usize, row: &AvailabilityRow) -> Markup {
     ];
     html! {
         g {
-            title { (cell_words(row)) }
+            title { (label) ": " (in_words(&row.figures, CELL_SHARE_MIN_MS)) }
             @for (class, y, height) in parts {
                 @if height > 0 {
                     rect .(class) x=(index * CELL_WIDTH) width=(CELL_WIDTH - 1) y=(y)
@@ -163,16 +167,17 @@ pub(crate) fn pattern() -> Markup {
     }
 }
 
-fn cell_words(row: &AvailabilityRow) -> String {
-    format!("{}: {}", label(row), in_words(&row.figures, CELL_SHARE_MIN_MS))
-}
-
-/// The day, or the hour without its offset: `2026-11-29, 13:00`.
-pub(crate) fn label(row: &AvailabilityRow) -> String {
-    match row.label.split_once('T') {
-        Some((date, hour)) => format!("{date}, {}", hour.get(..5).unwrap_or(hour)),
+/// The name of each row: the day, or the hour, `2026-11-29, 13:00`. When the clock goes back, two
+/// hours have the same name, and get their offsets.
+pub(crate) fn labels(rows: &[AvailabilityRow]) -> Vec<String> {
+    let hour = |row: &AvailabilityRow| row.label.get(..LOCAL_HOUR_LEN).map(str::to_owned);
+    let hours: Vec<_> = rows.iter().map(hour).collect();
+    let label = |(row, hour): (&AvailabilityRow, &Option<String>)| match hour {
         None => row.label.clone(),
-    }
+        Some(once) if hours.iter().filter(|other| *other == hour).count() == 1 => once.clone(),
+        Some(_) => row.label.clone(),
+    };
+    rows.iter().zip(&hours).map(label).map(|label| label.replacen('T', ", ", 1)).collect()
 }
 
 /// Figures as words. The share of an observed time shorter than `share_min_ms` is left out.
@@ -193,4 +198,39 @@ pub(crate) fn in_words(figures: &Figures, share_min_ms: i64) -> String {
         false => format!("{what} {}", duration(ms)),
     });
     connected.into_iter().chain(times).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::availability::buckets;
+
+    fn row(label: String) -> AvailabilityRow {
+        AvailabilityRow {
+            gateway: "lobby".to_owned(),
+            device_id: None,
+            name: String::new(),
+            start: Moment::default(),
+            end: Moment::default(),
+            label,
+            figures: Figures { period_ms: 1, unobserved_ms: 1, ..Figures::default() },
+            first_seen_at: Moment::default(),
+            removed_at: None,
+        }
+    }
+
+    #[test]
+    fn each_hour_has_a_name_of_its_own_when_the_clock_goes_back() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let from = Moment::from_millis(1_792_879_200_000); // 2026-10-25T00:00+02:00
+        let hours = buckets((from, from.plus(5 * 3_600_000)), &zone, BucketSize::Hour, 9);
+        let cells: Vec<_> = hours.into_iter().map(|hour| row(hour.label)).collect();
+        let bar = bar(&cells).into_string();
+        let titles = bar.split("<title>").skip(1);
+        let titles: Vec<_> = titles.map(|title| title.split(": ").next().unwrap()).collect();
+        let twice = ["2026-10-25, 02:00+02:00", "2026-10-25, 02:00+01:00"];
+        let expected = ["2026-10-25, 00:00", "2026-10-25, 01:00", twice[0], twice[1]];
+        assert_eq!(titles[..4], expected);
+        assert_eq!(titles[4], "2026-10-25, 03:00");
+    }
 }
