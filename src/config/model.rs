@@ -320,7 +320,7 @@ pub struct MetricsConfig {
     pub device: BTreeSet<DeviceSeries>,
 }
 
-/// Groups of series of a device that can be omitted.
+/// Groups of series of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DeviceSeries {
@@ -328,4 +328,8 @@ pub enum DeviceSeries {
     Seconds,
     /// Connects, disconnects, failures.
     Counts,
+    /// Always served; builds before version 2 could leave it out.
+    State,
+    /// Always served; builds before version 2 could leave it out.
+    Info,
 }

@@ -101,7 +101,7 @@ impl ConnectionState {
         }
     }
 
-    /// Whether a list that agrees is the first to show whether the device is connected.
+    /// Whether a list is the first to show whether the device is connected.
     pub(crate) fn is_determined_by_list(&self) -> bool {
         match self {
             Self::Unseen => true,

@@ -73,9 +73,10 @@ impl ListCheck {
 
     /// Compares a device with its status in a list, `None` if it is missing from it.
     ///
-    /// A difference is applied at once in the first list of a link, if the stream has not
-    /// mentioned the device since that list was requested; any other when a second list shows it
-    /// again and the stream was silent about the device in between.
+    /// A difference is applied at once in the first list of a link, or if the known status is from
+    /// before the device was forgotten, and the stream has not mentioned the device since that list
+    /// was requested; any other when a second list shows it again and the stream was silent about
+    /// the device in between.
     pub(crate) fn compare(
         &mut self,
         known: &ConnectionState,
@@ -95,7 +96,8 @@ impl ListCheck {
         }
         let is_silent_since = |stream_seq: u64| self.last_stream_seq <= stream_seq;
         let source = if list.is_first { Source::Resync } else { Source::Audit };
-        if list.is_first && is_silent_since(list.requested_seq) {
+        let is_believed_at_once = list.is_first || known.is_determined_by_list();
+        if is_believed_at_once && is_silent_since(list.requested_seq) {
             return Comparison::Changed(status, source);
         }
         let before =

@@ -296,9 +296,24 @@ fn a_device_absent_for_long_is_forgotten_unless_a_command_keeps_it() {
     // In the list again, its events continue their chain: an event's ID is never used again.
     test.out.clear();
     test.list(all());
-    test.status(1, Status::TlsConnected);
     let event = test.events().pop().unwrap();
     assert_eq!((event.seq, event.previous), (2, Some(Status::Disconnected)));
+}
+
+#[test]
+fn a_forgotten_device_that_is_connected_again_is_connected_at_once() {
+    let all = || vec![row(1, Status::TcpConnected, false)];
+    let mut test = TestFleet::online(all());
+    test.status(1, Status::Disconnected);
+    test.list(vec![]);
+    test.change(|gateway, _, out| _ = gateway.forget(&[id(1)], out));
+    test.out.clear();
+    test.list(all());
+    let state = test.device(1);
+    assert_eq!((state.connected, state.status), (Some(true), Some(Status::TcpConnected)));
+    let event = test.events().pop().unwrap();
+    assert_eq!((event.seq, event.previous), (2, Some(Status::Disconnected)));
+    assert_eq!(event.source, Source::Audit);
 }
 
 fn absent_ms(test: &TestFleet, number: u32) -> i64 {

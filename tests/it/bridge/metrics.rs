@@ -158,7 +158,7 @@ async fn groups_of_device_series_can_be_switched_off_but_not_those_that_alerts_n
     let broker = Mosquitto::start("").await;
     let simulator = crate::harness::simulator(3).await;
     let bridge = Setup::new(broker.port, "")
-        .lines("[metrics]\ndevice = [\"counts\"]\n")
+        .lines("[metrics]\ndevice = [\"counts\", \"state\"]\n")
         .gateway("lobby", &simulator, "")
         .start();
     bridge.is_ready().await;
