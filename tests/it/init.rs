@@ -1,6 +1,7 @@
 //! `gsdk2mqtt init`, by options and in a terminal, with real brokers and simulated gateways.
 
 mod files;
+mod login;
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, symlink};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 
 use super::asker::{Asker, InitStop, NewContents, Question};
 use super::draft::Draft;
@@ -21,16 +21,21 @@ pub(crate) struct BrokerArgs {
     /// The user name at the broker; empty for none
     #[arg(long, value_name = "NAME")]
     mqtt_username: Option<String>,
-    /// A file with the password, which is copied to the configuration's folder
-    #[arg(long, value_name = "FILE")]
+    /// A file with the password, which is copied to the configuration's folder; empty for none
+    #[arg(long, value_name = "FILE", value_parser = file_or_none())]
     mqtt_password_file: Option<PathBuf>,
     /// The broker's CA certificate, which is copied to the configuration's folder; empty for the
     /// system's authorities
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = file_or_none())]
     mqtt_ca_file: Option<PathBuf>,
     /// The MQTT version; 3.1.1 for a broker without MQTT 5
     #[arg(long, value_name = "VERSION", value_parser = ["5", "3.1.1"])]
     mqtt_protocol: Option<String>,
+}
+
+/// A path that may be empty, which clap refuses by default.
+fn file_or_none() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// The options that set the broker's keys.
@@ -93,11 +98,8 @@ async fn attempt(
     };
     last_username.clone_from(&username);
     let password = password(asker, args, &username)?;
-    let put = |password: &String| {
-        let contents = format!("{password}\n").into_bytes();
-        draft.put(PASSWORD_FILE, NewContents { contents, path: None }, FileAccess::Secret)
-    };
-    let password_file = password.as_ref().map(put).transpose()?;
+    let put = |source| draft.put(PASSWORD_FILE, source, FileAccess::Secret);
+    let password_file = password.map(put).transpose()?;
     draft.document.set_broker(&[
         ("url", Some(last_url.as_str())),
         ("username", Some(username.as_str()).filter(|username| !username.is_empty())),
@@ -105,7 +107,7 @@ async fn attempt(
         ("ca_file", ca_file.as_deref()),
         ("protocol", args.mqtt_protocol.as_deref()),
     ]);
-    examine(draft, password).await
+    examine(draft).await
 }
 
 /// The CA certificate of a broker with TLS; `None`: the system's authorities.
@@ -131,35 +133,39 @@ fn ca_file(
     }
 }
 
-/// The password: from the option's file, or prompted for.
+/// What the password's file will have: the contents of the option's file, or the answer. `None`:
+/// the broker requires no password.
 fn password(
     asker: Asker,
     args: &mut BrokerArgs,
     username: &str,
-) -> Result<Option<String>, InitStop> {
-    let file = args.mqtt_password_file.take().filter(|path| !path.as_os_str().is_empty());
-    let text = match file {
-        None if username.is_empty() => return Ok(None),
-        Some(_) if username.is_empty() => {
+) -> Result<Option<NewContents>, InitStop> {
+    let given = args.mqtt_password_file.take();
+    let file = given.as_ref().filter(|path| !path.as_os_str().is_empty());
+    match (file, given.is_some()) {
+        (Some(_), _) if username.is_empty() => {
             let text = "--mqtt-password-file needs --mqtt-username";
-            return Err(InitStop::WrongUsage(text.to_owned()));
+            Err(InitStop::WrongUsage(text.to_owned()))
         }
-        None => asker.password("Password at the broker:", "--mqtt-password-file")?,
-        Some(file) => {
-            let not_text = format!("{} is not UTF-8 text", file.display());
-            let source = NewContents::read(file).map_err(InitStop::InvalidAnswer)?;
-            String::from_utf8(source.contents).map_err(|_| InitStop::InvalidAnswer(not_text))?
+        (Some(file), _) => {
+            NewContents::read(file.clone()).map(Some).map_err(InitStop::InvalidAnswer)
         }
-    };
-    let text = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Some(text.strip_suffix('\r').unwrap_or(text).to_owned()))
+        (None, is_answered) if is_answered || username.is_empty() => Ok(None),
+        (None, _) => {
+            let text = "Password at the broker (empty: none):";
+            let answer = asker.password(text, "--mqtt-password-file")?;
+            let contents = format!("{answer}\n").into_bytes();
+            Ok((!answer.is_empty()).then_some(NewContents { contents, path: None }))
+        }
+    }
 }
 
-/// Connects as `check --connect` does: with a client ID of its own, and nothing retained remains.
-async fn examine(draft: &Draft, password: Option<String>) -> Result<(), InitStop> {
+/// Connects as `check --connect` does, with the password read from its file: with a client ID of
+/// its own, and nothing retained remains.
+async fn examine(draft: &Draft) -> Result<(), InitStop> {
     let config = draft.load()?.config;
     let mut settings = broker_settings(&config);
-    settings.mqtt.password = password.map(SecretString::from);
+    draft.use_trial(&mut settings.mqtt.password_file);
     draft.use_trial(&mut settings.mqtt.ca_file);
     show(&doctor::examine_broker(&config, settings).await)
 }
