@@ -2,7 +2,10 @@
 //! Test messages use response topics of no request, and a topic next to discovery that Home
 //! Assistant does not read. No retained message remains.
 
+use std::time::Duration;
+
 use bytes::Bytes;
+use tokio::time::sleep;
 
 use super::Finding;
 use super::probe::{self, PAYLOAD, Probe};
@@ -15,6 +18,8 @@ use crate::topics::Topics;
 const PACKET_SMALL: u32 = 64 * 1024;
 /// Smaller packets cannot hold infos and states.
 const PACKET_MIN: u32 = 4 * 1024;
+/// When the test of retained messages is repeated, at most.
+const RETRY_WITHIN: Duration = Duration::from_secs(1);
 
 /// `settings` are the bridge's own.
 pub(crate) async fn examine(config: &Config, mut settings: SessionSettings) -> Vec<Finding> {
@@ -156,9 +161,10 @@ async fn discovery(config: &Config, probe: &mut Probe) -> (String, Result<(), St
     (topic, result.map_err(|error| error.to_string()))
 }
 
-/// Publishes a retained message, reads it back by topic and by wildcard, and clears it.
+/// Publishes a retained message, reads it back by topic and by wildcard, and clears it. Twice if it
+/// was not received: another check at the same time may have replaced or cleared it.
 async fn retained(topic: &str, probe: &mut Probe) -> Finding {
-    match probe.retain(topic, PAYLOAD).await {
+    match probe.retain(topic).await {
         Ok(()) => {}
         Err(error) if error.is_unauthorized() => {
             return not_permitted("publish a retained message to", topic, &error.to_string());
@@ -172,10 +178,25 @@ async fn retained(topic: &str, probe: &mut Probe) -> Finding {
         }
     }
     let level = topic.rsplit_once('/').map_or(topic, |(above, _)| above);
-    let exact = probe.read_retained(topic, topic).await;
-    let wildcard = probe.read_retained(&format!("{level}/+"), topic).await;
+    let wildcard = format!("{level}/+");
+    let mut found = (false, false);
+    for is_second in [false, true] {
+        if is_second {
+            // Checks that began together must not collide again.
+            sleep(RETRY_WITHIN.mul_f64(fastrand::f64())).await;
+            if probe.retain(topic).await.is_err() {
+                break;
+            }
+        }
+        found.0 |= probe.read_retained(topic, topic).await;
+        found.1 |= probe.read_retained(&wildcard, topic).await;
+        if found.1 {
+            break;
+        }
+    }
     // If this fails, the message expires.
-    _ = probe.retain(topic, Bytes::new()).await;
+    _ = probe.clear(topic).await;
+    let (exact, wildcard) = found;
     retained_finding(topic, exact, wildcard).about("mqtt.url")
 }
 

@@ -50,11 +50,14 @@ pub(crate) struct Probe {
     session: Session,
     connection: BrokerConnection,
     token: u64,
+    /// The payload of its retained message, which another check at the same time does not have.
+    retained: Bytes,
 }
 
 impl Probe {
-    pub(crate) const fn new(session: Session, connection: BrokerConnection) -> Self {
-        Self { session, connection, token: 0 }
+    pub(crate) fn new(session: Session, connection: BrokerConnection) -> Self {
+        let retained = format!("{{\"check\":\"{:016x}\"}}", fastrand::u64(..)).into();
+        Self { session, connection, token: 0, retained }
     }
 
     /// Subscribes, and returns the refused filters.
@@ -76,8 +79,18 @@ impl Probe {
         self.send(Publish { topic: topic.to_owned(), payload, ..Publish::default() }).await
     }
 
-    /// Publishes a retained message, or clears it with an empty payload.
-    pub(crate) async fn retain(&mut self, topic: &str, payload: Bytes) -> Result<(), ProbeError> {
+    /// Publishes a retained message.
+    pub(crate) async fn retain(&mut self, topic: &str) -> Result<(), ProbeError> {
+        let payload = self.retained.clone();
+        self.set_retained(topic, payload).await
+    }
+
+    /// Clears the retained message.
+    pub(crate) async fn clear(&mut self, topic: &str) -> Result<(), ProbeError> {
+        self.set_retained(topic, Bytes::new()).await
+    }
+
+    async fn set_retained(&mut self, topic: &str, payload: Bytes) -> Result<(), ProbeError> {
         self.send(Publish {
             topic: topic.to_owned(),
             payload,
@@ -105,7 +118,8 @@ impl Probe {
             .map_err(ProbeError::Refused)
     }
 
-    /// Whether a subscription to this filter yields the retained message of this topic.
+    /// Whether a subscription to this filter yields the retained message of this topic. Others may
+    /// publish there at the same time.
     pub(crate) async fn read_retained(&mut self, filter: &str, topic: &str) -> bool {
         if self
             .connection
@@ -114,11 +128,14 @@ impl Probe {
         {
             return false;
         }
-        let is_retained = |event| match event {
-            SessionEvent::Message(message) if message.topic == topic => Some(message.retain),
+        let ours = self.retained.clone();
+        let is_ours = |event| match event {
+            SessionEvent::Message(it) if it.retain && it.topic == topic && it.payload == ours => {
+                Some(())
+            }
             _ => None,
         };
-        wait_for(&mut self.session, RETAINED_DEADLINE, is_retained).await.unwrap_or(false)
+        wait_for(&mut self.session, RETAINED_DEADLINE, is_ours).await.is_ok()
     }
 
     /// Disconnects. After the deadline the session is dropped, and the broker publishes the will.

@@ -4,8 +4,9 @@ mod forms;
 mod remedies;
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use gsdk2mqtt::simulator::{CertificateKind, Fault, Packages, Simulator, SimulatorSettings};
 use tempfile::TempDir;
@@ -280,6 +281,31 @@ async fn limits_that_mqtt_3_1_1_does_not_announce_are_tested_or_unknown() {
         while !bridge.get("/readyz").await.1.contains("mosquitto: retain_available true") {}
     })
     .await;
+}
+
+/// Aim: messages of others on the topic of the test change no result. Method: one every
+/// millisecond, as many more than checks at the same time send.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_others_are_not_taken_for_the_retained_one() {
+    let (broker, gateway) = (Mosquitto::start("").await, simulator(1).await);
+    let topic = "gsdk/bridge/response/check";
+    // Not bounded: `timeout` would be killed in its place.
+    let mut client = Command::new("mosquitto_pub");
+    client.args(["-l", "-p", &broker.port.to_string(), "-t", topic]).stdin(Stdio::piped());
+    let mut client = client.spawn().expect("mosquitto_pub must be installed");
+    let mut lines = client.stdin.take().unwrap();
+    let sender = std::thread::spawn(move || {
+        while lines.write_all(b"{}\n").is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    });
+    let checked = Site::plain(broker.port).gateway(&gateway, "").check().await;
+    client.kill().unwrap();
+    client.wait().unwrap();
+    sender.join().unwrap();
+    checked.is_fine();
+    checked.line("ok", "keeps retained messages (one was read back by wildcard)");
+    assert!(!retained(broker.port).contains_key(topic), "nothing is left behind");
 }
 
 #[tokio::test(flavor = "multi_thread")]
