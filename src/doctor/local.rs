@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use super::Finding;
 use crate::config::{Loaded, Setting};
-use crate::http;
+use crate::http::{self, FileContents};
 use crate::net::file_problem;
 use crate::store::StateDir;
 
@@ -32,7 +32,9 @@ pub(crate) async fn examine(loaded: &Loaded) -> Vec<Finding> {
         findings.push(listen(key, address, holder.is_some()).await);
     }
     // Those of gateways and broker are read by their checks.
-    findings.extend(http::file_problems(&config.http).await.into_iter().map(Finding::fail));
+    let FileContents { problems, warning } = http::file_contents(&config.http).await;
+    findings.extend(problems.into_iter().map(Finding::fail));
+    findings.extend(warning.map(Finding::warn));
     findings
 }
 

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use super::tokens::Tokens;
+use super::tokens::{TOKEN_LEN_GOOD, Tokens};
 use crate::config::Http;
 use crate::net::{ReadError, certificates, private_key, read_file};
 
@@ -88,13 +88,23 @@ impl Files {
             Ok(bytes) => (bytes, Ok(())),
             Err(problem) => (Vec::new(), Err(problem)),
         };
+        let tokens = Tokens::parse(&String::from_utf8_lossy(&bytes));
+        let is_pem = tokens.is_none();
         if bytes != self.token_text {
-            let text = String::from_utf8_lossy(&bytes);
-            self.tokens.send_replace(Tokens::parse(&text));
-            self.token_text = bytes;
+            let tokens = tokens.unwrap_or_default();
             tracing::info!("web server tokens read");
+            if tokens.short() > 0 {
+                let (count, length) = (tokens.short(), TOKEN_LEN_GOOD);
+                tracing::warn!(count, length, "web server has short tokens; make longer ones");
+            }
+            self.tokens.send_replace(tokens);
+            self.token_text = bytes;
         }
         problem?;
+        if is_pem {
+            let problem = "holds a certificate or a key, not tokens; write one token a line";
+            return Err(unusable("http.token_file", path, problem));
+        }
         if self.tokens.borrow().is_empty() {
             return Err(unusable("http.token_file", path, "has no token; write one a line"));
         }
@@ -119,11 +129,28 @@ impl Files {
     }
 }
 
-/// Why the files cannot be used, with what to do.
-pub(crate) async fn file_problems(http: &Http) -> Vec<String> {
+/// What the files hold.
+pub(crate) struct FileContents {
+    /// Why they cannot be used, with what to do.
+    pub(crate) problems: Vec<String>,
+    /// What is not good about them, with what to do.
+    pub(crate) warning: Option<String>,
+}
+
+/// Reads the files once.
+pub(crate) async fn file_contents(http: &Http) -> FileContents {
     let problems = watch::Sender::default();
-    Files::new(http, problems.clone()).read().await;
-    problems.borrow().clone()
+    let mut files = Files::new(http, problems.clone());
+    files.read().await;
+    let short = files.tokens.borrow().short();
+    let warning = (short > 0).then(|| {
+        let noun = if short == 1 { "token" } else { "tokens" };
+        format!(
+            "http.token_file has {short} {noun} shorter than {TOKEN_LEN_GOOD} characters, which \
+             could be guessed; make long ones (openssl rand -hex 32)"
+        )
+    });
+    FileContents { problems: problems.borrow().clone(), warning }
 }
 
 /// Why a file cannot be read, and what to do.

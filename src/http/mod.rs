@@ -18,7 +18,7 @@ mod watched;
 
 pub(crate) use api::{AVAILABILITY_COLUMNS, csv};
 pub use connections::listen;
-pub(crate) use files::file_problems;
+pub(crate) use files::{FileContents, file_contents};
 pub use query::{BridgeStatus, DEVICES_PER_QUERY, DeviceIdRange, LoopClient, LoopQuery};
 
 use std::collections::BTreeSet;

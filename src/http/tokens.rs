@@ -6,16 +6,29 @@ use base64::prelude::BASE64_STANDARD;
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::{Choice, ConstantTimeEq as _};
 
+/// Shorter tokens could be guessed; `docs/security.md` has the number.
+pub(crate) const TOKEN_LEN_GOOD: usize = 16;
+
 /// Tokens that permit to read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tokens(Vec<SecretString>);
 
 impl Tokens {
-    /// Reads one token a line; a line that begins with `#` is a comment.
-    pub(crate) fn parse(text: &str) -> Self {
+    /// Reads one token a line; a line that begins with `#` is a comment. `None` for a file in PEM
+    /// form: its first line is known to everyone.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let lines = text.lines().map(str::trim);
+        if lines.clone().any(|line| line.starts_with("-----BEGIN")) {
+            return None;
+        }
         let tokens = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self(tokens.map(SecretString::from).collect())
+        Some(Self(tokens.map(SecretString::from).collect()))
+    }
+
+    /// How many are too short.
+    pub(crate) fn short(&self) -> usize {
+        let length = |token: &SecretString| token.expose_secret().chars().count();
+        self.0.iter().filter(|token| length(token) < TOKEN_LEN_GOOD).count()
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -53,6 +66,10 @@ fn given(value: &HeaderValue) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    fn parsed(text: &str) -> Tokens {
+        Tokens::parse(text).unwrap()
+    }
+
     fn permits(tokens: &Tokens, value: &str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(header::AUTHORIZATION, value.parse().unwrap());
@@ -61,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_token_is_a_line_and_is_sent_as_bearer_or_as_a_password() {
-        let tokens = Tokens::parse("# of Grafana\n first \r\n\n #tag\nsecond\n");
+        let tokens = parsed("# of Grafana\n first \r\n\n #tag\nsecond\n");
         let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
         for right in ["Bearer first", "bearer  second ", &basic(":first"), &basic("any:second")] {
             assert!(permits(&tokens, right), "{right}");
@@ -82,12 +99,21 @@ mod tests {
         ] {
             assert!(!permits(&tokens, wrong), "{wrong}");
         }
-        assert!(!permits(&Tokens::parse(" \n"), "Bearer "), "an empty line is no token");
+        assert!(!permits(&parsed(" \n"), "Bearer "), "an empty line is no token");
         assert!(!tokens.permit(&HeaderMap::new()));
     }
 
     #[test]
+    fn a_key_or_a_certificate_is_no_list_of_tokens_and_short_tokens_are_counted() {
+        for text in ["-----BEGIN PRIVATE KEY-----\nMC4=\n", "a-token\n\n -----BEGIN X-----\n"] {
+            assert!(Tokens::parse(text).is_none(), "{text}");
+        }
+        let lengths = ["fifteen-letters", "sixteen-letters-", "# short", "ü"];
+        assert_eq!(parsed(&lengths.join("\n")).short(), 2);
+    }
+
+    #[test]
     fn tokens_are_not_in_logs() {
-        assert!(!format!("{:?}", Tokens::parse("s3cret")).contains("s3cret"));
+        assert!(!format!("{:?}", parsed("s3cret")).contains("s3cret"));
     }
 }

@@ -120,7 +120,12 @@ async fn files_of_the_web_server_that_it_cannot_use_have_remedies() {
     for name in ["one", "other"] {
         ca.write(ca.folder(), name, Certified::of(&["bridge"]));
     }
-    for (name, text) in [("empty", " \n"), ("tokens", "s3cret\n"), ("none.crt", "nonsense\n")] {
+    for (name, text) in [
+        ("empty", " \n"),
+        ("tokens", "a-token-of-20-letters\n"),
+        ("short", "fifteen-letters\na-token-of-20-letters\n"),
+        ("none.crt", "nonsense\n"),
+    ] {
         std::fs::write(ca.folder().join(name), text).unwrap();
     }
     let site = |tokens: &str, cert: &str, key: &str| {
@@ -134,6 +139,8 @@ async fn files_of_the_web_server_that_it_cannot_use_have_remedies() {
     for (tokens, cert, key, words, place) in [
         ("empty", "one.crt", "one.key", "has no token", "http.token_file"),
         ("nope", "one.crt", "one.key", "does not exist", "http.token_file"),
+        ("one.key", "one.crt", "one.key", "holds a certificate or a key", "http.token_file"),
+        ("one.crt", "one.crt", "one.key", "not tokens", "http.token_file"),
         ("tokens", "none.crt", "one.key", "none.crt", "http.cert_file"),
         ("tokens", "one.crt", "other.key", "is not the key of the certificate", "http.key_file"),
         ("tokens", "one.crt", "one.crt", "holds no private key", "http.key_file"),
@@ -141,6 +148,9 @@ async fn files_of_the_web_server_that_it_cannot_use_have_remedies() {
         site(tokens, cert, key).check().await.fails(&[words], place);
     }
     site("tokens", "one.crt", "one.key").check().await.is_fine();
+    let checked = site("short", "one.crt", "one.key").check().await;
+    checked.is_fine();
+    assert!(checked.line("warn", "1 token shorter than 16").contains("http.token_file"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

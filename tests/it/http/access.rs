@@ -135,7 +135,18 @@ async fn clients_from_elsewhere_need_a_token_of_the_file() {
     assert_eq!(status(&ask(ELSEWHERE, port, "/", &bearer("third-token")).await), 401);
     let (_, said) = bridge.get("/readyz").await;
     assert!(said.contains("http.token_file") && said.contains(file.to_str().unwrap()), "{said}");
+
+    let first_line = "-----BEGIN PRIVATE KEY-----";
+    std::fs::write(&file, format!("{first_line}\nMC4CAQAwBQYDK2VwBCIEIA==\n")).unwrap();
+    patiently("a private key is reported", async {
+        while !bridge.get("/readyz").await.1.contains("holds a certificate or a key, not tokens") {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    })
+    .await;
+    assert_eq!(status(&ask(ELSEWHERE, port, "/", &bearer(first_line)).await), 401);
     let (_, log) = bridge.stop().await;
+    assert!(log.contains("web server has short tokens"), "{log}");
     assert!(log.contains("invalid token") && !log.contains("-token\""), "{log}");
     for secret in ["first-token", "second-token", "third-token", "first-toke"] {
         assert!(!log.contains(secret), "{log}");
