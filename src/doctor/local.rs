@@ -11,6 +11,7 @@ use std::path::Path;
 use tokio::net::TcpListener;
 
 use super::Finding;
+use crate::certificate::Certificate;
 use crate::config::{Loaded, Setting};
 use crate::http::{self, FileContents};
 use crate::net::file_problem;
@@ -32,9 +33,14 @@ pub(crate) async fn examine(loaded: &Loaded) -> Vec<Finding> {
         findings.push(listen(key, address, holder.is_some()).await);
     }
     // Those of gateways and broker are read by their checks.
-    let FileContents { problems, warning } = http::file_contents(&config.http).await;
+    let FileContents { problems, warning, certificate } = http::file_contents(&config.http).await;
     findings.extend(problems.into_iter().map(Finding::fail));
     findings.extend(warning.map(Finding::warn));
+    let certificate = certificate.as_ref().and_then(Certificate::read);
+    findings.extend(certificate.map(|certificate| {
+        let remedy = "put a new one in http.cert_file and its key in http.key_file";
+        super::certificate("web server", &certificate, remedy).about("http.cert_file")
+    }));
     findings
 }
 

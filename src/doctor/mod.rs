@@ -101,7 +101,8 @@ impl Finding {
     }
 }
 
-/// The names and dates of a certificate; a warning where it expires soon.
+/// The names and dates of a certificate; a warning where it expires soon, a failure where it has
+/// expired.
 fn certificate(owner: &str, certificate: &Certificate, remedy: &str) -> Finding {
     let days = (certificate.not_after.millis() - net::wall_time().millis()) / DAY_MS;
     let day = |at: Moment| at.timestamp().strftime("%Y-%m-%d").to_string();
@@ -113,6 +114,12 @@ fn certificate(owner: &str, certificate: &Certificate, remedy: &str) -> Finding 
         day(certificate.not_after),
         count(usize::try_from(days).unwrap_or(0), "day")
     );
+    if certificate.not_after < net::wall_time() {
+        let expired = day(certificate.not_after);
+        return Finding::fail(format!(
+            "{owner}: its certificate has expired on {expired}; {remedy}"
+        ));
+    }
     if days < EXPIRES_SOON_DAYS {
         return Finding::warn(format!("{text}; {remedy}"));
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use super::tokens::{TOKEN_LEN_GOOD, Tokens};
@@ -135,6 +136,8 @@ pub(crate) struct FileContents {
     pub(crate) problems: Vec<String>,
     /// What is not good about them, with what to do.
     pub(crate) warning: Option<String>,
+    /// The certificate of the web server itself.
+    pub(crate) certificate: Option<CertificateDer<'static>>,
 }
 
 /// Reads the files once.
@@ -150,7 +153,9 @@ pub(crate) async fn file_contents(http: &Http) -> FileContents {
              could be guessed; make long ones (openssl rand -hex 32)"
         )
     });
-    FileContents { problems: problems.borrow().clone(), warning }
+    let chain = certificates(&files.certificate_text.0).unwrap_or_default();
+    let certificate = chain.into_iter().next();
+    FileContents { problems: problems.borrow().clone(), warning, certificate }
 }
 
 /// Why a file cannot be read, and what to do.

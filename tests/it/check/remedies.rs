@@ -120,6 +120,8 @@ async fn files_of_the_web_server_that_it_cannot_use_have_remedies() {
     for name in ["one", "other"] {
         ca.write(ca.folder(), name, Certified::of(&["bridge"]));
     }
+    ca.write(ca.folder(), "old", Certified::expired(&["bridge"]));
+    ca.write(ca.folder(), "soon", Certified::ending_in(&["bridge"], 10));
     for (name, text) in [
         ("empty", " \n"),
         ("tokens", "a-token-of-20-letters\n"),
@@ -141,16 +143,20 @@ async fn files_of_the_web_server_that_it_cannot_use_have_remedies() {
         ("nope", "one.crt", "one.key", "does not exist", "http.token_file"),
         ("one.key", "one.crt", "one.key", "holds a certificate or a key", "http.token_file"),
         ("one.crt", "one.crt", "one.key", "not tokens", "http.token_file"),
+        ("tokens", "old.crt", "old.key", "expired on 2021-01-01", "http.cert_file"),
         ("tokens", "none.crt", "one.key", "none.crt", "http.cert_file"),
         ("tokens", "one.crt", "other.key", "is not the key of the certificate", "http.key_file"),
         ("tokens", "one.crt", "one.crt", "holds no private key", "http.key_file"),
     ] {
         site(tokens, cert, key).check().await.fails(&[words], place);
     }
-    site("tokens", "one.crt", "one.key").check().await.is_fine();
-    let checked = site("short", "one.crt", "one.key").check().await;
+    let checked = site("tokens", "one.crt", "one.key").check().await;
+    checked.is_fine();
+    checked.line("ok", "web server: its certificate names bridge");
+    let checked = site("short", "soon.crt", "soon.key").check().await;
     checked.is_fine();
     assert!(checked.line("warn", "1 token shorter than 16").contains("http.token_file"));
+    assert!(checked.line("warn", "web server: its certificate names").contains("http.cert_file"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
