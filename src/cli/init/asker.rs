@@ -96,6 +96,11 @@ impl Asker {
     }
 
     pub(crate) fn text(self, question: Question<'_>) -> Result<String, InitStop> {
+        self.edited(question, "")
+    }
+
+    /// The same, where the prompt begins with an answer that can be edited and removed.
+    pub(crate) fn edited(self, question: Question<'_>, initial: &str) -> Result<String, InitStop> {
         let Question { text, option, default } = question;
         match default {
             Some(default) if self.takes_defaults => return Ok(default.to_owned()),
@@ -105,7 +110,7 @@ impl Asker {
             _ => {}
         }
         loop {
-            let mut prompt = Text::new(text);
+            let mut prompt = Text::new(text).with_initial_value(initial);
             if let Some(default) = default.filter(|default| !default.is_empty()) {
                 prompt = prompt.with_default(default);
             }
@@ -187,10 +192,11 @@ impl Asker {
         Ok(prompt.with_display_mode(PasswordDisplayMode::Masked).prompt()?)
     }
 
-    /// Prints why an answer was refused, in a terminal; anything else remains an error.
+    /// Prints why an answer was refused, in a terminal; anything else remains an error. With
+    /// defaults the next attempt would be the same.
     pub(crate) fn report_refused(self, stop: InitStop) -> Result<(), InitStop> {
         match stop {
-            InitStop::InvalidAnswer(reason) if self.has_terminal => {
+            InitStop::InvalidAnswer(reason) if self.is_interactive() => {
                 print_to_stderr(&format!("{}\n", escaped(&reason)));
                 Ok(())
             }

@@ -65,8 +65,7 @@ pub(crate) async fn ask(
     Ok(())
 }
 
-/// Each option counts for the first attempt; the last URL and user name are the defaults of the
-/// next.
+/// Each option counts for the first attempt; the next one suggests the last URL and user name.
 async fn attempt(
     asker: Asker,
     args: &mut BrokerArgs,
@@ -90,11 +89,12 @@ async fn attempt(
     let question = Question {
         text: "User name at the broker (empty: none):",
         option: "--mqtt-username",
-        default: Some(last_username.as_str()),
+        default: Some(""),
     };
     let username = match args.mqtt_username.take() {
         Some(username) => username,
-        None => asker.text(question)?,
+        // A default would leave no way to give none.
+        None => asker.edited(question, last_username)?,
     };
     last_username.clone_from(&username);
     let password = password(asker, args, &username)?;

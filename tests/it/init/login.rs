@@ -1,7 +1,9 @@
 //! The broker's login in `gsdk2mqtt init`: what is written is what `run` uses.
 
 use super::{Site, init};
+use crate::harness::bridge::PROGRAM;
 use crate::harness::simulator;
+use crate::harness::terminal::Terminal;
 
 const LOGIN: &str = "allow_anonymous false\npassword_file {dir}/passwords";
 
@@ -27,9 +29,47 @@ async fn a_password_file_is_read_as_run_reads_it() {
         }
         assert!(!anonymous.path("etc").exists());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_answer_is_no_password_and_an_edited_user_name_may_be_none() {
+    let site = Site::new().await;
     let none = ["--mqtt-username", "ann", "--mqtt-password-file", ""];
-    let ran = init(&anonymous.changed("--mqtt-username", &none)).await;
+    let ran = init(&site.changed("--mqtt-username", &none)).await;
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert!(!anonymous.text().contains("password_file"), "{}", anonymous.text());
-    assert_eq!(anonymous.check().await.code, 0);
+    assert!(!site.text().contains("password_file"), "{}", site.text());
+    let checked = site.check().await;
+    assert_eq!(checked.code, 0, "{}\n{}", checked.out, checked.err);
+    std::fs::remove_dir_all(site.path("etc")).unwrap();
+
+    let options = site.changed("--mqtt-username", &[]);
+    let nowhere = "mqtt://127.0.0.1:1";
+    let options: Vec<String> = options
+        .iter()
+        .map(|word| if word.starts_with("mqtt://") { nowhere } else { word }.to_owned())
+        .collect();
+    let line = format!("{PROGRAM} init {}", options.join(" "));
+    let mut terminal = Terminal::run(120, "", &line);
+    let url = format!("mqtt://127.0.0.1:{}", site.broker.port);
+    terminal
+        .answers(&[
+            ("Search devices and name them?", Some("n")),
+            ("User name at the broker", Some("ann")),
+            ("Password at the broker", Some("")),
+            ("nothing listens", None),
+            ("URL of the MQTT broker", Some(url.as_str())),
+            // Backspaces: the name of before can be edited.
+            ("User name at the broker", Some("\u{7f}\u{7f}\u{7f}")),
+        ])
+        .await;
+    let (code, shown) = terminal.ends().await;
+    assert_eq!(code, 0, "{shown}");
+    assert!(!site.text().contains("username"), "{}", site.text());
+    assert_eq!(site.check().await.code, 0);
+
+    // Defaults are not tried again.
+    let line = format!("{PROGRAM} init --yes --overwrite {}", options.join(" "));
+    let (code, shown) = Terminal::run(120, "", &line).ends().await;
+    assert_eq!(code, 1, "{shown}");
+    assert!(shown.contains("nothing listens"), "{shown}");
 }
