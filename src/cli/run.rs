@@ -59,7 +59,8 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<()> {
 }
 
 fn listen(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
-    http::listen(address).with_context(|| {
-        format!("cannot listen on {address}; free the address or set another in {key}")
+    http::listen(address).map_err(|error| {
+        let remedy = http::listen_remedy(&error, address, key);
+        anyhow::anyhow!("cannot listen on {address} ({error}); {remedy}")
     })
 }

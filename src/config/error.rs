@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use figment::error::{Actual, Kind};
 
-use super::schema::{KeyPath, Schema, choices, is_table};
+use super::schema::{KeyPath, Schema, choices, is_secret, is_table};
 
 /// Where a setting was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +90,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// What is wrong with the value of a key, as the end of a sentence about it. The types are named by
-/// the schema, and the value is quoted only where it is a number or a value of a fixed set.
+/// the schema. The value is quoted only where it is a number, a value of a fixed set, or a text in
+/// place of another type, which no secret is.
 ///
 /// `below` are the names below the key, where it is a table with one key.
 pub(crate) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &Kind) -> String {
@@ -126,7 +127,13 @@ pub(crate) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &
                 }
                 _ => ("a text", ""),
             };
-            format!("must be {wanted}, not {}{remedy}", type_of(actual))
+            match actual {
+                // In the environment and with `--set` every value is a text.
+                Actual::Str(text) if !is_secret(node) => {
+                    format!("must be {wanted}, not {text:?}{remedy}")
+                }
+                actual => format!("must be {wanted}, not {}{remedy}", type_of(actual)),
+            }
         }
         _ => "has a value that is not allowed".to_owned(),
     }

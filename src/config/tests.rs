@@ -169,6 +169,14 @@ fn lists_in_a_text_are_written_as_in_the_file_or_with_commas() {
 }
 
 #[test]
+fn a_text_in_place_of_another_type_is_quoted() {
+    let environment = [("GSDK2MQTT_HOME_ASSISTANT__ENABLED", "maybe")];
+    let found = mistakes(loaded(GATEWAY, &environment, &["outbox.max_events=many"]));
+    assert!(found[0].ends_with("must be true or false, not \"maybe\""), "{found:?}");
+    assert!(found[1].ends_with("must be a whole number, not \"many\""), "{found:?}");
+}
+
+#[test]
 fn a_password_of_digits_remains_text_and_is_never_shown() {
     let environment = [("GSDK2MQTT_MQTT__USERNAME", "me"), ("GSDK2MQTT_MQTT__PASSWORD", " 0123 ")];
     let loaded = loaded(GATEWAY, &environment, &[]).unwrap();

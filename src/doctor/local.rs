@@ -14,7 +14,7 @@ use super::Finding;
 use crate::certificate::Certificate;
 use crate::config::{Loaded, Setting};
 use crate::http::{self, FileContents};
-use crate::net::file_problem;
+use crate::net::{file_problem, shown_path};
 use crate::store::StateDir;
 
 pub(crate) async fn examine(loaded: &Loaded) -> Vec<Finding> {
@@ -63,7 +63,7 @@ pub(crate) async fn unusable_files<'a>(
         }
     }
     let unusable = files.iter().filter_map(|(setting, path)| {
-        let (problem, path) = (problems.get(path)?, path.display());
+        let (problem, path) = (problems.get(path)?, shown_path(path));
         Some((*setting, format!("the file {path} {problem}, or name the right one")))
     });
     unusable.collect()
@@ -123,9 +123,9 @@ async fn listen(key: &str, address: SocketAddr, is_running: bool) -> Finding {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_running => {
             Finding::note(format!("{key} {address} is in use, as by the running bridge"))
         }
-        Err(error) => Finding::fail(format!(
-            "{key} {address} cannot be used ({error}); free it or set another"
-        ))
-        .about(key),
+        Err(error) => {
+            let remedy = http::listen_remedy(&error, address, key);
+            Finding::fail(format!("{key} {address} cannot be used ({error}); {remedy}")).about(key)
+        }
     }
 }

@@ -49,6 +49,22 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// What to do where an address cannot be listened on, to end a sentence.
+pub(crate) fn listen_remedy(error: &io::Error, address: SocketAddr, key: &str) -> String {
+    /// Ports below it are for privileged programs.
+    const OPEN_PORT_MIN: u16 = 1024;
+    match error.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            format!("no interface of this machine has this address; set another in {key}")
+        }
+        io::ErrorKind::PermissionDenied if address.port() < OPEN_PORT_MIN => format!(
+            "ports below {OPEN_PORT_MIN} need the right CAP_NET_BIND_SERVICE; give it to the \
+             program, or set another port in {key}"
+        ),
+        _ => format!("free the address or set another in {key}"),
+    }
+}
+
 /// A listener, and what it serves.
 pub(crate) struct Endpoint {
     pub(crate) listener: TcpListener,

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{self, ServerConfig};
 
 use super::tokens::{TOKEN_LEN_GOOD, Tokens};
 use crate::config::Http;
-use crate::net::{ReadError, certificates, private_key, read_file};
+use crate::net::{ReadError, certificates, private_key, read_file, shown_path};
 
 /// How often the files are read.
 const READ_EVERY: Duration = Duration::from_secs(3);
@@ -160,12 +160,12 @@ pub(crate) async fn file_contents(http: &Http) -> FileContents {
 
 /// Why a file cannot be read, and what to do.
 fn unread(key: &str, path: &Path, error: &ReadError) -> String {
-    format!("the file {} {error}; {}, or correct {key}", path.display(), error.remedy())
+    format!("the file {} {error}; {}, or correct {key}", shown_path(path), error.remedy())
 }
 
 /// What is wrong with a file, and what to do.
 fn unusable(key: &str, path: &Path, problem: impl std::fmt::Display) -> String {
-    format!("the file {} {problem}; put it there, or correct {key}", path.display())
+    format!("the file {} {problem}; put it there, or correct {key}", shown_path(path))
 }
 
 fn server_config(

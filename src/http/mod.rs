@@ -18,6 +18,7 @@ mod watched;
 
 pub(crate) use api::{AVAILABILITY_COLUMNS, csv};
 pub use connections::listen;
+pub(crate) use connections::listen_remedy;
 pub(crate) use files::{FileContents, file_contents};
 pub use query::{BridgeStatus, DEVICES_PER_QUERY, DeviceIdRange, LoopClient, LoopQuery};
 

@@ -28,6 +28,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(crate) enum ReadError {
     #[error("does not exist")]
     Missing,
+    #[error("does not exist: ~ stands for no home directory here; write the whole path")]
+    NoHome,
     #[error("may not be read by the user of this service")]
     Forbidden,
     #[error("is a {0}, not a file")]
@@ -49,18 +51,26 @@ impl ReadError {
         match self {
             Self::Forbidden => "give it the right (chgrp and chmod g+r)",
             Self::Missing => "put it there",
+            Self::NoHome => "put it there",
             _ => "replace it",
         }
     }
 
-    fn from_io(error: io::Error) -> Self {
+    fn from_io(path: &Path, error: io::Error) -> Self {
         match error.kind() {
+            io::ErrorKind::NotFound if path.starts_with("~") => Self::NoHome,
             io::ErrorKind::NotFound => Self::Missing,
             io::ErrorKind::PermissionDenied => Self::Forbidden,
             _ if no_handles_left(&error) => Self::NoHandles(error),
             _ => Self::Io(error),
         }
     }
+}
+
+/// A file as messages name it: where it is looked for.
+pub(crate) fn shown_path(path: &Path) -> String {
+    let whole = std::path::absolute(path);
+    whole.as_deref().unwrap_or(path).display().to_string()
 }
 
 /// Reads a file, less a byte order mark.
@@ -74,16 +84,17 @@ pub(crate) async fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
 
 /// Makes sure that a path names a regular file, without opening it.
 pub(crate) fn expect_file(path: &Path) -> Result<(), ReadError> {
-    let kind = std::fs::metadata(path).map_err(ReadError::from_io)?.file_type();
+    let metadata = std::fs::metadata(path).map_err(|error| ReadError::from_io(path, error))?;
     // Opening a named pipe would wait for its writer, and a device may have no end.
-    not_a_file(kind).map_or(Ok(()), |other| Err(ReadError::NotAFile(other)))
+    not_a_file(metadata.file_type()).map_or(Ok(()), |other| Err(ReadError::NotAFile(other)))
 }
 
 fn read_now(path: &Path) -> Result<Vec<u8>, ReadError> {
     expect_file(path)?;
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(ReadError::from_io)?;
-    file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(ReadError::from_io)?;
+    let of_io = |error| ReadError::from_io(path, error);
+    let file = File::open(path).map_err(of_io)?;
+    file.take(FILE_LEN_MAX + 1).read_to_end(&mut bytes).map_err(of_io)?;
     if bytes.len() as u64 > FILE_LEN_MAX {
         return Err(ReadError::TooLarge);
     }

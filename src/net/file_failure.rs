@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::code::DialCode;
-use super::file::ReadError;
+use super::file::{ReadError, shown_path};
 use super::target::Peer;
 
 /// Which file.
@@ -76,7 +76,7 @@ impl FileFailure {
     pub(crate) fn describe(&self, peer: &Peer) -> (DialCode, String) {
         let Self { kind, path, problem } = self;
         let FileWords { key, noun, unreadable, invalid } = kind.words();
-        let (key, path) = (peer.key(key), path.display());
+        let (key, path) = (peer.key(key), shown_path(path));
         let source = match (peer, kind) {
             (Peer::Gateway(_), FileKind::Ca) => {
                 "copy ca.crt from the folder of the gateway's certificates"

@@ -33,7 +33,7 @@ pub(crate) use dial::{Dialed, Stream, dial};
 pub use error::DialError;
 pub(crate) use explain::{late_alert, late_refusal, tls_error};
 pub(crate) use failure_log::{CountedFailure, FailureLog};
-pub(crate) use file::{ReadError, file_problem, read as read_file, read_secret};
+pub(crate) use file::{ReadError, file_problem, read as read_file, read_secret, shown_path};
 pub(crate) use presented::{PresentedCertificate, presented_certificate};
 pub(crate) use target::{DialTarget, Tls};
 pub use target::{Peer, TlsFiles};

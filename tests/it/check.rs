@@ -246,6 +246,9 @@ async fn forbidden_topics_are_reported() {
         .await;
     checked.fails(&["refused the user name or password", "mqtt.password_file"], "mqtt.password");
     assert!(!checked.out.contains("hunter2") && !checked.err.contains("hunter2"));
+    let checked = Site::plain(closed.port).gateway(&gateway, "").check().await;
+    let line = checked.line("fail", "requires a user name; set mqtt.username");
+    assert!(line.ends_with("[mqtt.username, default]"), "{line}");
 
     let strict = Mosquitto::start("retain_available false\nmax_packet_size 20000").await;
     let checked = Site::plain(strict.port).gateway(&gateway, "").check().await;
@@ -346,6 +349,21 @@ async fn a_state_directory_that_cannot_be_had_fails_and_nothing_is_made() {
     let file = below_a_file.dir.path().join("ca.crt").display().to_string();
     below_a_file.text = below_a_file.text.replacen(&wrong, &file, 1);
     below_a_file.check().await.fails(&["is no directory", "name another"], "state_dir");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_this_machine_does_not_have_is_named_as_such_by_check_and_run() {
+    let (broker, gateway) = (Mosquitto::start("").await, simulator(1).await);
+    let mut site = Site::plain(broker.port).gateway(&gateway, "");
+    site.text = site.text.replace("127.0.0.1:0", "192.0.2.1:9925");
+    let words = "no interface of this machine has this address";
+    site.check().await.fails(&[words], "http.listen");
+    let mut run = bounded(PROGRAM);
+    run.args(["run", "--config"]).arg(site.dir.path().join("config.toml"));
+    let ran = tokio::task::spawn_blocking(move || run.output().unwrap()).await.unwrap();
+    let err = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert_eq!(ran.status.code(), Some(1), "{err}");
+    assert!(err.contains(words) && err.contains("http.listen"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

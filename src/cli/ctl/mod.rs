@@ -196,14 +196,20 @@ impl ChosenGateway {
         outcome.warnings.extend(retained_by_config.into_iter().map(warning));
     }
 
+    /// The gateway in messages: one that was given by its address has no name.
+    fn shown(&self) -> String {
+        if self.is_unnamed { UNNAMED.to_owned() } else { format!("gateway {}", self.entry.name) }
+    }
+
     /// Replaces configuration keys by options where the gateway was given by its address.
     fn name_options(&self, message: &str) -> String {
         if !self.is_unnamed {
             return message.to_owned();
         }
+        let message = message.replace(&format!("gateway {UNNAMED}:"), &format!("{UNNAMED}:"));
         [("address", "--address"), ("ca_file", "--ca-file"), ("server_name", "--server-name")]
             .iter()
-            .fold(message.to_owned(), |message, (key, option)| {
+            .fold(message, |message, (key, option)| {
                 let key = format!("gateways.{UNNAMED}.{key}");
                 message.replace(&format!("{key} ="), option).replace(&key, option)
             })

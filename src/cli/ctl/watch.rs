@@ -142,17 +142,18 @@ impl Watch {
     }
 
     fn link(&self, at: Moment, event: &str, message: Option<&str>) -> String {
-        let gateway = &self.gateway.entry.name;
         let message = message.map(|message| self.gateway.name_options(message));
         if self.json {
+            let gateway = &self.gateway.entry.name;
             let message = message.map_or(Value::Null, Value::from);
             return json!({
                 "timestamp": at, "gateway": gateway, "event": event, "message": message,
             })
             .to_string();
         }
-        let message = escaped(&message.unwrap_or_default());
+        let (who, message) = (self.gateway.shown(), message.unwrap_or_default());
+        let message = escaped(message.strip_prefix(&format!("{who}: ")).unwrap_or(&message));
         let event = self.terminal.coloured(event, event.replace('_', " "));
-        format!("{at}  gateway {gateway}: {event}  {message}").trim_end().to_owned()
+        format!("{at}  {who}: {event}  {message}").trim_end().to_owned()
     }
 }

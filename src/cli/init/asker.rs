@@ -71,7 +71,10 @@ impl NewContents {
     pub(crate) fn read(path: PathBuf) -> Result<Self, String> {
         match std::fs::read(&path) {
             Ok(contents) => Ok(Self { contents, path: Some(path) }),
-            Err(error) => Err(format!("{} cannot be read ({error})", path.display())),
+            Err(error) => {
+                let hint = if path.starts_with("~") { "; write the whole path for ~" } else { "" };
+                Err(format!("{} cannot be read ({error}){hint}", path.display()))
+            }
         }
     }
 }

@@ -40,8 +40,15 @@ pub(crate) enum BrokerProblem {
     NoConnack { after: Duration, hint: &'static str },
     #[error("requires TLS; write mqtts:// in mqtt.url")]
     TlsExpected,
+    #[error(
+        "answers HTTP, not MQTT; correct the port in mqtt.url, or write there ws:// (with TLS \
+         wss://) if the broker serves MQTT over WebSocket on this port"
+    )]
+    HttpServer,
     #[error("refused the user name or password{text}; check mqtt.username and mqtt.password_file")]
     Credentials { text: String },
+    #[error("requires a user name{text}; set mqtt.username, and password_file beside it")]
+    NoUserName { text: String },
     #[error("refused the client ID {client_id:?}{text}; set another mqtt.client_id")]
     ClientId { client_id: String, text: String },
     /// In MQTT 3.1.1 some brokers answer so to a keep-alive above their limit.
@@ -241,10 +248,11 @@ impl<'a> FaultContext<'a> {
                 "if this port uses TLS, write mqtts:// in mqtt.url; if the broker supports only \
                  MQTT 3.1.1, set mqtt.protocol = \"3.1.1\""
             }
-            // A broker that keeps no retained messages refuses the last will in this way.
+            // In this way a broker refuses a last will that is retained or has QoS 1.
             (true, MqttVersion::V311) => {
                 "it may allow no retained messages, which the bridge's last will needs (mosquitto: \
-                 retain_available true); or, if this port uses TLS, write mqtts:// in mqtt.url"
+                 retain_available true), or only QoS 0 (mosquitto: max_qos 1); or, if this port \
+                 uses TLS, write mqtts:// in mqtt.url"
             }
         };
         BrokerProblem::ClosedEarly { hint }
@@ -254,7 +262,8 @@ impl<'a> FaultContext<'a> {
     pub(crate) fn refused(&self, reason: &BrokerReason) -> SessionFault {
         let (client_id, text) = (self.settings.mqtt.client_id.clone(), quote(reason));
         let declined = |reason: &str| BrokerProblem::Declined { reason: reason.to_owned() };
-        let protocol = self.settings.mqtt.protocol;
+        let mqtt = &self.settings.mqtt;
+        let protocol = mqtt.protocol;
         self.fault(match (protocol, reason.code) {
             // A broker of MQTT 3.1.1 answers with a code of that version.
             (_, 0x01 | 0x84) => {
@@ -267,6 +276,12 @@ impl<'a> FaultContext<'a> {
                 BrokerProblem::ClientIdOrKeepAlive { client_id, keep_alive }
             }
             (MqttVersion::V5, 0x85) => BrokerProblem::ClientId { client_id, text },
+            // With a client certificate, the user may be the one that it names.
+            (_, 0x04 | 0x05 | 0x86 | 0x87)
+                if mqtt.username.is_none() && mqtt.cert_file.is_none() =>
+            {
+                BrokerProblem::NoUserName { text }
+            }
             (_, 0x04 | 0x05 | 0x86 | 0x87) => BrokerProblem::Credentials { text },
             (_, 0x9A) => declined(RETAIN_NEEDED),
             (_, 0x9B) => declined(QOS_1_NEEDED),

@@ -39,9 +39,9 @@ impl PacketReader {
         }
     }
 
-    /// The first byte that is not parsed.
-    pub(crate) fn first_byte(&self) -> Option<u8> {
-        self.buffer.first().copied()
+    /// Whether what is not parsed begins with these bytes.
+    pub(crate) fn begins_with(&self, bytes: &[u8]) -> bool {
+        self.buffer.starts_with(bytes)
     }
 
     /// The next packet, as far as it has been read. A message that is larger than `size_max` is

@@ -124,6 +124,21 @@ fn a_missing_file_exits_with_1_and_unusual_settings_are_warnings() {
     }
 }
 
+#[test]
+fn a_missing_file_is_named_where_it_was_looked_for() {
+    let folder = std::env::current_dir().unwrap().display().to_string();
+    for (name, words) in [
+        ("nope/ca.crt", format!("the file {folder}/nope/ca.crt does not exist; put it there")),
+        ("~/ca.crt", "~ stands for no home directory here; write the whole path".to_owned()),
+    ] {
+        let text = gateway("lobby", 1).replace("Cargo.toml", name);
+        let checked = check(&text, &[], &[]);
+        assert_eq!(checked.status.code(), Some(1), "{checked:?}");
+        let err = lines(&checked.stderr);
+        assert!(err.iter().any(|line| line.contains(&words)), "{words} in {err:?}");
+    }
+}
+
 /// Aim: the remedy for a file without the right to read it is to give this right. Method: as root
 /// without the capability to read every file.
 #[test]

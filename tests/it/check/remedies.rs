@@ -165,6 +165,10 @@ async fn a_broker_of_qos_0_and_a_gateway_that_is_none_are_reported() {
     let broker = Mosquitto::start("max_qos 0").await;
     let checked = Site::plain(broker.port).gateway(&gateway, "").check().await;
     checked.fails(&["QoS 1 is needed", "max_qos 1"], "mqtt.url");
+    let url = format!("mqtt://127.0.0.1:{}", broker.port);
+    let checked = Site::new(&url, "protocol = \"3.1.1\"").gateway(&gateway, "").check().await;
+    let line = checked.line("fail", "closed the connection without an answer");
+    assert!(line.contains("only QoS 0 (mosquitto: max_qos 1)"), "{line}");
 
     let (plain, tls) =
         (Mosquitto::start("").await, secure(&ca, Certified::of(&["127.0.0.1"]), "").await);

@@ -117,6 +117,9 @@ async fn a_refused_password_is_reported_with_its_keys_and_not_shown() {
                 broker.port
             )
         );
+        let mut session = spawn(self::settings(broker.port, protocol));
+        let reason = unreachable(&mut session).await;
+        assert!(reason.contains("requires a user name; set mqtt.username"), "{reason}");
     }
 }
 

@@ -217,7 +217,9 @@ async fn a_refused_connection_reports_the_code_and_the_brokers_reason() {
             // A control character in it is not shown.
             script.connack_properties = b"\x1f\x00\x08no\x1b more".to_vec();
         });
-        let mut session = spawn(settings(broker.port, MqttVersion::V5));
+        let mut settings = settings(broker.port, MqttVersion::V5);
+        settings.mqtt.username = Some("gsdk2mqtt".to_owned());
+        let mut session = spawn(settings);
         let reason = unreachable(&mut session).await;
         assert!(reason.contains(expected), "{reason}");
     }
@@ -230,7 +232,7 @@ async fn a_refused_connection_of_3_1_1_reports_the_remedy() {
         (1, "does not support MQTT 3.1.1; set mqtt.protocol = \"5\""),
         (2, "mosquitto: max_keepalive"),
         (3, "refused the connection (server_unavailable (0x03))"),
-        (5, "refused the user name or password; check mqtt.username"),
+        (5, "requires a user name; set mqtt.username"),
         (9, "refused the connection (0x09)"),
     ];
     for (code, expected) in cases {

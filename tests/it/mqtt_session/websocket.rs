@@ -207,6 +207,11 @@ async fn an_address_without_mqtt_over_websocket_is_reported_with_the_remedy() {
     }
     let reason = refused(secure(over(plain.port, "/mqtt", MqttVersion::V5), &ca)).await;
     assert!(reason.contains("write ws://"), "{reason}");
+    for protocol in [MqttVersion::V5, MqttVersion::V311] {
+        let reason = refused(settings(answering("HTTP/1.1 400 Bad\r\n\r\n").await, protocol)).await;
+        assert!(reason.contains("answers HTTP, not MQTT; correct the port"), "{reason}");
+        assert!(reason.contains("ws://"), "{reason}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
