@@ -168,10 +168,14 @@ fn parse_broker(text: &str) -> Option<BrokerAddress> {
 pub(crate) fn alpn<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
     /// The limit of a name in the handshake (RFC 7301), in bytes.
     const LEN_MAX: usize = 255;
+    // The rest of a list that is not complete.
+    let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '[' | ']' | '"' | '\'');
+    let is_name = |name: &str| (1..=LEN_MAX).contains(&name.len()) && name.chars().all(allowed);
     let names = Vec::<String>::deserialize(source)?;
-    match names.iter().find(|name| name.is_empty() || name.len() > LEN_MAX) {
+    match names.iter().find(|name| !is_name(name)) {
         Some(name) => Err(D::Error::custom(format!(
-            "{name:?} is not the name of a protocol; write 1 to {LEN_MAX} bytes, as in [\"mqtt\"]"
+            "{name:?} is not the name of a protocol; write 1 to {LEN_MAX} letters, digits and \
+             marks other than brackets and quotes, as in [\"mqtt\"]"
         ))),
         None => Ok(names),
     }

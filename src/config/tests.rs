@@ -169,6 +169,16 @@ fn lists_in_a_text_are_written_as_in_the_file_or_with_commas() {
 }
 
 #[test]
+fn a_list_that_is_not_complete_is_no_name_of_a_protocol() {
+    let alpn = |text: &str| loaded(GATEWAY, &[], &[&format!("mqtt.alpn={text}")]);
+    assert_eq!(alpn("[\"mqtt\", \"http/1.1\"]").unwrap().config.mqtt.alpn, ["mqtt", "http/1.1"]);
+    for text in ["[\"a\"", "a\"]", "['a'", "a b"] {
+        let found = mistakes(alpn(text));
+        assert!(found[0].contains("is not the name of a protocol"), "{text}: {found:?}");
+    }
+}
+
+#[test]
 fn a_text_in_place_of_another_type_is_quoted() {
     let environment = [("GSDK2MQTT_HOME_ASSISTANT__ENABLED", "maybe")];
     let found = mistakes(loaded(GATEWAY, &environment, &["outbox.max_events=many"]));

@@ -49,11 +49,26 @@ pub(crate) fn unusable_text(text: &str) -> Option<&'static str> {
 pub(crate) fn label<'de, D: Deserializer<'de>>(source: D) -> Result<Option<String>, D::Error> {
     parsed(source, |text| {
         let fits = (1..=LABEL_LEN_MAX).contains(&text.chars().count());
-        if fits && !text.trim().is_empty() && !text.chars().any(char::is_control) {
+        let is_empty = text.chars().all(|c| c.is_whitespace() || is_joiner(c));
+        if fits && !is_empty && !text.chars().any(|c| c.is_control() || is_invisible(c)) {
             return Ok(Some(text.to_owned()));
         }
         Err(format!("{text:?} is not a name; write 1 to {LABEL_LEN_MAX} printable characters"))
     })
+}
+
+/// Whether a character joins or separates its neighbours, as in Persian and in emoji.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0020}'..='\u{e007f}')
+}
+
+/// Whether a character has no form of its own: spaces of no width, line separators, and marks that
+/// change the direction of the text that follows.
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}'
+    ) || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')
 }
 
 /// `bridge` or `bridge_<x>`, which no gateway may be called.
@@ -280,6 +295,17 @@ mod tests {
         }
         assert_eq!(in_largest_unit(Duration::from_secs(30 * DAY)), "30d");
         assert_eq!(in_largest_unit(Duration::from_secs(90)), "90s");
+    }
+
+    #[test]
+    fn names_have_visible_characters() {
+        for good in ["Tür 1", "در\u{200c}ها", "👩\u{200d}🔧", "❤\u{fe0f}", "a\u{301}"] {
+            assert_eq!(read_text(label, good), Ok(Some(good.to_owned())), "{good}");
+        }
+        for bad in ["", " ", "\u{200b}", "\u{200d}", "a\u{200b}", "a\u{202e}b", "\u{feff}a", "a\tb"]
+        {
+            assert!(read_text(label, bad).unwrap_err().contains("printable"), "{bad:?}");
+        }
     }
 
     #[test]

@@ -240,6 +240,9 @@ async fn without_a_terminal_a_missing_answer_is_named_with_its_option() {
     let words = ["init", "--yes", "--output", &output, "--gateway-address", &address];
     let ran = run(&[&words[..], &["--ca-file", &ca_file, "--mqtt-url", &url]].concat()).await;
     assert_eq!(ran.code, 0, "{}", ran.err);
+    let ran = init(&site.changed("", &["--device", "7=a", "--device", "7=b", "--dry-run"])).await;
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert!(ran.err.contains("--device names 7 twice"), "{}", ran.err);
     // Wrong answers are wrong usage.
     for (option, wrong) in [
         ("--mqtt-url", "http://x"),
@@ -319,6 +322,7 @@ async fn a_gateway_is_added_and_comments_are_preserved() {
     assert_eq!(init(&site.options()).await.code, 0);
     // Its text, line ends and mode, and the link to it, are those of its owner.
     let before = site.text().replace("[mqtt]", "# our broker\n[mqtt]").replace('\n', "\r\n");
+    let before = format!("\u{feff}{before}");
     let file = site.path("versioned.toml");
     std::fs::write(&file, &before).unwrap();
     std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();

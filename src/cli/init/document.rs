@@ -15,6 +15,8 @@ const HEAD: &str = "\
 [mqtt]
 ";
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// The keys of a table; those without a value are left out.
 pub(crate) type Keys<'a> = &'a [(&'a str, Option<&'a str>)];
 
@@ -24,6 +26,8 @@ pub(crate) struct ConfigDocument {
     toml: DocumentMut,
     /// Whether its lines end as on Windows, which the parser does not preserve.
     has_crlf: bool,
+    /// Nor does it preserve what editors on Windows put before the text.
+    has_mark: bool,
 }
 
 impl ConfigDocument {
@@ -35,12 +39,14 @@ impl ConfigDocument {
         Ok(Self {
             toml: text.parse()?,
             has_crlf: text.contains("\r\n") && !text.replace("\r\n", "").contains('\n'),
+            has_mark: text.starts_with(BYTE_ORDER_MARK),
         })
     }
 
     pub(crate) fn text(&self) -> String {
         let text = self.toml.to_string().replace("\r\n", "\n");
-        if self.has_crlf { text.replace('\n', "\r\n") } else { text }
+        let text = if self.has_crlf { text.replace('\n', "\r\n") } else { text };
+        if self.has_mark { format!("{BYTE_ORDER_MARK}{text}") } else { text }
     }
 
     /// The configuration that it is, as if it stood in this file.

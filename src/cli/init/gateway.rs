@@ -1,6 +1,6 @@
 //! The prompts for a device gateway: address, trusted certificate, names of devices.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +69,10 @@ pub(crate) async fn ask(
     mut args: GatewayArgs,
     draft: &mut Draft,
 ) -> Result<(), InitStop> {
+    let mut named = BTreeSet::new();
+    if let Some((id, _)) = args.devices.iter().find(|(id, _)| !named.insert(*id)) {
+        return Err(InitStop::WrongUsage(format!("--device names {id} twice; omit one")));
+    }
     let question = Question {
         text: "Name of the gateway in topics:",
         option: "--gateway-name",
