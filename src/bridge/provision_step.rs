@@ -63,19 +63,24 @@ async fn run(client: &GatewayClient, command: Command) -> Result<(), Failure> {
 }
 
 async fn accept(client: &GatewayClient, items: BTreeSet<DesiredItem>) -> Provisioned {
-    // What a master stores it gives to the gateway as well.
-    let now = match client.stored() {
-        Some(stored) => stored.accept_filter().await,
-        None => client.accept_filter().await,
+    let read = async {
+        let now = client.accept_filter().await?;
+        let stored = match client.stored() {
+            Some(stored) => stored.accept_filter().await?,
+            None => now.clone(),
+        };
+        Ok::<_, Error>([now, stored])
     };
-    let now = match now {
-        Ok(now) => now,
+    let filters = match read.await {
+        Ok(filters) => filters,
         Err(error) => return Provisioned::default().finish(items, Err(error.into())),
     };
-    let present = |item: &DesiredItem| match item {
-        DesiredItem::AllowAll => now.allow_all,
-        DesiredItem::Accepted(id) => now.device_ids.contains(id),
-        DesiredItem::Registered(_) | DesiredItem::Slaves(_) => false,
+    let present = |item: &DesiredItem| {
+        filters.iter().all(|filter| match item {
+            DesiredItem::AllowAll => filter.allow_all,
+            DesiredItem::Accepted(id) => filter.device_ids.contains(id),
+            DesiredItem::Registered(_) | DesiredItem::Slaves(_) => false,
+        })
     };
     let (found, missing): (BTreeSet<DesiredItem>, BTreeSet<DesiredItem>) =
         items.into_iter().partition(present);

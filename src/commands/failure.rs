@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use tonic::Code;
 
-use crate::gsdk::{Error, ErrorCode};
+use crate::gsdk::{Error, ErrorCode, NOT_STORED};
 use crate::ids::{DeviceId, GatewayName};
 
 /// The code of a failure in answers, metrics and the audit log.
@@ -91,6 +91,12 @@ pub struct Failure {
 impl Failure {
     pub fn new(code: impl Into<FailureCode>, message: impl Into<String>) -> Self {
         Self { code: code.into(), message: message.into() }
+    }
+
+    /// The gateway has made a change that its master could not store.
+    #[must_use]
+    pub fn not_stored(self) -> Self {
+        Self { message: format!("{}; {NOT_STORED}", self.message), ..self }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {

@@ -8,7 +8,6 @@ use super::calls::Calls;
 use super::failure::Failure;
 use super::response::Outcome;
 use crate::fleet::{AcceptFilter, Effect};
-use crate::gsdk::Error;
 
 /// How often a change is made that another client undoes.
 const ATTEMPTS_MAX: usize = 3;
@@ -37,19 +36,34 @@ enum FilterPlace {
     Master,
 }
 
-/// Makes a change, also of what a master stores, and returns the gateway's filter after it.
+/// Makes a change, also of what a master stores, and returns the gateway's filter, read after it.
+///
+/// A master may set what it stores at the connected gateway at once. So the filter is stored first,
+/// and then the gateway has the change or is still to be changed.
 pub(crate) async fn edit(calls: &Calls, effect: &Effect) -> Result<AcceptFilter, Failure> {
-    let filter = edit_at(calls, FilterPlace::Gateway, effect).await?;
-    if calls.client()?.stored().is_some() {
-        edit_at(calls, FilterPlace::Master, effect).await?;
+    if calls.client()?.stored().is_none() {
+        return edit_at(calls, FilterPlace::Gateway, effect).await;
     }
-    Ok(filter)
+    let stored = edit_at(calls, FilterPlace::Master, effect).await;
+    match (stored, edit_at(calls, FilterPlace::Gateway, effect).await) {
+        (Ok(_), Ok(filter)) => Ok(filter),
+        (Err(failure), Ok(_)) => Err(failure.not_stored()),
+        (Ok(_), Err(failure)) if calls.has_changed() => Err(Failure {
+            message: format!(
+                "{}; the master has stored the change and makes it at the gateway's next \
+                 connection, if not before",
+                failure.message
+            ),
+            ..failure
+        }),
+        (Ok(_) | Err(_), Err(failure)) => Err(failure),
+    }
 }
 
 async fn read(calls: &Calls, place: FilterPlace) -> Result<AcceptFilter, Failure> {
     let client = calls.client()?;
     match client.stored().filter(|_| matches!(place, FilterPlace::Master)) {
-        Some(stored) => Ok(stored.accept_filter().await.map_err(Error::not_stored)?),
+        Some(stored) => Ok(stored.accept_filter().await?),
         None => Ok(client.accept_filter().await?),
     }
 }
@@ -57,7 +71,7 @@ async fn read(calls: &Calls, place: FilterPlace) -> Result<AcceptFilter, Failure
 async fn write(calls: &Calls, place: FilterPlace, filter: &AcceptFilter) -> Result<(), Failure> {
     let client = calls.changing()?;
     match client.stored().filter(|_| matches!(place, FilterPlace::Master)) {
-        Some(stored) => Ok(stored.set_accept_filter(filter).await.map_err(Error::not_stored)?),
+        Some(stored) => Ok(stored.set_accept_filter(filter).await?),
         None => Ok(client.set_accept_filter(filter).await?),
     }
 }
@@ -75,6 +89,11 @@ async fn edit_at(
             return Ok(filter);
         }
         if attempt < ATTEMPTS_MAX {
+            if matches!(place, FilterPlace::Master) {
+                // What is stored may replace the gateway's filter, which must lose nothing else.
+                add(&mut changed, read(calls, FilterPlace::Gateway).await?);
+                apply(effect, &mut changed);
+            }
             write(calls, place, &changed).await?;
             filter = read(calls, place).await?;
         }
@@ -84,4 +103,14 @@ async fn edit_at(
         "another client changes the filter at the same time and undoes this; make all clients go \
          through the bridge, then send the request again",
     ))
+}
+
+/// Adds what another filter accepts.
+fn add(filter: &mut AcceptFilter, other: AcceptFilter) {
+    filter.allow_all |= other.allow_all;
+    filter.device_ids.extend(other.device_ids);
+    for (texts, others) in [(&mut filter.ips, other.ips), (&mut filter.subnets, other.subnets)] {
+        let new: Vec<_> = others.into_iter().filter(|text| !texts.contains(text)).collect();
+        texts.extend(new);
+    }
 }

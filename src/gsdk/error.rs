@@ -19,6 +19,10 @@ pub(crate) const TOO_MANY_PINGS: &str = "too many pings";
 /// The characters of a gateway's own text in one of ours, which is logged and published.
 const TEXT_LEN_MAX: usize = 500;
 
+/// The end of a message about a change that a gateway has made and its master could not store.
+pub(crate) const NOT_STORED: &str = "the gateway has the change, but unless it is repeated the \
+                                     master may undo it at the gateway's next connection";
+
 /// A failed call, or a failed attempt to connect.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -64,10 +68,7 @@ pub enum Error {
     )]
     LoginRefused { peer: Peer, status: Status },
     /// A gateway has made a change that its master could not store.
-    #[error(
-        "{0}; the gateway has the change, but unless it is repeated the master may undo it at the \
-         gateway's next connection"
-    )]
+    #[error("{0}; {NOT_STORED}")]
     NotStored(Box<Self>),
 }
 

@@ -33,6 +33,7 @@ mod types;
 
 pub use client::GatewayClient;
 pub use connection::{RpcObserver, RpcRecord};
+pub(crate) use error::NOT_STORED;
 pub use error::{Error, ErrorCode, LinkError, code_name};
 pub use link::Link;
 pub use master_client::MasterClient;

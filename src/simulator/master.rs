@@ -51,6 +51,7 @@ struct MasterState {
 pub(crate) struct SimulatedMaster {
     world: Arc<World>,
     token_lifetime: Duration,
+    stored_is_applied: bool,
     state: Mutex<MasterState>,
 }
 
@@ -58,7 +59,8 @@ impl SimulatedMaster {
     pub(crate) fn new(world: Arc<World>, settings: &MasterSettings) -> Arc<Self> {
         let stored = vec![StoredForGateway::default(); world.gateways_count()];
         let state = Mutex::new(MasterState { stored, ..MasterState::default() });
-        Arc::new(Self { world, token_lifetime: settings.token_lifetime, state })
+        let MasterSettings { token_lifetime, stored_is_applied, .. } = *settings;
+        Arc::new(Self { world, token_lifetime, stored_is_applied, state })
     }
 
     fn lock(&self) -> MutexGuard<'_, MasterState> {
@@ -216,15 +218,15 @@ impl SimulatedMaster {
         self.lock().stored.get(index).cloned().unwrap_or_default()
     }
 
-    /// Changes what is stored for a device gateway, after the gateway itself if that is connected;
-    /// otherwise when it reconnects.
+    /// Changes what is stored for a device gateway, after the gateway itself if that is connected
+    /// and the master applies it; otherwise when it reconnects.
     fn store(
         &self,
         index: usize,
         act: impl FnOnce(&mut SimulatedGateway, Millis) -> Result<(), Status>,
         change: impl FnOnce(&mut StoredForGateway),
     ) -> Result<(), Status> {
-        if self.world.is_linked(index) {
+        if self.stored_is_applied && self.world.is_linked(index) {
             self.world.try_with(index, act)?;
         }
         if let Some(stored) = self.lock().stored.get_mut(index) {

@@ -103,6 +103,9 @@ pub struct MasterSettings {
     /// the whole simulation.
     pub gateways: Vec<(String, Vec<SiteDevice>)>,
     pub token_lifetime: Duration,
+    /// Whether a `...DB` call also changes a device gateway that is connected. The vendor's
+    /// reference leaves this open.
+    pub stored_is_applied: bool,
 }
 
 impl MasterSettings {
@@ -116,6 +119,7 @@ impl MasterSettings {
 
 impl Default for MasterSettings {
     fn default() -> Self {
-        Self { gateways: Vec::new(), token_lifetime: Duration::from_secs(60 * 60) }
+        let token_lifetime = Duration::from_secs(60 * 60);
+        Self { gateways: Vec::new(), token_lifetime, stored_is_applied: true }
     }
 }

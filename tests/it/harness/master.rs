@@ -1,7 +1,13 @@
 //! A simulated master gateway, and a bridge's configuration for it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use gsdk2mqtt::gsdk::{
+    GatewayClient, GatewayOptions, LinkTiming, MasterClient, QUEUE_SIZE_DEFAULT,
+};
+use gsdk2mqtt::ids::HostPort;
+use gsdk2mqtt::net::{Peer, TlsFiles};
 use gsdk2mqtt::simulator::{Fault, MasterSettings, Simulator, SimulatorSettings, mixed_devices};
 use tempfile::TempDir;
 
@@ -66,6 +72,25 @@ impl Master {
 
     pub(crate) fn fault(&self, fault: &Fault) {
         assert!(self.simulator.control().apply_fault(fault) > 0, "{fault:?}");
+    }
+
+    /// Another client of this gateway, which is logged in.
+    pub(crate) async fn client(&self, gateway: &str) -> GatewayClient {
+        let file = |name| Some(self.file(name));
+        let options = GatewayOptions {
+            peer: Peer::Master("campus".parse().unwrap()),
+            address: HostPort::parse(&self.simulator.address().to_string(), 0).unwrap(),
+            files: TlsFiles {
+                ca_file: file("ca.crt"),
+                cert_file: file("tenant.crt"),
+                key_file: file("tenant.key"),
+            },
+            server_name: None,
+            queue_size: QUEUE_SIZE_DEFAULT,
+            timing: LinkTiming::default(),
+        };
+        let master = MasterClient::dial(&options, Arc::new(|_: &_| {})).await.unwrap();
+        GatewayClient::through(master, gateway.into())
     }
 
     /// Connects a device gateway to the master, or disconnects it.

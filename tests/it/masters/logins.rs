@@ -1,13 +1,8 @@
 //! Logins at a master that hang or are refused while a link or a client has a token.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use gsdk2mqtt::gsdk::{
-    Error, GatewayClient, GatewayOptions, LinkTiming, MasterClient, Method, QUEUE_SIZE_DEFAULT,
-};
-use gsdk2mqtt::ids::HostPort;
-use gsdk2mqtt::net::{Peer, TlsFiles};
+use gsdk2mqtt::gsdk::{Error, Method};
 use gsdk2mqtt::simulator::Fault;
 use tokio::time::Instant;
 use tonic::Code;
@@ -16,31 +11,12 @@ use super::Campus;
 use crate::harness::eventually;
 use crate::harness::master::Master;
 
-/// A client of the gateway `a` that is logged in.
-async fn client(master: &Master) -> GatewayClient {
-    let file = |name| Some(master.file(name));
-    let options = GatewayOptions {
-        peer: Peer::Master("campus".parse().unwrap()),
-        address: HostPort::parse(&master.simulator.address().to_string(), 0).unwrap(),
-        files: TlsFiles {
-            ca_file: file("ca.crt"),
-            cert_file: file("tenant.crt"),
-            key_file: file("tenant.key"),
-        },
-        server_name: None,
-        queue_size: QUEUE_SIZE_DEFAULT,
-        timing: LinkTiming::default(),
-    };
-    let master = MasterClient::dial(&options, Arc::new(|_: &_| {})).await.unwrap();
-    GatewayClient::through(master, "a".into())
-}
-
 /// A call and its login last longer than its deadline together, but not each. The master has not
 /// executed the call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_is_within_the_deadline_of_its_call() {
     let master = Master::start(&["a"], 1).await;
-    let gateway = client(&master).await;
+    let gateway = master.client("a").await;
     gateway.device_list().await.unwrap();
     master.simulator.control().apply_fault(&Fault::latency(Duration::from_secs(1)));
     master.simulator.control().apply_fault(&Fault::ExpireTokens);
@@ -57,7 +33,7 @@ async fn a_login_is_within_the_deadline_of_its_call() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_runs_out_after_a_login_names_its_whole_deadline() {
     let master = Master::start(&["a"], 1).await;
-    let gateway = client(&master).await;
+    let gateway = master.client("a").await;
     gateway.device_list().await.unwrap();
     master.simulator.control().apply_fault(&Fault::latency(Duration::from_secs(1)));
     master.simulator.control().apply_fault(&Fault::ExpireTokens);
@@ -78,7 +54,7 @@ async fn a_call_that_runs_out_after_a_login_names_its_whole_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_wait_for_a_login_that_fails_do_not_log_in_themselves() {
     let master = Master::start(&["a"], 1).await;
-    let gateway = client(&master).await;
+    let gateway = master.client("a").await;
     gateway.device_list().await.unwrap();
     let control = master.simulator.control();
     let logins = master.calls("Login");

@@ -5,6 +5,7 @@ mod certificates;
 mod commands;
 mod details;
 mod discovered;
+mod filters;
 mod forgotten;
 mod links;
 mod logins;
