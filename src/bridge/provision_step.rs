@@ -117,10 +117,11 @@ async fn set_slaves(client: &GatewayClient, desired: Vec<Slaves>) -> Provisioned
     let of = |all: &[Slaves], desired: &Slaves| {
         all.iter().find(|present| present.device_id == desired.device_id).cloned()
     };
-    let present = |desired: &Slaves| of(&stored, desired);
-    let (found, mut missing): (Vec<_>, Vec<_>) = desired
-        .into_iter()
-        .partition(|desired| present(desired).is_some_and(|present| covers(&present, desired)));
+    let has = |all: &[Slaves], desired: &Slaves| {
+        of(all, desired).is_some_and(|present| covers(&present, desired))
+    };
+    let (found, mut missing): (Vec<_>, Vec<_>) =
+        desired.into_iter().partition(|it| has(&now, it) && has(&stored, it));
     for slaves in &mut missing {
         for present in [of(&now, slaves), of(&stored, slaves)].into_iter().flatten() {
             join(&mut slaves.rs485, &present.rs485);

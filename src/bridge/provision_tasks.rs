@@ -8,9 +8,9 @@ use tokio::sync::mpsc;
 use super::access::GatewayAccess;
 use super::provision_step::{Provisioned, provision};
 use crate::commands::Permit;
-use crate::desired::{DesiredItem, DesiredState};
-use crate::fleet::{AcceptFilter, GatewayIndex, Slaves};
-use crate::gsdk::{Error, StoredItems};
+use crate::desired::{DesiredItem, DesiredState, ReadItems};
+use crate::fleet::{GatewayIndex, Slaves};
+use crate::gsdk::{Error, GatewayClient, StoredItems};
 use crate::ids::{CommandClass, DeviceId};
 use crate::task::log_panic;
 
@@ -29,15 +29,14 @@ pub(crate) enum TaskDone {
     Permit(Vec<DesiredItem>, Permit),
     Step(Provisioned),
     Slaves(Vec<Slaves>),
-    Stored(StoredAtMaster),
+    Stored(Box<BehindMasterItems>),
 }
 
-/// What a gateway's master stores for it.
+/// What a gateway's master stores for it, and what it has itself.
 #[derive(Debug, Default)]
-pub(crate) struct StoredAtMaster {
-    pub(crate) registered: BTreeSet<DeviceId>,
-    pub(crate) filter: AcceptFilter,
-    pub(crate) slaves: Vec<Slaves>,
+pub(crate) struct BehindMasterItems {
+    pub(crate) stored: ReadItems,
+    pub(crate) at_gateway: ReadItems,
 }
 
 /// Starts tasks, and recognises their results.
@@ -99,18 +98,34 @@ impl ProvisionTasks {
         });
     }
 
-    /// Reads what the gateway's master stores for it.
-    pub(crate) fn read_stored(&self, stored: StoredItems) {
+    /// Reads what the gateway's master stores for it, and what the gateway has besides these
+    /// registrations, which its list has shown.
+    pub(crate) fn read_stored(
+        &self,
+        client: GatewayClient,
+        at_master: StoredItems,
+        registered: BTreeSet<DeviceId>,
+        wants_slaves: bool,
+    ) {
         let read = async move {
-            let registered = stored.registered().await?;
-            let filter = stored.accept_filter().await?;
-            let slaves = stored.slaves().await?;
-            Ok::<_, Error>(StoredAtMaster { registered, filter, slaves })
+            let stored = ReadItems {
+                registered: at_master.registered().await?,
+                filter: at_master.accept_filter().await?,
+                slaves: at_master.slaves().await?,
+            };
+            let filter = client.accept_filter().await?;
+            let slaves = match wants_slaves {
+                // Those that cannot be read count as those that are stored.
+                true => client.slaves().await.unwrap_or_else(|_| stored.slaves.clone()),
+                false => Vec::new(),
+            };
+            let at_gateway = ReadItems { registered, filter, slaves };
+            Ok::<_, Error>(Box::new(BehindMasterItems { stored, at_gateway }))
         };
         self.spawn(async move {
             // It is read again after the next list.
             let read = read.await.inspect_err(|error| {
-                tracing::debug!(%error, "cannot read the master's database");
+                tracing::debug!(%error, "cannot read what is stored and what the gateway has");
             });
             read.ok().map(TaskDone::Stored)
         });

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 
 use super::access::GatewayAccess;
 use super::provision_step::{Provisioned, may_concern_single};
-use super::provision_tasks::{ProvisionTasks, StoredAtMaster, TaskDone, TaskResult};
+use super::provision_tasks::{BehindMasterItems, ProvisionTasks, TaskDone, TaskResult};
 use super::state::State;
 use crate::commands::{Command, Failure, FailureCode, Warning};
-use crate::desired::{BatchPlanner, DesiredItem, DesiredState, Reconciler, by_kind};
+use crate::desired::{BatchPlanner, DesiredItem, DesiredState, Reconciler, by_kind, registered};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed};
 use crate::ids::{DeviceId, GatewayName};
 
@@ -146,13 +146,18 @@ impl Provisioner {
     /// Compares with a list: provisions missing items after the first of a link, and finds
     /// withdrawn ones in further lists.
     ///
-    /// What is desired behind a master is what the master has to store: it gives that to the
-    /// gateway again whenever that reconnects.
+    /// Behind a master it has to store what is desired: it gives that to the gateway again whenever
+    /// that reconnects.
     pub(crate) fn listed(&mut self, state: &mut State, rows: &[Listed]) {
-        if let Some(stored) = self.access().client().and_then(|client| client.stored()) {
+        let client = self.access().client();
+        if let Some((client, stored)) = client.and_then(|it| it.stored().map(|stored| (it, stored)))
+        {
             match self.desired.is_empty() {
-                true => self.stored_read(state, &StoredAtMaster::default()),
-                false => self.tasks.read_stored(stored),
+                true => self.stored_read(state, &BehindMasterItems::default()),
+                false => {
+                    let wants_slaves = self.desired.wants_slaves();
+                    self.tasks.read_stored(client, stored, registered(rows), wants_slaves);
+                }
             }
             return;
         }
@@ -165,11 +170,10 @@ impl Provisioner {
         }
     }
 
-    fn stored_read(&mut self, state: &mut State, stored: &StoredAtMaster) {
+    fn stored_read(&mut self, state: &mut State, items: &BehindMasterItems) {
+        let BehindMasterItems { stored, at_gateway } = items;
         let now = state.clock.steady();
-        let (is_first, mut withdrawn) = self.desired.registered_read(now, &stored.registered);
-        withdrawn.extend(self.desired.filter_read(now, &stored.filter));
-        withdrawn.extend(self.desired.slaves_read(now, &stored.slaves));
+        let (is_first, withdrawn) = self.desired.stored_read(now, stored, at_gateway);
         self.withdrawn(state, withdrawn);
         if is_first {
             self.start_round(state);
@@ -192,7 +196,7 @@ impl Provisioner {
                 let withdrawn = self.desired.slaves_read(state.clock.steady(), &slaves);
                 self.withdrawn(state, withdrawn);
             }
-            Some(TaskDone::Stored(stored)) => self.stored_read(state, &stored),
+            Some(TaskDone::Stored(items)) => self.stored_read(state, &items),
             Some(TaskDone::Permit(items, permit)) => {
                 // A command may have removed some of them since.
                 let step = self.desired.missing().only(&items);

@@ -20,6 +20,14 @@ use crate::ids::{DeviceId, Moment};
 /// Devices named in one event, which has to fit a broker's largest packet.
 const REPORTED_IDS_MAX: usize = 1_000;
 
+/// Items that were read at one place: at a gateway, or at its master, which stores them.
+#[derive(Debug, Default)]
+pub struct ReadItems {
+    pub registered: BTreeSet<DeviceId>,
+    pub filter: AcceptFilter,
+    pub slaves: Vec<Slaves>,
+}
+
 /// Compares what one gateway should have with what was seen at it on the present link.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -27,6 +35,9 @@ pub struct Reconciler {
     commanded: DesiredState,
     /// Seen at the gateway on this link, and since when it is absent, if it is.
     seen: BTreeMap<DesiredItem, Option<Moment>>,
+    /// Since when the gateway lacks missing items that its master stores, before anything is
+    /// provisioned on this link.
+    not_given_since: Option<Moment>,
     /// An item is absent, and what the gateway has must be read again to confirm that.
     needs_second_look: bool,
     /// To be provisioned on this link. Commands provision what they make later.
@@ -43,6 +54,7 @@ impl Reconciler {
             declared,
             commanded: DesiredState::default(),
             seen: BTreeMap::new(),
+            not_given_since: None,
             needs_second_look: false,
             missing: BTreeSet::new(),
             first_list: false,
@@ -70,6 +82,7 @@ impl Reconciler {
         self.seen.clear();
         self.missing = self.items().collect();
         self.first_list = true;
+        self.not_given_since = None;
     }
 
     pub const fn list_requested(&mut self) {
@@ -118,21 +131,54 @@ impl Reconciler {
     /// Compares with the device list. Returns whether it is the first of its link, after which
     /// missing items are provisioned, and the items that another client withdrew.
     pub fn listed(&mut self, now: Moment, rows: &[Listed]) -> (bool, BTreeSet<DesiredItem>) {
-        let registered = rows.iter().filter(|row| row.info.auto_reconnect);
-        self.registered_read(now, &registered.map(|row| row.device_id).collect())
-    }
-
-    /// The same with the registered devices; behind a master with those that the master stores.
-    pub fn registered_read(
-        &mut self,
-        now: Moment,
-        registered: &BTreeSet<DeviceId>,
-    ) -> (bool, BTreeSet<DesiredItem>) {
+        let registered = registered(rows);
         let withdrawn = self.compare(now, |item| match item {
             DesiredItem::Registered(id) => Some(registered.contains(&id)),
             DesiredItem::Accepted(_) | DesiredItem::AllowAll | DesiredItem::Slaves(_) => None,
         });
         (std::mem::take(&mut self.first_list), withdrawn)
+    }
+
+    /// The same behind a master. Missing is what it does not store or the gateway lacks; withdrawn
+    /// is what it does not store any more.
+    pub fn stored_read(
+        &mut self,
+        now: Moment,
+        stored: &ReadItems,
+        at_gateway: &ReadItems,
+    ) -> (bool, BTreeSet<DesiredItem>) {
+        let (is_stored, is_given) = (self.present(stored), self.present(at_gateway));
+        let not_given: BTreeSet<DesiredItem> = &(&is_stored - &is_given) & &self.missing;
+        let withdrawn = self.compare(now, |item| Some(is_stored.contains(&item)));
+        self.missing.extend(&not_given);
+        if self.first_list && !not_given.is_empty() {
+            // A master may give what it stores a moment after the gateway's connection.
+            let since = *self.not_given_since.get_or_insert(now);
+            if now.since(since) < SECOND_LOOK_MS {
+                self.needs_second_look = true;
+                return (false, withdrawn);
+            }
+        }
+        (std::mem::take(&mut self.first_list), withdrawn)
+    }
+
+    /// The desired items that are there.
+    fn present(&self, read: &ReadItems) -> BTreeSet<DesiredItem> {
+        let ReadItems { registered, filter, slaves } = read;
+        let is_present = |item: &DesiredItem| match item {
+            DesiredItem::Registered(id) => registered.contains(id),
+            DesiredItem::Accepted(id) => filter.device_ids.contains(id),
+            DesiredItem::AllowAll => filter.allow_all,
+            DesiredItem::Slaves(id) => self.has_slaves(slaves, *id),
+        };
+        self.items().filter(is_present).collect()
+    }
+
+    /// Whether these slaves are at least those that are desired of this device.
+    fn has_slaves(&self, slaves: &[Slaves], id: DeviceId) -> bool {
+        let mut present = slaves.iter().filter(|slaves| slaves.device_id == id);
+        let desired = self.commanded.slaves.get(&id);
+        present.any(|slaves| desired.is_some_and(|desired| covers(slaves, desired)))
     }
 
     /// Compares with the accept filter. Returns the items that another client withdrew.
@@ -155,13 +201,9 @@ impl Reconciler {
 
     /// Compares with the slaves. Returns the items that another client withdrew.
     pub fn slaves_read(&mut self, now: Moment, slaves: &[Slaves]) -> BTreeSet<DesiredItem> {
-        let desired = |slaves: &&Slaves| {
-            let desired = self.commanded.slaves.get(&slaves.device_id);
-            desired.is_some_and(|desired| covers(slaves, desired))
-        };
-        let present = slaves.iter().filter(desired);
+        let ids = slaves.iter().map(|slaves| slaves.device_id);
         let present: BTreeSet<DesiredItem> =
-            present.map(|slaves| DesiredItem::Slaves(slaves.device_id)).collect();
+            ids.filter(|id| self.has_slaves(slaves, *id)).map(DesiredItem::Slaves).collect();
         self.compare(now, |item| match item {
             DesiredItem::Slaves(_) => Some(present.contains(&item)),
             DesiredItem::Registered(_) | DesiredItem::Accepted(_) | DesiredItem::AllowAll => None,
@@ -242,6 +284,11 @@ pub fn by_kind(
         }
     }
     groups.into_iter().map(|(kind, (count, device_ids))| (kind.what(), count, device_ids))
+}
+
+/// The registered devices of a list.
+pub(crate) fn registered(rows: &[Listed]) -> BTreeSet<DeviceId> {
+    rows.iter().filter(|row| row.info.auto_reconnect).map(|row| row.device_id).collect()
 }
 
 pub(crate) fn covers(present: &Slaves, desired: &Slaves) -> bool {

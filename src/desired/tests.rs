@@ -220,3 +220,52 @@ fn a_desired_state_survives_serialization() {
     assert_eq!(serde_json::from_slice::<DesiredState>(&written).unwrap(), state);
     assert_eq!(serde_json::from_str::<DesiredState>("{}").unwrap(), DesiredState::default());
 }
+
+fn read(registered: &[u32], accepted: &[u32]) -> ReadItems {
+    let registered = registered.iter().map(|&it| id(it)).collect();
+    ReadItems { registered, filter: filter(accepted), slaves: Vec::new() }
+}
+
+#[test]
+fn behind_a_master_an_item_is_missing_until_both_places_have_it() {
+    let mut desired = Reconciler::new(declared());
+    desired.link_up();
+    desired.list_requested();
+    // Nothing is stored: the round starts at once.
+    assert!(desired.stored_read(NOW, &read(&[], &[]), &read(&[1], &[2])).0);
+    assert_eq!(desired.missing(), declared());
+    desired.link_up();
+    desired.list_requested();
+    // The master may be giving what it stores.
+    let (first, withdrawn) = desired.stored_read(NOW, &read(&[1], &[2]), &read(&[], &[2]));
+    assert!(!first && withdrawn.is_empty() && desired.take_needs_second_look());
+    let missing = DesiredState { accepted: [].into(), ..declared() };
+    assert_eq!(desired.missing(), missing);
+    let (first, withdrawn) = desired.stored_read(LATER, &read(&[1], &[2]), &read(&[], &[2]));
+    assert!(first && withdrawn.is_empty() && !desired.take_needs_second_look());
+    assert_eq!(desired.missing(), missing);
+    // It stays missing while it cannot be given.
+    assert!(!desired.stored_read(LATER, &read(&[1], &[2]), &read(&[], &[2])).0);
+    assert_eq!(desired.missing(), missing);
+    desired.stored_read(LATER, &read(&[1], &[2]), &read(&[1], &[2]));
+    assert!(desired.missing().is_empty());
+}
+
+#[test]
+fn behind_a_master_withdrawn_is_what_is_no_longer_stored() {
+    let mut desired = Reconciler::new(declared());
+    desired.link_up();
+    desired.list_requested();
+    let both = || read(&[1], &[2]);
+    assert_eq!(desired.stored_read(NOW, &both(), &both()), (true, BTreeSet::new()));
+    for now in [NOW, LATER, LATER.plus(SECOND_LOOK_MS)] {
+        desired.list_requested();
+        assert!(desired.stored_read(now, &both(), &read(&[], &[])).1.is_empty());
+    }
+    assert!(desired.missing().is_empty(), "nothing is added while the link is up");
+    desired.list_requested();
+    assert!(desired.stored_read(NOW, &read(&[], &[2]), &both()).1.is_empty());
+    desired.list_requested();
+    let (_, withdrawn) = desired.stored_read(LATER, &read(&[], &[2]), &both());
+    assert_eq!(withdrawn, [DesiredItem::Registered(id(1))].into());
+}

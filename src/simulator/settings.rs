@@ -103,8 +103,7 @@ pub struct MasterSettings {
     /// the whole simulation.
     pub gateways: Vec<(String, Vec<SiteDevice>)>,
     pub token_lifetime: Duration,
-    /// Whether a `...DB` call also changes a device gateway that is connected. The vendor's
-    /// reference leaves this open.
+    /// Whether a `...DB` call also changes a device gateway that is connected.
     pub stored_is_applied: bool,
 }
 

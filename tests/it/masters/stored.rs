@@ -1,6 +1,8 @@
 //! What commands and the configuration want kept is stored by the master, which gives it to a
 //! gateway again.
 
+use gsdk2mqtt::gsdk::{AcceptFilter, Target};
+use gsdk2mqtt::ids::{DEVICE_PORT, DeviceId};
 use gsdk2mqtt::simulator::{DialMode, Fault, SimulatorSettings};
 use serde_json::Value;
 use tonic::Code;
@@ -13,6 +15,21 @@ use crate::harness::{bounded, eventually};
 async fn unmanaged() -> Master {
     let change = |settings| SimulatorSettings { managed: false, ..settings };
     Master::idle(&["Gateway-North", "gateway2"], 10, change).await
+}
+
+/// The same; a `...DB` call does not change a connected gateway, so that it can lack what is
+/// stored.
+async fn storing_only() -> Master {
+    let change = |mut settings: SimulatorSettings| {
+        settings.master.as_mut().unwrap().stored_is_applied = false;
+        SimulatorSettings { managed: false, ..settings }
+    };
+    Master::idle(&["Gateway-North", "gateway2"], 10, change).await
+}
+
+fn registration(id: u32, ip: &str) -> (DeviceId, Target) {
+    let target = Target { ip: ip.parse().unwrap(), port: DEVICE_PORT, ssl: false };
+    (DeviceId::new(id).unwrap(), target)
 }
 
 /// A device of a gateway in this mode, without SSL.
@@ -150,6 +167,43 @@ async fn what_the_configuration_declares_is_stored_once() {
     })
     .await;
     assert_eq!(campus.master.calls("AddAsyncConnectionDB"), stored);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_master_has_is_given_to_the_gateway_at_the_next_link() {
+    let master = storing_only().await;
+    let (id, ip) = device(&master, 0, DialMode::ServerToDevice);
+    let (dialing, _) = device(&master, 0, DialMode::DeviceToServer);
+    let devices = format!(
+        "{SOON_LOST}\n[gateways.north.devices]\n{id} = {{ connect = \"async\", ip = \"{ip}\" }}\n\
+         {dialing} = {{ connect = \"accept\" }}"
+    );
+    let lines = behind("north", "campus", "Gateway-North", &devices);
+    let campus = Campus::with(master, "", &lines).await;
+    let topics = [id, dialing].map(|id| format!("gsdk/north/{id}/state"));
+    for topic in &topics {
+        campus.see(topic, "connected", |state| state["connected"] == true).await;
+    }
+    // Another client takes both away at the gateway, and leaves them in the database.
+    let (registered, other) = (registration(id, &ip), campus.master.client("Gateway-North").await);
+    let stored = other.stored().unwrap();
+    other.async_remove(&[registered.0].into()).await.unwrap();
+    stored.register(&[registered]).await.unwrap();
+    other.set_accept_filter(&AcceptFilter::default()).await.unwrap();
+    assert!(stored.registered().await.unwrap().contains(&registered.0));
+    assert!(!stored.accept_filter().await.unwrap().device_ids.is_empty());
+    campus.watcher.clear();
+    campus.master.fault(&Fault::CutConnections);
+    for what in ["accept_filter", "async_connections"] {
+        let is_it = |event: &Value| event["what"] == what;
+        campus.see("gsdk/north/event/restored", what, is_it).await;
+    }
+    campus.see(&topics[0], "connected", |state| state["connected"] == true).await;
+    let other = campus.master.client("Gateway-North").await;
+    let filter = other.accept_filter().await.unwrap();
+    assert_eq!(filter.device_ids, [DeviceId::new(dialing).unwrap()].into());
+    let withdrawn = "gsdk/north/event/withdrawn";
+    assert!(campus.watcher.find(|seen| seen.topic == withdrawn).is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
