@@ -116,7 +116,12 @@ async fn async_remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome
     let listed = list.iter().filter(|row| row.info.auto_reconnect).map(|row| row.device_id);
     let listed: BTreeSet<DeviceId> = listed.filter(|id| ids.contains(id)).collect();
     // The gateway may have lost these, and they are not registered again.
-    let lost = calls.kept() - &listed;
+    let mut lost = calls.kept().clone();
+    if let Some(stored) = calls.client()?.stored() {
+        let stored = stored.registered().await?;
+        lost.extend(stored.intersection(ids));
+    }
+    let lost = &lost - &listed;
     let removed = &listed | &lost;
     let device_errors = match not_found(ids, &removed, "it is not registered (async/add)") {
         Ok(errors) => errors,

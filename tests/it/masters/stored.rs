@@ -206,6 +206,28 @@ async fn what_only_the_master_has_is_given_to_the_gateway_at_the_next_link() {
     assert!(campus.watcher.find(|seen| seen.topic == withdrawn).is_none());
 }
 
+/// The gateway would dial it again at its next connection to the master.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_that_only_the_master_has_can_be_removed() {
+    let master = storing_only().await;
+    let (id, ip) = device(&master, 0, DialMode::ServerToDevice);
+    let lines = behind("north", "campus", "Gateway-North", SOON_LOST);
+    let campus = Campus::with(master, "", &lines).await;
+    campus.see_state("north", "online").await;
+    campus.bridge.is_ready().await;
+    let other = campus.master.client("Gateway-North").await;
+    let stored = other.stored().unwrap();
+    stored.register(&[registration(id, &ip)]).await.unwrap();
+    let answer =
+        campus.ask("north", "async/remove", &format!(r#"{{"device_ids":[{id},1]}}"#)).await;
+    assert_eq!(answer["result"], "partial", "{answer}");
+    assert_eq!(answer["data"]["device_ids"], serde_json::json!([id]), "{answer}");
+    assert_eq!(answer["device_errors"][0]["device_id"], 1, "{answer}");
+    assert!(stored.registered().await.unwrap().is_empty());
+    let answer = campus.ask("north", "async/remove", &format!(r#"{{"device_ids":[{id}]}}"#)).await;
+    assert_eq!(answer["error"]["code"], "not_found", "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slaves_are_stored_and_undone() {
     let campus = Campus::named(3).await;
