@@ -103,8 +103,12 @@ impl Masters {
                 }
             }
             MasterReport::Token { expires_at } => {
-                set_facts(state, &name, |facts| facts.token_expires_at = expires_at);
+                set_facts(state, &name, |facts| {
+                    facts.token_expires_at = expires_at;
+                    facts.last_error = None;
+                });
             }
+            MasterReport::RenewalRefused(error) => set_error(state, &name, &error),
             MasterReport::Gateways(ids) => {
                 let now = state.clock.steady();
                 let before = master.listed_at.replace(now);

@@ -277,22 +277,7 @@ impl MasterSession {
                 }
             }
             CallResult::Renewed(renewed) => {
-                let is_renewed = matches!(renewed, Ok(true));
-                self.renewal.end(is_renewed.then(|| self.master.token()).as_ref());
-                match renewed {
-                    // The present token is valid for the other half of its life.
-                    Err(error @ Error::LoginRefused { .. })
-                        if !self.master.token().is_expired() =>
-                    {
-                        let error = LinkError::from(&error);
-                        if self.renewal.refused(&error) {
-                            let master = self.master.connection().options().peer.name();
-                            tracing::warn!(master, %error, "cannot renew the token; retrying");
-                        }
-                        None
-                    }
-                    renewed => renewed.err(),
-                }
+                self.renewal.end(renewed, &self.master.token(), &self.reports)?
             }
         };
         self.report_token()?;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::LinkError;
+use super::disconnect::Disconnect;
+use super::error::{Error, LinkError};
+use super::reports::{MasterReport, MasterSink};
 use super::token::Token;
 use crate::ids::Moment;
 use crate::net::FailureLog;
@@ -74,20 +76,33 @@ impl Renewal {
         self.due = None;
     }
 
-    /// A renewal has ended, with this token if it succeeded.
-    pub(crate) fn end(&mut self, token: Option<&Token>) {
-        self.due = match token {
-            Some(token) => token.renew_at(),
-            None => Some(Instant::now() + RENEWAL_RETRY),
-        };
-        if token.is_some() {
+    /// A renewal has ended; `renewed`: whether there is another token; `token`: the present one.
+    /// Returns the error with which the link ends, if it does.
+    pub(crate) fn end(
+        &mut self,
+        renewed: Result<bool, Error>,
+        token: &Token,
+        reports: &MasterSink,
+    ) -> Result<Option<Error>, Disconnect> {
+        if matches!(renewed, Ok(true)) {
+            self.due = token.renew_at();
             self.failures.reset();
+        } else {
+            self.due = Some(Instant::now() + RENEWAL_RETRY);
         }
-    }
-
-    /// Counts a refusal of the renewal; returns whether it is to be logged.
-    pub(crate) fn refused(&mut self, error: &LinkError) -> bool {
-        self.failures.count(&error.message).is_due
+        match renewed {
+            // The present token is valid for the other half of its life.
+            Err(error @ Error::LoginRefused { .. }) if !token.is_expired() => {
+                let error = LinkError::from(&error);
+                if self.failures.count(&error.message).is_due {
+                    let master = reports.peer().name();
+                    tracing::warn!(master, %error, "cannot renew the token; retrying");
+                }
+                reports.try_send(MasterReport::RenewalRefused(error))?;
+                Ok(None)
+            }
+            renewed => Ok(renewed.err()),
+        }
     }
 
     /// The end of the present token, if that is not the one that was reported last: a call may have

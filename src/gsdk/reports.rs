@@ -41,6 +41,8 @@ pub enum MasterReport {
     Up { certificate_expires_at: Option<Moment> },
     /// When the present token expires, by the master's clock.
     Token { expires_at: Option<Moment> },
+    /// The master refuses the login that would replace the token, which is still valid.
+    RenewalRefused(LinkError),
     /// The IDs of the gateways that the master lists.
     Gateways(Vec<String>),
     /// A time by the master's clock, in Unix seconds, and when it was received.

@@ -7,9 +7,9 @@ use gsdk2mqtt::simulator::Fault;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::Campus;
+use super::{Campus, SOON_LOST};
 use crate::harness::eventually;
-use crate::harness::master::Master;
+use crate::harness::master::{Master, behind};
 
 /// A call and its login last longer than its deadline together, but not each. The master has not
 /// executed the call.
@@ -75,6 +75,29 @@ async fn calls_that_wait_for_a_login_that_fails_do_not_log_in_themselves() {
     // A later call logs in.
     control.apply_fault(&Fault::Heal);
     gateway.device_list().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_renewal_is_the_last_error_until_there_is_another_token() {
+    let master = Master::start_with(&["a"], 1, |mut settings| {
+        settings.master.as_mut().unwrap().token_lifetime = Duration::from_secs(20);
+        settings
+    })
+    .await;
+    let campus = Campus::with(master, "", &behind("a", "campus", "a", SOON_LOST)).await;
+    campus.see_state("a", "online").await;
+    campus.master.fault(&Fault::fail("Login", Code::PermissionDenied, "tenant1 is being edited"));
+    eventually("a renewal", || (campus.master.calls("Login") >= 2).then_some(())).await;
+    let error = campus.see_master("an error", |info| info["last_error"].is_object());
+    let info = tokio::time::timeout(Duration::from_secs(5), error).await.expect("at once");
+    assert_eq!(info["last_error"]["code"], "login_refused", "{info}");
+    assert_eq!(info["state"], "online", "{info}");
+    campus.watcher.clear();
+    campus.master.fault(&Fault::Heal);
+    campus.master.fault(&Fault::ExpireTokens);
+    // The next list logs in again.
+    let info = campus.see_master("no error", |info| info["last_error"].is_null()).await;
+    assert_eq!(info["state"], "online", "{info}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
