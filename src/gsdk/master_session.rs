@@ -68,8 +68,8 @@ impl MasterSession {
         session.report_token()?;
         session.routes.requested();
         session.add_gateways()?;
-        session.gateways_read(0, listed)?;
         session.check = Check::new();
+        session.gateways_read(0, listed)?;
         Ok(session)
     }
 
@@ -195,7 +195,9 @@ impl MasterSession {
         for (index, id) in self.gateways.ids() {
             let listed = self.connected.get(id.as_ref());
             let status = listed.map_or(AtMaster::NotListed, |&it| AtMaster::listed(it));
-            self.gateways.set_status(&mut self.routes, index, status_seq, status)?;
+            let is_lost = self.gateways.set_status(&mut self.routes, index, status_seq, status)?;
+            // A list may be wrong once: the next one brings the gateway back in time.
+            self.check.want(is_lost);
         }
         // A status can only be of a gateway that is connected.
         let is_connected = |it: &ListedGateway| match self.routes.gateway(&it.id) {

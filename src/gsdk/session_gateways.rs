@@ -107,18 +107,19 @@ impl SessionGateways {
 
     /// Applies the master's status of a gateway, unless a later one of it has been read.
     /// `status_seq`: how many statuses of gateways had been read when the master reported this one.
+    /// Returns whether it is absent now and was not, or not known to be.
     pub(crate) fn set_status(
         &mut self,
         routes: &mut DeviceRoutes,
         index: GatewayIndex,
         status_seq: u64,
         status: AtMaster,
-    ) -> Result<(), Disconnect> {
+    ) -> Result<bool, Disconnect> {
         let (is_listed, is_connected) =
             (status != AtMaster::NotListed, status == AtMaster::Connected);
         let entry = self.gateways.get_mut(&index);
         let Some(entry) = entry.filter(|entry| entry.status_seq <= status_seq) else {
-            return Ok(());
+            return Ok(false);
         };
         entry.status_seq = status_seq;
         let gateway = &entry.gateway;
@@ -127,16 +128,16 @@ impl SessionGateways {
             gateway.output.reports.try_send(LinkReport::ListedByMaster(is_listed))?;
         }
         if is_connected == gateway.output.is_up() && was_listed == Some(is_listed) {
-            return Ok(());
+            return Ok(false);
         }
         entry.list = ListReading::Idle;
         entry.link += 1;
         if is_connected {
             self.list_requests.discard(gateway.output.gateway);
-            return gateway.up(&self.master);
+            return gateway.up(&self.master).map(|()| false);
         }
         routes.gateway_absent(index);
-        gateway.absent(is_listed, &self.master.connection().options().peer)
+        gateway.absent(is_listed, &self.master.connection().options().peer).map(|()| true)
     }
 
     /// Requests a list; again if it is being read.

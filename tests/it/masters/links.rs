@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Campus, NAMED};
 use crate::harness::eventually;
 use crate::harness::master::{Master, behind};
-use crate::harness::watcher::{check_chain, retained};
+use crate::harness::watcher::{Seen, check_chain, retained};
 
 fn end_streams(code: &str) -> Fault {
     serde_json::from_value(serde_json::json!({ "do": "end_streams", "code": code })).unwrap()
@@ -235,6 +235,36 @@ async fn a_master_that_lists_no_gateway_removes_none_at_once() {
     for (name, _) in NAMED {
         campus.see_event(name, "reachable").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_wrong_list_of_gateways_loses_none() {
+    let keys = "unknown_after = \"8s\"\naudit_interval = \"5s\"";
+    let campus = Campus::named_with(2, keys).await;
+    campus.bridge.is_ready().await;
+    campus.watcher.clear();
+    campus.master.list("gateway2", false);
+    // The next audit makes the bridge compare.
+    let (compared, audits) = (campus.master.calls("GetList"), campus.master.calls("GetDeviceList"));
+    eventually("a list", || (campus.master.calls("GetList") > compared).then_some(())).await;
+    campus.master.list("gateway2", true);
+    // It would be lost after 8 s.
+    eventually("audits", || (campus.master.calls("GetDeviceList") > audits + 12).then_some(()))
+        .await;
+    campus.see("gsdk/south/info", "online", |info| info["state"] == "online").await;
+    let lost = |seen: &Seen| seen.topic == "gsdk/south/state" && seen.payload == "offline";
+    assert!(campus.watcher.find(lost).is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_first_list_of_gateways_is_read_again() {
+    let master = Master::start(&["a"], 1).await;
+    master.list("a", false);
+    let campus = Campus::with(master, "", &behind("a", "campus", "a", "")).await;
+    eventually("the first list", || (campus.master.calls("GetList") > 0).then_some(())).await;
+    campus.master.list("a", true);
+    let online = campus.see_state("a", "online");
+    tokio::time::timeout(Duration::from_secs(20), online).await.expect("a second list");
 }
 
 #[tokio::test(flavor = "multi_thread")]
