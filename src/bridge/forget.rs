@@ -27,11 +27,14 @@ pub(crate) fn forget(
             state.publisher.content.prioritize_clearing(&entry, &ids);
             Outcome::done(json!({ "device_ids": ids }))
         }
-        (Some(_), None) => Outcome::failed(Failure::invalid(
-            "device_ids is missing; give the devices' IDs, as in [544114231]. A whole gateway is \
-             forgotten once it is removed from the configuration, a discovered one once its master \
-             no longer lists it",
-        )),
+        (Some(at), None) => {
+            gateways.list_now(at);
+            Outcome::failed(Failure::invalid(
+                "device_ids is missing; give the devices' IDs, as in [544114231]. A whole gateway \
+                 is forgotten once it is removed from the configuration, a discovered one once its \
+                 master no longer lists it, which the bridge checks now",
+            ))
+        }
         (None, Some(_)) => {
             let message = format!(
                 "this bridge has no gateway {gateway}; its info names those that it has. Omit \

@@ -287,6 +287,9 @@ impl Bridge {
             if finished.was_run {
                 state.request_list(gateway);
             }
+        } else if finished.outcome.is_not_found() {
+            // A master may not list the gateway any more.
+            state.request_list(gateway);
         }
         dispatcher.finished(finished, requested_gateway(state, gateways, gateway));
     }

@@ -117,6 +117,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = FailureCode::from(&error);
         let remedy = match error.grpc_code() {
+            Some(Code::NotFound) if error.is_gateway_missing() => {
+                "; `check --connect` lists the gateways that the master has for this tenant"
+            }
             Some(Code::NotFound) => "; `devices` shows what the gateway has",
             _ => "",
         };

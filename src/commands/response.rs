@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tonic::Code;
 
 use super::failure::{Failure, FailureCode};
 use super::request::Transaction;
@@ -133,6 +134,10 @@ impl Outcome {
 
     pub fn failed(failure: Failure) -> Self {
         Self { error: Some(failure), ..Self::done(json!({})) }
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.code.grpc() == Some(Code::NotFound))
     }
 
     #[must_use]

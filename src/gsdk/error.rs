@@ -105,6 +105,17 @@ impl Error {
         }
     }
 
+    /// Whether a master answered that it does not have the gateway: its reads name nothing else.
+    pub(crate) fn is_gateway_missing(&self) -> bool {
+        match self {
+            Self::Status { peer: Peer::Master(_), method, status } => {
+                status.code() == Code::NotFound && !method.is_change
+            }
+            Self::NotStored(error) => error.is_gateway_missing(),
+            _ => false,
+        }
+    }
+
     /// Whether the gateway may have executed the call.
     pub const fn outcome_unknown(&self) -> bool {
         match self {

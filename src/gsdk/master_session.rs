@@ -120,7 +120,9 @@ impl MasterSession {
                     self.check_end(end)?;
                 }
                 requested = self.behind.list_requests.take() => {
-                    requested.into_iter().for_each(|index| self.gateways.want_list(index));
+                    for index in requested {
+                        self.check.want(!self.gateways.want_list(index));
+                    }
                 }
                 () = self.behind.added.notified() => self.add_gateways()?,
                 Some(()) = check => self.start_check(),

@@ -140,12 +140,12 @@ impl SessionGateways {
         gateway.absent(is_listed, &self.master.connection().options().peer).map(|()| true)
     }
 
-    /// Requests a list; again if it is being read.
-    pub(crate) fn want_list(&mut self, index: GatewayIndex) {
+    /// Requests a list; again if it is being read. Returns whether the gateway's link is up.
+    pub(crate) fn want_list(&mut self, index: GatewayIndex) -> bool {
         let Some(entry) =
             self.gateways.get_mut(&index).filter(|entry| entry.gateway.output.is_up())
         else {
-            return;
+            return false;
         };
         match entry.list {
             ListReading::Idle => {
@@ -155,6 +155,7 @@ impl SessionGateways {
             ListReading::Waiting | ListReading::Outdated => {}
             ListReading::Reading => entry.list = ListReading::Outdated,
         }
+        true
     }
 
     /// The next list to be read, which is reported as requested: its gateway, and the number of the

@@ -1,10 +1,10 @@
 //! Commands through a master.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gsdk2mqtt::simulator::Fault;
 
-use super::{Campus, NAMED};
+use super::{Campus, NAMED, NO_AUDIT};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_reach_their_gateway() {
@@ -68,6 +68,22 @@ async fn a_device_of_another_gateway_is_not_found_and_the_master_gets_no_call() 
     campus.see(&topic, "the event", |_| true).await;
     let other = format!("gsdk/south/{of_south}/event/disconnected");
     assert!(campus.watcher.find(|seen| seen.topic == other).is_none());
+}
+
+/// The list of gateways would be read up to a minute later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_the_master_answers_with_not_found_shows_that_the_gateway_is_removed() {
+    let campus = Campus::named_with(2, NO_AUDIT).await;
+    campus.bridge.is_ready().await;
+    campus.watcher.clear();
+    campus.master.list("gateway2", false);
+    let asked = Instant::now();
+    let answer = campus.ask("south", "accept_filter/get", "{}").await;
+    assert_eq!(answer["error"]["code"], "not_found", "{answer}");
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(message.contains("check --connect"), "{answer}");
+    campus.see("gsdk/south/info", "removed", |info| info["state"] == "removed").await;
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
 }
 
 /// The master answers the change at the gateway after 1.5 s, and would store it after another 1.5.

@@ -1,6 +1,6 @@
 //! Gateways that their master does not list any more, and that are forgotten.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -81,6 +81,28 @@ async fn forget_clears_a_gateway_that_the_master_does_not_list_until_it_is_liste
     let answer = campus.ask("campus_b", "devices", "{}").await;
     assert_eq!(answer["data"]["devices"].as_array().unwrap().len(), 3, "{answer}");
     eventually("discovery", || (topics_of_b(&campus).len() == 2 + 3 + 4).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forget_makes_the_bridge_look_whether_the_master_still_lists_the_gateway() {
+    let campus = Campus::with(Master::start(&["a", "b"], 1).await, "", "").await;
+    campus.see_state("campus_b", "online").await;
+    campus.bridge.is_ready().await;
+    campus.master.list("b", false);
+    let asked = Instant::now();
+    let refused = campus.ask("bridge", "forget", r#"{"gateway":"campus_b"}"#).await;
+    assert_eq!(refused["error"]["code"], "invalid_request", "{refused}");
+    campus.see("gsdk/campus_b/info", "removed", |info| info["state"] == "removed").await;
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    // So it does where the gateway was not connected.
+    campus.master.link("a", false, false);
+    let is_absent = |info: &Value| info["last_error"]["code"] == "gateway_not_connected";
+    campus.see("gsdk/campus_a/info", "not connected", is_absent).await;
+    campus.master.list("a", false);
+    let asked = Instant::now();
+    campus.ask("bridge", "forget", r#"{"gateway":"campus_a"}"#).await;
+    campus.see("gsdk/campus_a/info", "removed", |info| info["state"] == "removed").await;
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
