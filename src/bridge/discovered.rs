@@ -213,7 +213,11 @@ impl DiscoveredGateways {
         let ids = state.forget_devices(gateway);
         let entry = state.directory.remove(gateway)?;
         let name = entry.name.clone();
-        tracing::info!(gateway = %name, devices = ids.len(), "gateway forgotten");
+        // One that an earlier process has forgotten is reported only if it still had devices.
+        let is_new = !self.stored.get(&gateway).is_some_and(|stored| stored.is_forgotten);
+        if is_new || !ids.is_empty() {
+            tracing::info!(gateway = %name, devices = ids.len(), "gateway forgotten");
+        }
         state.persistence.observations.gateways(&state.directory);
         state.metrics.forget_gateway(name.as_str());
         let content = &mut state.publisher.content;

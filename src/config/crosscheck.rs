@@ -168,8 +168,19 @@ fn check_gateways(tree: &mut Tree<'_>) {
         check_reach(tree, &gateway, &master_names, &mut behind);
         check_devices(tree, &gateway.child("devices"), &mut dialled);
     }
-    for name in &master_names {
-        check_master(tree, &masters.child(name), &gateways, &behind);
+    let mut tenants = Unique::default();
+    for master in master_names.iter().map(|name| masters.child(name)) {
+        let key = master.child("address");
+        let address: Option<HostPort> = tree.read(&key, addresses::master_address);
+        let certificate = tree.read(&master.child("cert_file"), String::deserialize);
+        let tenant = address.zip(certificate);
+        if let Some(first) = tenant.and_then(|tenant| tenants.insert(tenant, &key, tree)) {
+            let text = format!(
+                "is also {first}, with the same cert_file; configure each tenant of a master once"
+            );
+            tree.wrong(&key, text);
+        }
+        check_master(tree, &master, &gateways, &behind);
     }
 }
 

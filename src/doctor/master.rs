@@ -8,7 +8,7 @@ use super::gateway::failed;
 use super::{Finding, count};
 use crate::config::{Config, Reach};
 use crate::gsdk::{GatewayClient, GatewayOptions, ListedGateway, MasterClient};
-use crate::ids::{GatewayName, discovered_name};
+use crate::ids::{GatewayName, discovered_name, nearest};
 
 /// Gateways named in one line.
 const NAMED_MAX: usize = 20;
@@ -69,8 +69,7 @@ pub(crate) async fn examine(options: GatewayOptions, behind: Behind) -> Vec<Find
     }
     findings.extend(discovered(&behind, &gateways));
     for (gateway_id, name) in &behind.configured {
-        let listed = gateways.iter().find(|gateway| gateway.id == *gateway_id);
-        findings.push(gateway(&client, &behind.master, name, gateway_id, listed).await);
+        findings.push(gateway(&client, &behind.master, name, gateway_id, &gateways).await);
     }
     findings
 }
@@ -113,15 +112,19 @@ async fn gateway(
     master: &GatewayName,
     name: &GatewayName,
     gateway_id: &str,
-    listed: Option<&ListedGateway>,
+    gateways: &[ListedGateway],
 ) -> Finding {
     let id_key = format!("gateways.{name}.gateway_id");
-    match listed {
-        None => Finding::fail(format!(
-            "gateway {name}: master {master} lists no gateway {gateway_id:?} for this tenant; \
-             correct {id_key}, or add the gateway at the master"
-        ))
-        .about(id_key),
+    match gateways.iter().find(|gateway| gateway.id == gateway_id) {
+        None => {
+            let near = nearest(gateway_id, gateways.iter().map(|gateway| gateway.id.as_str()));
+            let near = near.map(|near| format!(" (did you mean {near:?}?)")).unwrap_or_default();
+            Finding::fail(format!(
+                "gateway {name}: master {master} lists no gateway {gateway_id:?} for this \
+                 tenant{near}; correct {id_key}, or add the gateway at the master"
+            ))
+            .about(id_key)
+        }
         Some(listed) if !listed.is_connected => Finding::warn(format!(
             "gateway {name}: master {master} has no connection to its gateway {gateway_id:?}; see \
              that this gateway runs and reaches the master"

@@ -67,8 +67,16 @@ impl SimulatedMaster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new token for a tenant.
+    /// A new token for a tenant, by its own certificate.
     pub(crate) fn login(&self, tenant: &str) -> Result<String, Status> {
+        if tenant == ADMINISTRATOR {
+            let message = format!("{tenant:?} is the administrator: use LoginAdmin");
+            return Err(Status::permission_denied(message));
+        }
+        self.new_token(tenant)
+    }
+
+    fn new_token(&self, tenant: &str) -> Result<String, Status> {
         if tenant != TENANT && tenant != ADMINISTRATOR {
             return Err(Status::permission_denied(format!("there is no tenant {tenant:?}")));
         }
@@ -87,7 +95,7 @@ impl SimulatedMaster {
             let message = format!("{admin:?} is not the administrator: use Login");
             return Err(Status::permission_denied(message));
         }
-        self.login(tenant)
+        self.new_token(tenant)
     }
 
     /// Whether a token is valid now.

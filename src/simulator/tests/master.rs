@@ -55,6 +55,9 @@ async fn a_master_requires_certificate_and_token() {
     assert_eq!(code(error), Code::Unauthenticated);
     let administrator = simulator.administrator().unwrap();
     let channel = master_channel(&simulator, Some(administrator)).await;
+    let request = LoginRequest { tenant_cert: administrator.certificate_pem.clone() };
+    let error = LoginClient::new(channel.clone()).login(request).await.unwrap_err();
+    assert_eq!(code(error), Code::PermissionDenied, "that is for LoginAdmin");
     let request = LoginAdminRequest {
         admin_tenant_cert: administrator.certificate_pem.clone(),
         tenant_id: "tenant1".to_owned(),

@@ -109,7 +109,8 @@ async fn a_device_gateway_as_a_master_and_the_reverse_are_explained() {
 async fn check_connect_reports_each_gateway_of_a_master() {
     let master = Master::start(&["a", "b", "c"], 2).await;
     master.link("b", false, false);
-    let gateways = ["a", "b", "nowhere"].map(|id| behind(&format!("g_{id}"), "campus", id, ""));
+    let gateways = [("g_a", "a"), ("g_b", "b"), ("g_nowhere", "nowhere"), ("g_c", "C")]
+        .map(|(name, id)| behind(name, "campus", id, ""));
     let lines = format!("{}{}", master.table("campus", ""), gateways.concat());
     let reported = check(&lines);
     for part in [
@@ -119,6 +120,7 @@ async fn check_connect_reports_each_gateway_of_a_master() {
         "gateway g_a: answers through master campus; its list holds 2 devices",
         "warn  gateway g_b: master campus has no connection",
         "fail  gateway g_nowhere: master campus lists no gateway \"nowhere\"",
+        "lists no gateway \"C\" for this tenant (did you mean \"c\"?); correct gateways.g_c",
     ] {
         assert!(reported.contains(part), "{part} in\n{reported}");
     }

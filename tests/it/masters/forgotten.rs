@@ -71,6 +71,7 @@ async fn forget_clears_a_gateway_that_the_master_does_not_list_until_it_is_liste
     campus.bridge.is_ready().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(topics_of_b(&campus), Vec::<String>::new());
+    assert!(!campus.bridge.log().contains("gateway forgotten"), "it was forgotten long ago");
 
     campus.watcher.clear();
     campus.master.list("b", true);
