@@ -3,8 +3,8 @@
 //!
 //! While a gateway is connected, it has the devices of its newest list. The master's own list may
 //! report more, before the gateway's next list confirms or refutes it. A status of a device
-//! - that one gateway has belongs to this gateway, unless it shows an attempt to connect a device that
-//!   is connected there: it is held until the master's list shows whether another one has it as well;
+//! - that one gateway has belongs to this gateway, unless it shows an attempt to connect a device
+//!   that is connected there: it is held until the master's list shows whether another one has it;
 //! - that several gateways have may be of any: none gets it, and the lists of all are read again,
 //!   which show what is true at each;
 //! - that no gateway has is held until a list or the master's list shows whose it is.

@@ -28,10 +28,6 @@ use crate::config::Mqtt;
 use crate::mqtt::refusal::Refusal;
 use crate::net::{ActivityClock, CountedFailure, Dialed, FailureLog};
 
-/// The first byte of a TLS alert, with which no MQTT packet begins.
-const TLS_ALERT: &[u8] = &[0x15];
-/// The beginning of a web server's answer.
-const HTTP: &[u8] = b"HTTP/";
 /// How long the broker may take to close the connection after DISCONNECT.
 const CLOSE_DEADLINE: Duration = Duration::from_millis(250);
 /// Commands written at once.
@@ -178,11 +174,8 @@ impl<'a> SessionClient<'a> {
         self.writer.flush().await.map_err(|error| self.fault(BrokenConnection::Io(error)))?;
         loop {
             let read = self.reader.read().await;
-            if self.reader.begins_with(TLS_ALERT) {
-                return Err(self.context.fault(BrokerProblem::TlsExpected));
-            }
-            if self.reader.begins_with(HTTP) {
-                return Err(self.context.fault(BrokerProblem::HttpServer));
+            if let Some(problem) = self.reader.other_protocol() {
+                return Err(self.context.fault(problem));
             }
             self.check_read(read)?;
             match self.next_packet()? {

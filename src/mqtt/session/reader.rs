@@ -5,9 +5,15 @@ use std::io;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, ReadHalf};
 
+use super::fault::BrokerProblem;
 use super::packet::{self, Packet, TooLarge};
 use crate::config::MqttVersion;
 use crate::net::Stream;
+
+/// The beginning of a TLS alert, with which no MQTT packet begins.
+const TLS_ALERT: &[u8] = &[0x15];
+/// The beginning of a web server's answer.
+const HTTP: &[u8] = b"HTTP/";
 
 /// Bytes read from the socket at once.
 const READ_SIZE: usize = 16 * 1024;
@@ -39,9 +45,12 @@ impl PacketReader {
         }
     }
 
-    /// Whether what is not parsed begins with these bytes.
-    pub(crate) fn begins_with(&self, bytes: &[u8]) -> bool {
-        self.buffer.starts_with(bytes)
+    /// The problem, if the server speaks another protocol.
+    pub(crate) fn other_protocol(&self) -> Option<BrokerProblem> {
+        if self.buffer.starts_with(TLS_ALERT) {
+            return Some(BrokerProblem::TlsExpected);
+        }
+        self.buffer.starts_with(HTTP).then_some(BrokerProblem::HttpServer)
     }
 
     /// The next packet, as far as it has been read. A message that is larger than `size_max` is
