@@ -80,7 +80,9 @@ impl RequestSubscriptions {
         refused: &[(String, Refusal)],
     ) {
         for filter in filters {
-            let Some(state) = self.filters.get_mut(filter) else { continue };
+            let state = self.filters.get_mut(filter);
+            // One that was removed and added again meanwhile is still to be subscribed.
+            let Some(state) = state.filter(|it| **it == SubscriptionState::Sent) else { continue };
             *state = SubscriptionState::Granted;
             if let Some((_, refusal)) = refused.iter().find(|(it, _)| it == filter) {
                 *state = SubscriptionState::Refused(*refusal);

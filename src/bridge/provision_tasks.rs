@@ -113,9 +113,9 @@ impl ProvisionTasks {
                 filter: at_master.accept_filter().await?,
                 slaves: at_master.slaves().await?,
             };
-            let filter = client.accept_filter().await?;
+            // What cannot be read counts as what is stored.
+            let filter = client.accept_filter().await.unwrap_or_else(|_| stored.filter.clone());
             let slaves = match wants_slaves {
-                // Those that cannot be read count as those that are stored.
                 true => client.slaves().await.unwrap_or_else(|_| stored.slaves.clone()),
                 false => Vec::new(),
             };

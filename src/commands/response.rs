@@ -136,6 +136,12 @@ impl Outcome {
         Self { error: Some(failure), ..Self::done(json!({})) }
     }
 
+    /// A command that failed on every device.
+    pub(crate) fn failed_on_all(device_errors: Vec<DeviceFailure>) -> Self {
+        let error = device_errors.first().map(DeviceFailure::as_whole);
+        Self { error, device_errors, ..Self::done(json!({})) }
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         self.error.as_ref().is_some_and(|error| error.code.grpc() == Some(Code::NotFound))
     }

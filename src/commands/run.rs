@@ -89,10 +89,10 @@ async fn disconnect(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, 
     let list = calls.client()?.device_list().await?;
     let rows: Vec<&Listed> = list.iter().filter(|row| ids.contains(&row.device_id)).collect();
     let listed = rows.iter().map(|row| row.device_id).collect();
-    let device_errors = match not_found(ids, &listed, "it is not in the gateway's list") {
-        Ok(errors) => errors,
-        Err(failure) => return Ok(Outcome::failed(failure)),
-    };
+    let device_errors = not_found(ids, &listed, "it is not in the gateway's list");
+    if listed.is_empty() {
+        return Ok(Outcome::failed_on_all(device_errors));
+    }
     calls.changing()?.disconnect(&listed).await?;
     let data = json!({ "device_ids": listed });
     Ok(Outcome { device_errors, warnings: will_reconnect(rows), ..Outcome::done(data) })
@@ -123,41 +123,39 @@ async fn async_remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome
     }
     let lost = &lost - &listed;
     let removed = &listed | &lost;
-    let device_errors = match not_found(ids, &removed, "it is not registered (async/add)") {
-        Ok(errors) => errors,
-        Err(failure) => {
-            // An earlier command may have made the bridge keep them meanwhile.
-            let effect = Effect::Unregistered(ids.clone());
-            return Ok(Outcome::failed(failure).with_effect(effect));
-        }
-    };
+    let device_errors = not_found(ids, &removed, "it is not registered (async/add)");
+    if removed.is_empty() {
+        // An earlier command may have made the bridge keep them meanwhile.
+        let effect = Effect::Unregistered(ids.clone());
+        return Ok(Outcome::failed_on_all(device_errors).with_effect(effect));
+    }
     let client = calls.changing()?;
     if !listed.is_empty() {
         client.async_remove(&listed).await?;
     }
     if let Some(stored) = client.stored().filter(|_| !lost.is_empty()) {
-        stored.unregister(&lost).await.map_err(Error::not_stored)?;
+        let unregistered = stored.unregister(&lost).await;
+        unregistered.map_err(|error| match listed.is_empty() {
+            true => error,
+            false => error.not_stored(),
+        })?;
     }
     let outcome = Outcome::done(json!({ "device_ids": removed }));
     Ok(Outcome { device_errors, ..outcome.with_effect(Effect::Unregistered(removed)) })
 }
 
 /// The errors of the devices of a request that are not among the known ones: the gateway would
-/// answer for all of them with one error, although it serves the others. Fails if none is known.
+/// answer for all of them with one error, although it serves the others.
 fn not_found(
     ids: &BTreeSet<DeviceId>,
     known: &BTreeSet<DeviceId>,
     message: &str,
-) -> Result<Vec<DeviceFailure>, Failure> {
+) -> Vec<DeviceFailure> {
     let error = |&device_id: &DeviceId| {
         let message = format!("{message}; `devices` returns the list");
         DeviceFailure::new(device_id, Failure::new(Code::NotFound, message))
     };
-    let errors: Vec<DeviceFailure> = ids.difference(known).map(error).collect();
-    match errors.first() {
-        Some(first) if known.is_empty() => Err(first.as_whole()),
-        _ => Ok(errors),
-    }
+    ids.difference(known).map(error).collect()
 }
 
 async fn set_slaves(calls: &Calls, slaves: &[Slaves]) -> Result<Outcome, Failure> {

@@ -23,7 +23,7 @@ use crate::ids::DeviceId;
 const UNASSIGNED_FOR: Duration = Duration::from_secs(60);
 /// Such devices that are remembered. Further ones are found again by each of their statuses.
 const UNASSIGNED_MAX: usize = 8_192;
-/// Statuses of unknown devices that are held until it is known whose they are.
+/// Statuses of devices that are held until it is known whose they are.
 const HELD_MAX: usize = 8_192;
 /// Statuses held for one device. Beyond that its oldest one is dropped, not those of other devices.
 const HELD_OF_DEVICE_MAX: usize = 64;
@@ -52,7 +52,7 @@ pub(crate) struct DeviceRoutes {
     elsewhere: HashSet<DeviceId>,
     /// The devices that no gateway has, and until when they are not looked up again.
     unassigned: HashMap<DeviceId, Instant>,
-    /// Statuses of unknown devices.
+    /// Statuses of devices that are unknown or in doubt.
     held: BTreeMap<DeviceId, HeldStatuses>,
     held_len: usize,
 }
@@ -145,9 +145,25 @@ impl DeviceRoutes {
         }
     }
 
-    /// Holds the status of an unknown device; drops it when [`HELD_MAX`] are held. Returns whether
-    /// the master's list is needed: it was not requested since the device's first status or last
-    /// connect.
+    /// The master's list of gateways cannot be read: the held statuses of devices that one gateway
+    /// has are that gateway's.
+    pub(crate) fn not_reported(&mut self) -> Vec<(GatewayIndex, StreamedStatus)> {
+        let mut found = Vec::new();
+        for (device_id, held) in std::mem::take(&mut self.held) {
+            match self.known(device_id) {
+                Some(StatusRoute::Gateway(gateway)) => {
+                    self.held_len -= held.statuses.len();
+                    found.extend(held.statuses.into_iter().map(|status| (gateway, status)));
+                }
+                _ => _ = self.held.insert(device_id, held),
+            }
+        }
+        found
+    }
+
+    /// Holds the status of a device that is unknown or in doubt; drops it when [`HELD_MAX`] are
+    /// held. Returns whether the master's list is needed: it was not requested since the device's
+    /// first held status or last connect.
     pub(crate) fn hold(&mut self, status: StreamedStatus) -> bool {
         if self.held_len >= HELD_MAX {
             return false;
@@ -197,6 +213,9 @@ impl DeviceRoutes {
         self.unassigned.retain(|_, until| *until > now);
         for (device_id, held) in std::mem::take(&mut self.held) {
             match self.known(device_id) {
+                Some(_) if held.is_in_doubt && !held.is_requested => {
+                    self.held.insert(device_id, held);
+                }
                 Some(StatusRoute::Gateway(gateway)) => {
                     let statuses = held.statuses.into_iter();
                     reported.found.extend(statuses.map(|status| (gateway, status)));
@@ -393,12 +412,15 @@ mod tests {
             assert!(routes.hold(attempt), "a lookup is needed");
             routes.requested();
             assert_eq!(routes.route(id(1), OFF, now), StatusRoute::Unknown, "in order");
+            routes.hold(streamed(1, ON));
+            assert_eq!(routes.reported([("a".into(), vec![id(1)])], now).found, [], "too early");
+            routes.requested();
             routes.hold(streamed(1, OFF));
             assert_eq!(routes.listed(GatewayIndex(0), [(id(1), ON)]), [], "it may be older");
             let of_b = if is_registered_twice { vec![id(1)] } else { vec![] };
             let lists = [("a".to_owned(), vec![id(1)]), ("b".to_owned(), of_b)];
             let found = routes.reported(lists, now).found;
-            let of_a = [attempt, streamed(1, OFF)].map(|it| (GatewayIndex(0), it.status));
+            let of_a = [Status::TryToConnect, ON, OFF].map(|status| (GatewayIndex(0), status));
             let expected = if is_registered_twice { &[][..] } else { &of_a };
             let found: Vec<_> = found.iter().map(|(owner, it)| (*owner, it.status)).collect();
             assert_eq!(found, expected);

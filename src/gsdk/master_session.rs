@@ -277,7 +277,12 @@ impl MasterSession {
                 self.check.end(infos.is_ok());
                 match infos {
                     Ok(infos) => self.gateways_read(status_seq, infos).map(|()| None)?,
-                    Err(error) => Some(error),
+                    Err(error) => {
+                        for (index, status) in self.routes.not_reported() {
+                            self.gateways.report(index, LinkReport::Status(status))?;
+                        }
+                        Some(error)
+                    }
                 }
             }
             CallResult::Renewed(renewed) => {

@@ -93,7 +93,9 @@ impl Files {
         let is_pem = tokens.is_none();
         if bytes != self.token_text {
             let tokens = tokens.unwrap_or_default();
-            tracing::info!("web server tokens read");
+            if !is_pem {
+                tracing::info!("web server tokens read");
+            }
             if tokens.short() > 0 {
                 let (count, length) = (tokens.short(), TOKEN_LEN_GOOD);
                 tracing::warn!(count, length, "web server has short tokens; make longer ones");

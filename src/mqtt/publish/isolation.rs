@@ -49,8 +49,8 @@ pub(crate) struct Isolation {
 }
 
 /// Discovery that was set aside. A broker that forbids its topics, or limits the size, closes the
-/// connection over every message of it: after the first one, the others are sent alone; after the
-/// second one, they are not sent unless they are much smaller.
+/// connection over every message of it: after the first one the next is sent alone, and if the
+/// broker closes over that as well, none is sent unless it is much smaller.
 #[derive(Debug, Default)]
 struct SetAsideDiscovery {
     messages: u32,
@@ -66,6 +66,13 @@ impl SetAsideDiscovery {
 
     const fn is_suspect(&self) -> bool {
         self.messages > 0
+    }
+
+    /// The broker has taken another message, so it does not refuse all of them.
+    fn accepted(&mut self) {
+        if self.messages == 1 {
+            *self = Self::default();
+        }
     }
 
     const fn includes(&self, size: usize) -> bool {
@@ -160,6 +167,8 @@ impl Isolation {
         }
         if is_event(id) {
             self.set_aside.remove(id);
+        } else if is_discovery(id) {
+            self.discovery.accepted();
         }
         self.isolated.take_if(|isolated| isolated == id);
     }
@@ -326,18 +335,23 @@ mod tests {
             MessageId::Discovery(homeassistant::Described::Device(GatewayIndex(0), id))
         };
         let mut isolation = Isolation::default();
-        let mut closed = 0;
-        while !isolation.discovery.is_suspect() {
-            offer(&mut isolation, &described(1), 100);
-            end(&mut isolation, &[&described(1)], 0, true);
-            closed += 1;
-        }
-        assert_eq!(closed, 3);
-        assert_eq!(offer(&mut isolation, &described(1), 100), "set aside");
+        let find = |isolation: &mut Isolation, id| {
+            let mut closed = 0;
+            while !isolation.discovery.is_suspect() {
+                offer(isolation, &described(id), 100);
+                end(isolation, &[&described(id)], 0, true);
+                closed += 1;
+            }
+            assert_eq!(closed, 3);
+            assert_eq!(offer(isolation, &described(id), 100), "set aside");
+        };
+        find(&mut isolation, 1);
         assert_eq!(offer(&mut isolation, &described(2), 100), "alone");
         isolation.acknowledged(&described(2));
-        assert_eq!(offer(&mut isolation, &described(3), 100), "alone");
-        assert!(end(&mut isolation, &[&described(3)], 0, true));
+        assert_eq!(offer(&mut isolation, &described(3), 100), "sent", "it was that one message");
+        find(&mut isolation, 3);
+        assert_eq!(offer(&mut isolation, &described(4), 100), "alone");
+        assert!(end(&mut isolation, &[&described(4)], 0, true));
         for id in 4..100 {
             assert_eq!(offer(&mut isolation, &described(id), 100), "set aside");
         }

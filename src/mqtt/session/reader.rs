@@ -45,7 +45,7 @@ impl PacketReader {
         }
     }
 
-    /// The problem, if the server speaks another protocol.
+    /// The problem, if the server is none of MQTT.
     pub(crate) fn other_protocol(&self) -> Option<BrokerProblem> {
         if self.buffer.starts_with(TLS_ALERT) {
             return Some(BrokerProblem::TlsExpected);

@@ -73,8 +73,11 @@ impl PacketWriter {
     pub(crate) async fn disconnect(&mut self) {
         self.buffer().extend_from_slice(codec::DISCONNECT);
         let goodbye = async {
-            self.flush().await?;
-            self.half.shutdown().await
+            if !self.is_closed {
+                self.flush().await?;
+            }
+            // A WebSocket may not be used after its error.
+            if self.is_closed { Ok(()) } else { self.half.shutdown().await }
         };
         // A broker that does not read is not waited for.
         _ = timeout(GOODBYE_DEADLINE, goodbye).await;

@@ -55,6 +55,7 @@ async fn items_that_the_gateway_has_lost_are_removed() {
     kept(&stack, id, &Value::Null).await;
     let answer = stack.ask("async/remove", &ids).await;
     assert_eq!(refusal(&answer).0, "not_found", "it is not kept any more");
+    assert_eq!(answer["device_errors"].as_array().map(Vec::len), Some(2), "each: {answer}");
     let forget = json!({"gateway": "lobby", "device_id": id}).to_string();
     let answer = stack.ask_of("bridge", "forget", &forget).await;
     assert_eq!(answer["result"], "ok", "{answer}");
