@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn the_troubleshooting_page_has_every_code() {
-        let page = include_str!("../../docs/troubleshooting.md");
+        let page = std::fs::read_to_string("docs/troubleshooting.md").unwrap();
         // These two hold codes: DialCode is checked, those of gRPC are on the page as one.
         let own = ErrorCode::VARIANTS.iter().filter(|name| !["dial", "grpc"].contains(name));
         for code in own.chain(DialCode::VARIANTS) {
