@@ -10,12 +10,13 @@
 //! - that no gateway has is held until a list or the master's list shows whose it is.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::held_statuses::HeldStatuses;
 use crate::fleet::{GatewayIndex, Status, StreamedStatus};
 use crate::ids::DeviceId;
 
@@ -23,10 +24,6 @@ use crate::ids::DeviceId;
 const UNASSIGNED_FOR: Duration = Duration::from_secs(60);
 /// Such devices that are remembered. Further ones are found again by each of their statuses.
 const UNASSIGNED_MAX: usize = 8_192;
-/// Statuses of devices that are held until it is known whose they are.
-const HELD_MAX: usize = 8_192;
-/// Statuses held for one device. Beyond that its oldest one is dropped, not those of other devices.
-const HELD_OF_DEVICE_MAX: usize = 64;
 
 /// The destination of a status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,18 +50,7 @@ pub(crate) struct DeviceRoutes {
     /// The devices that no gateway has, and until when they are not looked up again.
     unassigned: HashMap<DeviceId, Instant>,
     /// Statuses of devices that are unknown or in doubt.
-    held: BTreeMap<DeviceId, HeldStatuses>,
-    held_len: usize,
-}
-
-#[derive(Debug, Default)]
-struct HeldStatuses {
-    /// Whether a gateway had the device, and another one may have it as well.
-    is_in_doubt: bool,
-    /// Whether the master's list was requested after the first status and after the last one that
-    /// shows the device as connected.
-    is_requested: bool,
-    statuses: VecDeque<StreamedStatus>,
+    held: HeldStatuses,
 }
 
 /// What the master's list of gateways shows.
@@ -113,7 +99,7 @@ impl DeviceRoutes {
         status: Status,
         now: Instant,
     ) -> StatusRoute {
-        if self.held.contains_key(&device_id) {
+        if self.held.contains(device_id) {
             return StatusRoute::Unknown;
         }
         let is_connected = status.connected() == Some(true);
@@ -122,7 +108,8 @@ impl DeviceRoutes {
             let was_connected = self.devices.insert((device_id, owner), is_connected);
             let is_attempt = status != Status::Disconnected && status.connected() == Some(false);
             let may_be_of_another = is_attempt && was_connected == Some(true);
-            return if may_be_of_another { StatusRoute::Unknown } else { route };
+            let is_held = may_be_of_another && !self.held.is_full();
+            return if is_held { StatusRoute::Unknown } else { route };
         }
         if is_connected {
             // A gateway has accepted the device since it was looked up.
@@ -148,42 +135,26 @@ impl DeviceRoutes {
     /// The master's list of gateways cannot be read: the held statuses of devices that one gateway
     /// has are that gateway's.
     pub(crate) fn not_reported(&mut self) -> Vec<(GatewayIndex, StreamedStatus)> {
-        let mut found = Vec::new();
-        for (device_id, held) in std::mem::take(&mut self.held) {
-            match self.known(device_id) {
-                Some(StatusRoute::Gateway(gateway)) => {
-                    self.held_len -= held.statuses.len();
-                    found.extend(held.statuses.into_iter().map(|status| (gateway, status)));
-                }
-                _ => _ = self.held.insert(device_id, held),
-            }
-        }
+        let (mut held, mut found) = (std::mem::take(&mut self.held), Vec::new());
+        held.retain(|device_id, held| {
+            let Some(StatusRoute::Gateway(gateway)) = self.known(device_id) else { return true };
+            found.extend(held.statuses.iter().map(|status| (gateway, *status)));
+            false
+        });
+        self.held = held;
         found
     }
 
-    /// Holds the status of a device that is unknown or in doubt; drops it when [`HELD_MAX`] are
-    /// held. Returns whether the master's list is needed: it was not requested since the device's
-    /// first held status or last connect.
+    /// Holds the status of a device that is unknown or in doubt. Returns whether the master's list
+    /// is needed.
     pub(crate) fn hold(&mut self, status: StreamedStatus) -> bool {
-        if self.held_len >= HELD_MAX {
-            return false;
-        }
-        self.held_len += 1;
         let is_in_doubt = self.owners(status.device_id).next().is_some();
-        let held = self.held.entry(status.device_id).or_default();
-        held.is_in_doubt |= is_in_doubt;
-        held.statuses.push_back(status);
-        if held.statuses.len() > HELD_OF_DEVICE_MAX {
-            held.statuses.pop_front();
-            self.held_len -= 1;
-        }
-        held.is_requested &= status.status.connected() != Some(true);
-        !held.is_requested
+        self.held.add(status, is_in_doubt)
     }
 
     /// The master's list of gateways was requested.
     pub(crate) fn requested(&mut self) {
-        self.held.values_mut().for_each(|held| held.is_requested = true);
+        self.held.requested();
     }
 
     /// The master's list of gateways: the devices of each that is connected.
@@ -211,18 +182,18 @@ impl DeviceRoutes {
             }
         }
         self.unassigned.retain(|_, until| *until > now);
-        for (device_id, held) in std::mem::take(&mut self.held) {
-            match self.known(device_id) {
-                Some(_) if held.is_in_doubt && !held.is_requested => {
-                    self.held.insert(device_id, held);
-                }
+        let mut held = std::mem::take(&mut self.held);
+        held.retain(|device_id, held| {
+            let known = self.known(device_id);
+            if !held.is_requested && (held.is_in_doubt || known.is_none()) {
+                return true;
+            }
+            match known {
                 Some(StatusRoute::Gateway(gateway)) => {
-                    let statuses = held.statuses.into_iter();
-                    reported.found.extend(statuses.map(|status| (gateway, status)));
+                    reported.found.extend(held.statuses.iter().map(|status| (gateway, *status)));
                 }
                 // Where several gateways have it, their lists show what is true at each.
                 Some(_) => {}
-                None if !held.is_requested => _ = self.held.insert(device_id, held),
                 None => {
                     reported.unassigned += 1;
                     if self.unassigned.len() < UNASSIGNED_MAX {
@@ -230,18 +201,19 @@ impl DeviceRoutes {
                     }
                 }
             }
-        }
-        self.held_len = self.held.values().map(|held| held.statuses.len()).sum();
+            false
+        });
+        self.held = held;
         reported
     }
 
     /// Whether statuses are held that the next report of the gateways is to explain.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.held.values().any(|held| !held.is_requested)
+        self.held.is_waiting()
     }
 
-    /// The list of a gateway: its devices with their statuses. Returns the held
-    /// statuses of those that no gateway had, which are older.
+    /// The list of a gateway: its devices with their statuses. Returns the held statuses of those
+    /// that no gateway had, which are older.
     pub(crate) fn listed(
         &mut self,
         gateway: GatewayIndex,
@@ -259,12 +231,7 @@ impl DeviceRoutes {
                 self.elsewhere.remove(&device_id);
             }
             // What is in doubt waits for the master's list.
-            if self.held.get(&device_id).is_some_and(|held| !held.is_in_doubt)
-                && let Some(held) = self.held.remove(&device_id)
-            {
-                self.held_len -= held.statuses.len();
-                found.extend(held.statuses);
-            }
+            found.extend(self.held.take_undoubted(device_id));
         }
         found
     }
@@ -272,8 +239,8 @@ impl DeviceRoutes {
 
 #[cfg(test)]
 mod tests {
+    use super::super::held_statuses::HELD_MAX;
     use super::*;
-    use crate::fleet::Status;
 
     fn id(number: u32) -> DeviceId {
         DeviceId::new(number).unwrap()
@@ -354,7 +321,7 @@ mod tests {
         let gateways = [("a".into(), vec![id(1)])];
         let reported = routes.reported(gateways, now);
         assert_eq!((reported.found, reported.unassigned), (vec![], 1), "none is reported late");
-        assert_eq!(routes.held_len, 0);
+        assert_eq!(routes.held.len(), 0);
     }
 
     #[test]
@@ -363,10 +330,10 @@ mod tests {
         for number in 1..=9_000 {
             routes.hold(refused(number));
         }
-        assert_eq!(routes.held_len, HELD_MAX);
+        assert_eq!(routes.held.len(), HELD_MAX);
         routes.requested();
         assert_eq!(routes.reported([], now).unassigned, HELD_MAX);
-        assert_eq!((routes.held_len, routes.unassigned.len()), (0, UNASSIGNED_MAX));
+        assert_eq!((routes.held.len(), routes.unassigned.len()), (0, UNASSIGNED_MAX));
     }
 
     #[test]
@@ -378,7 +345,7 @@ mod tests {
             routes.hold(streamed(1, Status::TcpConnected));
             assert_eq!(routes.reported([], now), Reported::default());
         }
-        assert!(routes.held_len <= 64, "{}", routes.held_len);
+        assert!(routes.held.len() <= 64, "{}", routes.held.len());
         let other = refused(2);
         assert!(routes.hold(other));
         assert_eq!(routes.listed(GatewayIndex(0), [(id(2), ON)]), [other]);

@@ -12,6 +12,7 @@ mod disconnect;
 mod encoded;
 mod error;
 mod goaway;
+mod held_statuses;
 mod keep_alive;
 mod link;
 mod link_output;
