@@ -135,10 +135,8 @@ async fn async_remove(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome
     }
     if let Some(stored) = client.stored().filter(|_| !lost.is_empty()) {
         let unregistered = stored.unregister(&lost).await;
-        unregistered.map_err(|error| match listed.is_empty() {
-            true => error,
-            false => error.not_stored(),
-        })?;
+        let is_half_done = !listed.is_empty();
+        unregistered.map_err(|error| if is_half_done { error.not_stored() } else { error })?;
     }
     let outcome = Outcome::done(json!({ "device_ids": removed }));
     Ok(Outcome { device_errors, ..outcome.with_effect(Effect::Unregistered(removed)) })

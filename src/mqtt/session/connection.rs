@@ -136,7 +136,8 @@ impl BrokerConnection {
     }
 
     fn give(&self, command: ConnectionCommand) -> Result<(), ConnectionEnded> {
-        // There is room: publishes do not exceed the window, and the others have their own places.
+        // The queue is never full: its capacity is the window, which limits publishes, and a
+        // reserve for all other commands.
         self.commands.try_send(command).map_err(|_| ConnectionEnded)
     }
 

@@ -45,7 +45,7 @@ impl PacketReader {
         }
     }
 
-    /// The problem, if the server is none of MQTT.
+    /// The protocol that the server uses instead of MQTT, as a problem of the connection.
     pub(crate) fn other_protocol(&self) -> Option<BrokerProblem> {
         if self.buffer.starts_with(TLS_ALERT) {
             return Some(BrokerProblem::TlsExpected);

@@ -50,6 +50,16 @@ fn another_client(campus: &Campus, words: &[&str]) {
     assert!(out.status.success(), "{out:?}");
 }
 
+/// The gateway `north` with one device to register, and one to accept.
+fn declared(registered: u32, ip: &str, accepted: u32) -> String {
+    let devices = format!(
+        "{SOON_LOST}\n[gateways.north.devices]\n\
+         {registered} = {{ connect = \"async\", ip = \"{ip}\" }}\n\
+         {accepted} = {{ connect = \"accept\" }}"
+    );
+    behind("north", "campus", "Gateway-North", &devices)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_command_registers_comes_back_with_its_gateway() {
     let master = unmanaged().await;
@@ -142,11 +152,7 @@ async fn what_the_configuration_declares_is_stored_once() {
     let master = unmanaged().await;
     let (id, ip) = device(&master, 0, DialMode::ServerToDevice);
     let (dialing, _) = device(&master, 0, DialMode::DeviceToServer);
-    let devices = format!(
-        "{SOON_LOST}\n[gateways.north.devices]\n{id} = {{ connect = \"async\", ip = \"{ip}\" }}\n\
-         {dialing} = {{ connect = \"accept\" }}"
-    );
-    let lines = behind("north", "campus", "Gateway-North", &devices);
+    let lines = declared(id, &ip, dialing);
     let mut campus = Campus::with(master, "", &lines).await;
     for id in [id, dialing] {
         let topic = format!("gsdk/north/{id}/state");
@@ -174,11 +180,7 @@ async fn what_only_the_master_has_is_given_to_the_gateway_at_the_next_link() {
     let master = storing_only().await;
     let (id, ip) = device(&master, 0, DialMode::ServerToDevice);
     let (dialing, _) = device(&master, 0, DialMode::DeviceToServer);
-    let devices = format!(
-        "{SOON_LOST}\n[gateways.north.devices]\n{id} = {{ connect = \"async\", ip = \"{ip}\" }}\n\
-         {dialing} = {{ connect = \"accept\" }}"
-    );
-    let lines = behind("north", "campus", "Gateway-North", &devices);
+    let lines = declared(id, &ip, dialing);
     let campus = Campus::with(master, "", &lines).await;
     let topics = [id, dialing].map(|id| format!("gsdk/north/{id}/state"));
     for topic in &topics {
