@@ -1,6 +1,7 @@
 //! A link that is up: reads the stream and the lists and reports them in order. It never waits for
 //! the queue of reports.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -10,13 +11,12 @@ use tokio::time::Instant;
 use super::client::GatewayClient;
 use super::convert;
 use super::disconnect::Disconnect;
-use super::error::Error;
-use super::error::LinkError;
+use super::error::{Error, LinkError};
 use super::keep_alive;
 use super::list_requests::ListRequests;
 use super::reports::{GatewaySink, LinkReport};
 use super::rpc::SUBSCRIBE_STATUS;
-use super::subscription::{BATCH_LEN_MAX, StreamEnd, Subscription};
+use super::subscription::{BATCH_LEN_MAX, Subscription};
 use crate::fleet::{AcceptFilter, Listed};
 use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
 
@@ -49,17 +49,16 @@ impl<'a> ConnectedLink<'a> {
     }
 
     /// Reads until the link ends.
-    pub(crate) async fn run(mut self) -> Disconnect {
+    pub(crate) async fn run(mut self) -> Result<Infallible, Disconnect> {
         let connection = self.client.connection();
         let probe = |deadline| connection.call(GetAcceptFilterRequest {}, deadline);
-        let end = tokio::select! {
+        tokio::select! {
             end = self.read() => end,
             disconnect = keep_alive::by_calls(connection, probe) => Err(disconnect),
-        };
-        end.map_or_else(|disconnect| disconnect, |end| Disconnect::from_stream_end(connection, end))
+        }
     }
 
-    async fn read(&mut self) -> Result<StreamEnd, Disconnect> {
+    async fn read(&mut self) -> Result<Infallible, Disconnect> {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
         loop {
             let may_list = self.list.is_none();
@@ -67,9 +66,7 @@ impl<'a> ConnectedLink<'a> {
                 end = self.subscription.read(&mut batch) => {
                     let full = batch.len() >= BATCH_LEN_MAX;
                     self.report_changes(&mut batch)?;
-                    if let Some(end) = end {
-                        return Ok(end);
-                    }
+                    end?;
                     if full {
                         // A stream that is always ready must not starve the other tasks.
                         tokio::task::yield_now().await;
@@ -79,10 +76,7 @@ impl<'a> ConnectedLink<'a> {
                     self.list = None;
                     let end = self.report_ready(&mut batch).await?;
                     let reported = self.report_list(list);
-                    if let Some(end) = end {
-                        return Ok(end);
-                    }
-                    reported?;
+                    end.and(reported)?;
                 }
                 Some(filter) = OptionFuture::from(self.filter.as_mut()) => {
                     self.filter = None;
@@ -97,15 +91,16 @@ impl<'a> ConnectedLink<'a> {
     }
 
     /// Reports all changes that are there: those that came before a list are reported before it.
+    /// Returns the end of the stream, if that is there.
     async fn report_ready(
         &mut self,
         batch: &mut Vec<StatusChange>,
-    ) -> Result<Option<StreamEnd>, Disconnect> {
+    ) -> Result<Result<(), Disconnect>, Disconnect> {
         loop {
-            let end = self.subscription.read_ready(batch).await;
+            let end = self.subscription.read_ready(batch);
             let full = batch.len() >= BATCH_LEN_MAX;
             self.report_changes(batch)?;
-            if end.is_some() || !full {
+            if end.is_err() || !full {
                 return Ok(end);
             }
             tokio::task::yield_now().await;

@@ -8,7 +8,6 @@ use super::connection::GrpcConnection;
 use super::error::{
     Error, ErrorCode, LinkError, TOO_MANY_PINGS, code_name, is_too_many_pings, root_cause, text,
 };
-use super::rpc::SUBSCRIBE_STATUS;
 use crate::net::Peer;
 
 /// A gateway that stops ends its streams, a proxy ends those of a certain age. A stream that ends
@@ -53,16 +52,18 @@ impl Disconnect {
         Self::new(DisconnectKind::Refused, ErrorCode::Internal, message)
     }
 
-    /// From the end of the status stream.
-    pub(crate) fn from_stream_end(connection: &GrpcConnection, end: Result<(), Status>) -> Self {
-        let Err(status) = end else {
-            let message = format!(
-                "{} ended the status stream; it is probably stopping or restarting",
-                connection.options().peer
-            );
-            return Self::new(DisconnectKind::StreamEnded, ErrorCode::StreamEnded, message);
-        };
-        match connection.error(SUBSCRIBE_STATUS, status) {
+    /// From the end of the status stream without an error.
+    pub(crate) fn from_stream_end(connection: &GrpcConnection) -> Self {
+        let message = format!(
+            "{} ended the status stream; it is probably stopping or restarting",
+            connection.options().peer
+        );
+        Self::new(DisconnectKind::StreamEnded, ErrorCode::StreamEnded, message)
+    }
+
+    /// From an error of the status stream.
+    pub(crate) fn from_stream(connection: &GrpcConnection, error: Error) -> Self {
+        match error {
             Error::Status { peer, status, .. } => Self::from_status(&peer, &status),
             error => Self::from_call(connection, error),
         }

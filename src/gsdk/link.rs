@@ -1,5 +1,6 @@
 //! One task for each gateway that connects, reads, and connects again until it is stopped.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -88,26 +89,7 @@ struct GatewayTask {
 }
 
 impl Supervised for GatewayTask {
-    async fn attempt(&self, state: &mut AttemptState) -> Disconnect {
-        match self.connect(state).await {
-            Ok((client, subscription)) => {
-                let (reports, list_requests) = (&self.output.reports, &self.list_requests);
-                ConnectedLink::new(reports, list_requests, &client, subscription).run().await
-            }
-            Err(disconnect) => disconnect,
-        }
-    }
-
-    async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
-        self.output.connection_ended(error.clone(), last_activity).await
-    }
-}
-
-impl GatewayTask {
-    async fn connect(
-        &self,
-        state: &mut AttemptState,
-    ) -> Result<(GatewayClient, Subscription), Disconnect> {
+    async fn attempt(&self, state: &mut AttemptState) -> Result<Infallible, Disconnect> {
         let client = GatewayClient::open(&state.connector).await?;
         let (subscription, api_version) = Subscription::establish(client.connection()).await?;
         state.connector.api_version = api_version;
@@ -116,6 +98,11 @@ impl GatewayTask {
         let package = api_version.package();
         state.connected(client.connection(), package);
         self.output.up(client.clone(), package, certificate_expires_at)?;
-        Ok((client, subscription))
+        let (reports, list_requests) = (&self.output.reports, &self.list_requests);
+        ConnectedLink::new(reports, list_requests, &client, subscription).run().await
+    }
+
+    async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
+        self.output.connection_ended(error.clone(), last_activity).await
     }
 }

@@ -11,11 +11,12 @@ use tonic::{Code, Status};
 
 use super::connection::{Connector, GrpcConnection, RpcObserver};
 use super::convert;
+use super::disconnect::Disconnect;
 use super::encoded::{EncodedAnswer, EncodedCall};
 use super::error::Error;
 use super::options::GatewayOptions;
-use super::rpc::{ApiVersion, Rpc, SUBSCRIBE_STATUS, Service};
-use super::subscription::{StreamEnd, Subscription};
+use super::rpc::{ApiVersion, Rpc, Service};
+use super::subscription::Subscription;
 use super::token::Token;
 use super::types::ListedGateway;
 use crate::certificate::Certificate;
@@ -180,9 +181,9 @@ impl MasterClient {
     pub async fn try_streams(&self) -> Result<(), Error> {
         let grace = self.connection.options().timing.subscribe_grace;
         match timeout(grace, self.subscribe().responses()).await {
-            Ok(Err(status)) => Err(self.connection.error(SUBSCRIBE_STATUS, status)),
+            Ok(response) => response,
             // Some servers respond only with the first change.
-            Ok(Ok(())) | Err(_) => Ok(()),
+            Err(_) => Ok(()),
         }
     }
 
@@ -216,19 +217,19 @@ pub(crate) struct MasterStreams {
 
 impl MasterStreams {
     /// Waits for the responses to both.
-    pub(crate) async fn responses(&mut self) -> Result<(), Status> {
+    pub(crate) async fn responses(&mut self) -> Result<(), Error> {
         let Self { devices, gateways } = self;
         tokio::try_join!(devices.response(), gateways.response()).map(drop)
     }
 
     /// Reads what is there of both, without waiting.
-    pub(crate) async fn read_ready(
+    pub(crate) fn read_ready(
         &mut self,
         devices: &mut Vec<StatusChange>,
         gateways: &mut Vec<gateway::StatusChange>,
-    ) -> Option<StreamEnd> {
-        let end = self.devices.read_ready(devices).await;
-        end.or(self.gateways.read_ready(gateways).await)
+    ) -> Result<(), Disconnect> {
+        let end = self.devices.read_ready(devices);
+        end.and(self.gateways.read_ready(gateways))
     }
 }
 

@@ -1,9 +1,11 @@
 //! One task for each master that connects, logs in, reads, and connects again until it is stopped.
 //! It serves the links of all gateways behind the master.
 
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::TryFutureExt as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -74,11 +76,33 @@ struct MasterTask {
 }
 
 impl Supervised for MasterTask {
-    async fn attempt(&self, state: &mut AttemptState) -> Disconnect {
-        match self.connect(state).await {
-            Ok(session) => session.run().await,
-            Err(disconnect) => disconnect,
-        }
+    async fn attempt(&self, state: &mut AttemptState) -> Result<Infallible, Disconnect> {
+        let master = MasterClient::open(&state.connector).await?;
+        state.connector.api_version = master.version();
+        let mut streams = master.subscribe();
+        let gateways = {
+            let refused = |error| Disconnect::from_stream(master.connection(), error);
+            let mut responses = pin!(streams.responses().map_err(refused));
+            let grace = state.connector.options.timing.subscribe_grace;
+            let mut reading = pin!(master.gateways());
+            match timeout(grace, &mut responses).await {
+                Ok(response) => {
+                    response?;
+                    reading.await?
+                }
+                // A master that does not serve a stream would have refused it before it answers.
+                Err(_) => tokio::select! {
+                    biased;
+                    Err(disconnect) = &mut responses => return Err(disconnect),
+                    gateways = &mut reading => gateways?,
+                },
+            }
+        };
+        let certificate_expires_at = master.certificate().map(|shown| shown.not_after);
+        self.reports.try_send(MasterReport::Up { certificate_expires_at })?;
+        state.connected(master.connection(), master.package());
+        let (behind, reports) = (self.behind.clone(), self.reports.clone());
+        MasterSession::start(master, streams, gateways, behind, reports)?.run().await
     }
 
     async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
@@ -89,37 +113,5 @@ impl Supervised for MasterTask {
         }
         let (error, last_activity) = (error.clone(), last_activity.map(Instant::into_std));
         self.reports.send(MasterReport::Down { error, last_activity }).await
-    }
-}
-
-impl MasterTask {
-    async fn connect(&self, state: &mut AttemptState) -> Result<MasterSession, Disconnect> {
-        let master = MasterClient::open(&state.connector).await?;
-        state.connector.api_version = master.version();
-        let mut streams = master.subscribe();
-        let gateways = {
-            let mut responses = pin!(streams.responses());
-            let grace = state.connector.options.timing.subscribe_grace;
-            let mut reading = pin!(master.gateways());
-            match timeout(grace, &mut responses).await {
-                Ok(Ok(())) => reading.await?,
-                Ok(Err(status)) => {
-                    return Err(Disconnect::from_stream_end(master.connection(), Err(status)));
-                }
-                // A master that does not serve a stream would have refused it before it answers.
-                Err(_) => tokio::select! {
-                    biased;
-                    Err(status) = &mut responses => {
-                        return Err(Disconnect::from_stream_end(master.connection(), Err(status)));
-                    }
-                    gateways = &mut reading => gateways?,
-                },
-            }
-        };
-        let certificate_expires_at = master.certificate().map(|shown| shown.not_after);
-        self.reports.try_send(MasterReport::Up { certificate_expires_at })?;
-        state.connected(master.connection(), master.package());
-        let (behind, reports) = (self.behind.clone(), self.reports.clone());
-        MasterSession::start(master, streams, gateways, behind, reports)
     }
 }

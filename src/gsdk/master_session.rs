@@ -20,7 +20,7 @@ use super::master_timers::{Check, Renewal};
 use super::reports::{LinkReport, MasterReport, MasterSink};
 use super::rpc::SUBSCRIBE_STATUS;
 use super::session_gateways::{AtMaster, SessionGateways};
-use super::subscription::{BATCH_LEN_MAX, StreamEnd};
+use super::subscription::BATCH_LEN_MAX;
 use super::types::ListedGateway;
 use crate::fleet::{GatewayIndex, Listed};
 use crate::proto::connect::StatusChange;
@@ -74,12 +74,12 @@ impl MasterSession {
     }
 
     /// Reads until the link ends.
-    pub(crate) async fn run(mut self) -> Disconnect {
+    pub(crate) async fn run(mut self) -> Result<Infallible, Disconnect> {
         let master = self.master.clone();
         let probe = |deadline| master.call(GetListRequest {}, deadline);
         tokio::select! {
-            Err(disconnect) = self.read() => disconnect,
-            disconnect = keep_alive::by_calls(master.connection(), probe) => disconnect,
+            end = self.read() => end,
+            disconnect = keep_alive::by_calls(master.connection(), probe) => Err(disconnect),
         }
     }
 
@@ -94,7 +94,7 @@ impl MasterSession {
                 end = self.streams.devices.read(&mut batch) => {
                     let full = batch.len() >= BATCH_LEN_MAX;
                     self.route(&mut batch)?;
-                    self.check_end(end)?;
+                    end?;
                     if full {
                         // A stream that is always ready must not starve the other tasks.
                         tokio::task::yield_now().await;
@@ -102,22 +102,22 @@ impl MasterSession {
                 }
                 end = self.streams.gateways.read(&mut gateways) => {
                     self.gateways_changed(&mut gateways)?;
-                    self.check_end(end)?;
+                    end?;
                 }
                 Some(result) = next_result(&mut self.calls) => {
                     // Changes that came before the result are reported before it.
                     let end = loop {
-                        let end = self.streams.read_ready(&mut batch, &mut gateways).await;
+                        let end = self.streams.read_ready(&mut batch, &mut gateways);
                         let full = batch.len().max(gateways.len()) >= BATCH_LEN_MAX;
                         self.route(&mut batch)?;
                         self.gateways_changed(&mut gateways)?;
-                        if end.is_some() || !full {
+                        if end.is_err() || !full {
                             break end;
                         }
                         tokio::task::yield_now().await;
                     };
                     self.call_ended(result)?;
-                    self.check_end(end)?;
+                    end?;
                 }
                 requested = self.behind.list_requests.take() => {
                     for index in requested {
@@ -129,11 +129,6 @@ impl MasterSession {
                 Some(()) = renewal => self.start_renewal(),
             }
         }
-    }
-
-    fn check_end(&self, end: Option<StreamEnd>) -> Result<(), Disconnect> {
-        let connection = self.master.connection();
-        end.map_or(Ok(()), |end| Err(Disconnect::from_stream_end(connection, end)))
     }
 
     /// Gives each status to the gateway that has its device.

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use futures_util::FutureExt as _;
 use tokio::time::sleep;
 use tokio_stream::Stream;
 use tonic::{Code, Status, Streaming};
@@ -20,9 +21,6 @@ use crate::proto::connect::{GetAcceptFilterRequest, StatusChange, SubscribeStatu
 
 /// Status changes read at once, before other tasks run.
 pub(crate) const BATCH_LEN_MAX: usize = 1024;
-
-/// How a stream ended: with the gateway's OK, or with an error.
-pub(crate) type StreamEnd = Result<(), Status>;
 
 type StreamResponse<M> = Pin<Box<dyn Future<Output = Result<Streaming<M>, Status>> + Send>>;
 
@@ -65,22 +63,17 @@ impl Subscription {
     /// know the subscription would have rejected it by the time that call is answered.
     async fn is_served(&mut self, version: ApiVersion) -> Result<bool, Disconnect> {
         let connection = self.connection.clone();
-        let status = tokio::select! {
+        let error = tokio::select! {
             biased;
             response = self.response() => response.err(),
-            error = probe_after_grace(&connection, version) => match error {
-                None => None,
-                Some(Error::Status { status, .. }) if status.code() != Code::Unimplemented => None,
-                Some(Error::Status { status, .. } | Error::Broken { status, .. }) => Some(status),
-                Some(error) => return Err(error.into()),
-            }
+            error = probe_after_grace(&connection, version) => error.filter(|error| {
+                error.grpc_code().is_none_or(|code| code == Code::Unimplemented)
+            }),
         };
-        match status {
+        match error {
             None => Ok(true),
-            Some(status) if status.code() == Code::Unimplemented && !is_transport(&status) => {
-                Ok(false)
-            }
-            Some(status) => Err(Disconnect::from_stream_end(&connection, Err(status))),
+            Some(error) if error.grpc_code() == Some(Code::Unimplemented) => Ok(false),
+            Some(error) => Err(Disconnect::from_stream(&connection, error)),
         }
     }
 }
@@ -96,18 +89,15 @@ impl<M: 'static> Subscription<M> {
     }
 
     /// Waits for the response.
-    pub(crate) async fn response(&mut self) -> Result<(), Status> {
+    pub(crate) async fn response(&mut self) -> Result<(), Error> {
         poll_fn(|cx| self.poll_open(cx).map_ok(drop)).await
     }
 
-    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Streaming<M>, Status>> {
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<Result<&mut Streaming<M>, Error>> {
         if let StreamState::Requested(response) = &mut self.state {
             match ready!(response.as_mut().poll(cx)) {
                 Ok(stream) => self.state = StreamState::Open(Box::new(stream)),
-                Err(status) => {
-                    self.set_code(&status);
-                    return Poll::Ready(Err(status));
-                }
+                Err(status) => return Poll::Ready(Err(self.failed(status))),
             }
         }
         match &mut self.state {
@@ -116,48 +106,49 @@ impl<M: 'static> Subscription<M> {
         }
     }
 
-    fn set_code(&mut self, status: &Status) {
-        self.code = if is_transport(status) { Code::Unavailable } else { status.code() };
+    fn failed(&mut self, status: Status) -> Error {
+        self.code = if is_transport(&status) { Code::Unavailable } else { status.code() };
+        self.connection.error(SUBSCRIBE_STATUS, status)
     }
 
-    /// Waits for at least one change or the end, and reads what is there. Cancel safe.
-    pub(crate) async fn read(&mut self, batch: &mut Vec<M>) -> Option<StreamEnd> {
+    /// Waits for at least one change or the end, and reads what is there; also what came before the
+    /// end, which is the error. Cancel safe.
+    pub(crate) async fn read(&mut self, batch: &mut Vec<M>) -> Result<(), Disconnect> {
         poll_fn(|cx| match self.poll_read(cx, batch) {
-            Poll::Pending if batch.is_empty() => Poll::Pending,
-            Poll::Pending => Poll::Ready(None),
-            Poll::Ready(end) => Poll::Ready(end),
+            Poll::Pending if !batch.is_empty() => Poll::Ready(Ok(())),
+            poll => poll,
         })
         .await
     }
 
     /// Reads what is there, without waiting: if the batch is full, there may be more.
-    pub(crate) async fn read_ready(&mut self, batch: &mut Vec<M>) -> Option<StreamEnd> {
-        poll_fn(|cx| match self.poll_read(cx, batch) {
-            Poll::Pending => Poll::Ready(None),
-            Poll::Ready(end) => Poll::Ready(end),
-        })
-        .await
+    pub(crate) fn read_ready(&mut self, batch: &mut Vec<M>) -> Result<(), Disconnect> {
+        self.read(batch).now_or_never().unwrap_or(Ok(()))
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>, batch: &mut Vec<M>) -> Poll<Option<StreamEnd>> {
-        let stream = match ready!(self.poll_open(cx)) {
-            Ok(stream) => stream,
-            Err(status) => return Poll::Ready(Some(Err(status))),
-        };
-        while batch.len() < BATCH_LEN_MAX {
-            match ready!(Pin::new(&mut *stream).poll_next(cx)) {
+    fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        batch: &mut Vec<M>,
+    ) -> Poll<Result<(), Disconnect>> {
+        let error = loop {
+            let stream = match ready!(self.poll_open(cx)) {
+                Ok(stream) => stream,
+                Err(error) => break error,
+            };
+            if batch.len() >= BATCH_LEN_MAX {
+                return Poll::Ready(Ok(()));
+            }
+            match ready!(Pin::new(stream).poll_next(cx)) {
                 Some(Ok(change)) => batch.push(change),
-                Some(Err(status)) => {
-                    self.set_code(&status);
-                    return Poll::Ready(Some(Err(status)));
-                }
+                Some(Err(status)) => break self.failed(status),
                 None => {
                     self.code = Code::Ok;
-                    return Poll::Ready(Some(Ok(())));
+                    return Poll::Ready(Err(Disconnect::from_stream_end(&self.connection)));
                 }
             }
-        }
-        Poll::Ready(None)
+        };
+        Poll::Ready(Err(Disconnect::from_stream(&self.connection, error)))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The task of a link, to a gateway or to a master: connects, and connects again after a delay,
 //! until it is stopped.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,10 @@ use crate::task::catch_panic;
 /// What a link to a gateway and one to a master do differently.
 pub(crate) trait Supervised: Send + Sync + 'static {
     /// Connects and reads until the link ends.
-    fn attempt(&self, state: &mut AttemptState) -> impl Future<Output = Disconnect> + Send;
+    fn attempt(
+        &self,
+        state: &mut AttemptState,
+    ) -> impl Future<Output = Result<Infallible, Disconnect>> + Send;
 
     /// Reports that the link is down, or that an attempt failed (no `last_activity`); false if the
     /// receiver is gone.
@@ -112,10 +116,11 @@ async fn run(link: impl Supervised, mut state: AttemptState) {
 
 /// Makes an attempt. A panic ends the link, not the task.
 async fn attempt(link: &impl Supervised, state: &mut AttemptState) -> Disconnect {
-    catch_panic(link.attempt(state)).await.unwrap_or_else(|panic| {
+    let Err(disconnect) = catch_panic(link.attempt(state)).await.unwrap_or_else(|panic| {
         let peer = &state.connector.options.peer;
         let (gateway, master, noun) = peer.log_names();
         tracing::error!(gateway, master, panic, "internal error: {noun} task panicked");
-        Disconnect::from_panic(peer, &panic)
-    })
+        Err(Disconnect::from_panic(peer, &panic))
+    });
+    disconnect
 }
