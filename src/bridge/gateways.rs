@@ -246,12 +246,12 @@ impl Gateways {
                 }
             }
             LinkReport::AcceptFilter(filter) => {
+                let AcceptFilter { allow_all, ref device_ids, .. } = *filter;
+                let info = AcceptFilterInfo { allow_all, device_count: device_ids.len() };
                 if let Some(provisioner) = self.provisioner(gateway) {
-                    provisioner.filter_read(state, &filter);
+                    provisioner.filter_read(state, *filter);
                 }
-                let AcceptFilter { allow_all, device_ids, .. } = *filter;
-                let filter = AcceptFilterInfo { allow_all, device_count: device_ids.len() };
-                state.set_fact(gateway, |facts| facts.accept_filter = Some(filter));
+                state.set_fact(gateway, |facts| facts.accept_filter = Some(info));
             }
             LinkReport::ListFailed(error) => {
                 let failures = self.gateways.get_mut(gateway.0).map(|it| &mut it.list_failures);

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use tonic::Code;
 
 use crate::commands::{Calls, Command, Failure};
-use crate::desired::{DesiredItem, DesiredState, covers};
+use crate::desired::{DesiredItem, DesiredState, ReadItems};
 use crate::fleet::Slaves;
 use crate::gsdk::{Error, GatewayClient};
 use crate::ids::DeviceId;
@@ -46,94 +46,73 @@ pub(crate) fn may_concern_single(why: &Failure) -> bool {
 /// Executes one step, with items of one kind.
 pub(crate) async fn provision(step: DesiredState, client: GatewayClient) -> Provisioned {
     let items: BTreeSet<DesiredItem> = step.items().collect();
+    let places = match read(&client, &step).await {
+        Ok(places) => places,
+        Err(error) => return Provisioned::default().finish(items, Err(error.into())),
+    };
+    let has = |place: &ReadItems, item| place.has(item, &step) == Some(true);
+    let is_present = |item: &DesiredItem| places.iter().all(|place| has(place, *item));
+    let (found, missing): (BTreeSet<DesiredItem>, BTreeSet<DesiredItem>) =
+        items.into_iter().partition(is_present);
+    let done = add(&client, step.only(&missing), &places).await;
+    Provisioned { found, ..Provisioned::default() }.finish(missing, done)
+}
+
+/// Reads what the gateway has of this kind, and what its master stores; registrations only have to
+/// be added.
+async fn read(client: &GatewayClient, step: &DesiredState) -> Result<Vec<ReadItems>, Error> {
     if !step.registered.is_empty() {
-        let devices = step.registered.into_iter().collect();
-        let done = run(&client, Command::AsyncAdd(devices)).await;
-        Provisioned::default().finish(items, done)
-    } else if !step.slaves.is_empty() {
-        set_slaves(&client, step.slaves.into_values().collect()).await
-    } else {
-        accept(&client, items).await
+        return Ok(vec![ReadItems::default()]);
     }
+    let wants_slaves = !step.slaves.is_empty();
+    let slaves = |slaves| ReadItems { slaves: Some(slaves), ..ReadItems::default() };
+    let filter = |filter| ReadItems { filter: Some(filter), ..ReadItems::default() };
+    let mut places = vec![match wants_slaves {
+        true => slaves(client.slaves().await?),
+        false => filter(client.accept_filter().await?),
+    }];
+    if let Some(stored) = client.stored() {
+        places.push(match wants_slaves {
+            true => slaves(stored.slaves().await?),
+            false => filter(stored.accept_filter().await?),
+        });
+    }
+    Ok(places)
+}
+
+/// Adds missing items. The slaves of a device are added to those at all places, as the wire
+/// replaces them.
+async fn add(
+    client: &GatewayClient,
+    missing: DesiredState,
+    places: &[ReadItems],
+) -> Result<(), Failure> {
+    let DesiredState { registered, accepted, allow_all, slaves } = missing;
+    if !registered.is_empty() {
+        run(client, Command::AsyncAdd(registered.into_iter().collect())).await?;
+    }
+    if allow_all {
+        run(client, Command::FilterAllowAll(true)).await?;
+    }
+    if !accepted.is_empty() {
+        run(client, Command::FilterAdd(accepted)).await?;
+    }
+    let mut slaves: Vec<Slaves> = slaves.into_values().collect();
+    for slaves in &mut slaves {
+        for present in places.iter().filter_map(|place| place.slaves_of(slaves.device_id)) {
+            join(&mut slaves.rs485, &present.rs485);
+            join(&mut slaves.wiegand, &present.wiegand);
+        }
+    }
+    if !slaves.is_empty() {
+        run(client, Command::SlavesSet(slaves)).await?;
+    }
+    Ok(())
 }
 
 async fn run(client: &GatewayClient, command: Command) -> Result<(), Failure> {
     let outcome = crate::commands::run(&command, &Calls::new(client.clone(), None)).await;
     outcome.error.map_or(Ok(()), Err)
-}
-
-async fn accept(client: &GatewayClient, items: BTreeSet<DesiredItem>) -> Provisioned {
-    let read = async {
-        let now = client.accept_filter().await?;
-        let stored = match client.stored() {
-            Some(stored) => stored.accept_filter().await?,
-            None => now.clone(),
-        };
-        Ok::<_, Error>([now, stored])
-    };
-    let filters = match read.await {
-        Ok(filters) => filters,
-        Err(error) => return Provisioned::default().finish(items, Err(error.into())),
-    };
-    let present = |item: &DesiredItem| {
-        filters.iter().all(|filter| match item {
-            DesiredItem::AllowAll => filter.allow_all,
-            DesiredItem::Accepted(id) => filter.device_ids.contains(id),
-            DesiredItem::Registered(_) | DesiredItem::Slaves(_) => false,
-        })
-    };
-    let (found, missing): (BTreeSet<DesiredItem>, BTreeSet<DesiredItem>) =
-        items.into_iter().partition(present);
-    let ids: BTreeSet<DeviceId> = missing.iter().filter_map(|item| item.device_id()).collect();
-    let done = async {
-        if missing.contains(&DesiredItem::AllowAll) {
-            run(client, Command::FilterAllowAll(true)).await?;
-        }
-        if !ids.is_empty() {
-            run(client, Command::FilterAdd(ids)).await?;
-        }
-        Ok(())
-    };
-    let done = done.await;
-    Provisioned { found, ..Provisioned::default() }.finish(missing, done)
-}
-
-/// Adds to the slaves of devices; the wire replaces them.
-async fn set_slaves(client: &GatewayClient, desired: Vec<Slaves>) -> Provisioned {
-    let items =
-        |all: &[Slaves]| all.iter().map(|slaves| DesiredItem::Slaves(slaves.device_id)).collect();
-    let read = async {
-        let now = client.slaves().await?;
-        let stored = match client.stored() {
-            Some(stored) => stored.slaves().await?,
-            None => now.clone(),
-        };
-        Ok::<_, Error>((now, stored))
-    };
-    let (now, stored) = match read.await {
-        Ok(read) => read,
-        Err(error) => return Provisioned::default().finish(items(&desired), Err(error.into())),
-    };
-    let of = |all: &[Slaves], desired: &Slaves| {
-        all.iter().find(|present| present.device_id == desired.device_id).cloned()
-    };
-    let has = |all: &[Slaves], desired: &Slaves| {
-        of(all, desired).is_some_and(|present| covers(&present, desired))
-    };
-    let (found, mut missing): (Vec<_>, Vec<_>) =
-        desired.into_iter().partition(|it| has(&now, it) && has(&stored, it));
-    for slaves in &mut missing {
-        for present in [of(&now, slaves), of(&stored, slaves)].into_iter().flatten() {
-            join(&mut slaves.rs485, &present.rs485);
-            join(&mut slaves.wiegand, &present.wiegand);
-        }
-    }
-    let result = Provisioned { found: items(&found), ..Provisioned::default() };
-    if missing.is_empty() {
-        return result;
-    }
-    let names = items(&missing);
-    result.finish(names, run(client, Command::SlavesSet(missing)).await)
 }
 
 fn join(ids: &mut Vec<DeviceId>, more: &[DeviceId]) {

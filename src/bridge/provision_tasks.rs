@@ -9,7 +9,7 @@ use super::access::GatewayAccess;
 use super::provision_step::{Provisioned, provision};
 use crate::commands::Permit;
 use crate::desired::{DesiredItem, DesiredState, ReadItems};
-use crate::fleet::{GatewayIndex, Slaves};
+use crate::fleet::GatewayIndex;
 use crate::gsdk::{Error, GatewayClient, StoredItems};
 use crate::ids::{CommandClass, DeviceId};
 use crate::task::log_panic;
@@ -28,7 +28,7 @@ pub(crate) enum TaskDone {
     /// A step with these items may start.
     Permit(Vec<DesiredItem>, Permit),
     Step(Provisioned),
-    Slaves(Vec<Slaves>),
+    Read(ReadItems),
     Stored(Box<BehindMasterItems>),
 }
 
@@ -94,7 +94,8 @@ impl ProvisionTasks {
         let Some(client) = self.access.client() else { return };
         self.spawn(async move {
             // Slaves that cannot be read are no failure of the link.
-            client.slaves().await.ok().map(TaskDone::Slaves)
+            let slaves = Some(client.slaves().await.ok()?);
+            Some(TaskDone::Read(ReadItems { slaves, ..ReadItems::default() }))
         });
     }
 
@@ -109,17 +110,17 @@ impl ProvisionTasks {
     ) {
         let read = async move {
             let stored = ReadItems {
-                registered: at_master.registered().await?,
-                filter: at_master.accept_filter().await?,
-                slaves: at_master.slaves().await?,
+                registered: Some(at_master.registered().await?),
+                filter: Some(at_master.accept_filter().await?),
+                slaves: Some(at_master.slaves().await?),
             };
             // What cannot be read counts as what is stored.
-            let filter = client.accept_filter().await.unwrap_or_else(|_| stored.filter.clone());
+            let filter = client.accept_filter().await.ok().or_else(|| stored.filter.clone());
             let slaves = match wants_slaves {
-                true => client.slaves().await.unwrap_or_else(|_| stored.slaves.clone()),
-                false => Vec::new(),
+                true => client.slaves().await.ok().or_else(|| stored.slaves.clone()),
+                false => None,
             };
-            let at_gateway = ReadItems { registered, filter, slaves };
+            let at_gateway = ReadItems { registered: Some(registered), filter, slaves };
             Ok::<_, Error>(Box::new(BehindMasterItems { stored, at_gateway }))
         };
         self.spawn(async move {

@@ -15,7 +15,9 @@ use super::provision_step::{Provisioned, may_concern_single};
 use super::provision_tasks::{BehindMasterItems, ProvisionTasks, TaskDone, TaskResult};
 use super::state::State;
 use crate::commands::{Command, Failure, FailureCode, Warning};
-use crate::desired::{BatchPlanner, DesiredItem, DesiredState, Reconciler, by_kind, registered};
+use crate::desired::{
+    BatchPlanner, DesiredItem, DesiredState, ReadItems, Reconciler, by_kind, registered,
+};
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed};
 use crate::ids::{DeviceId, GatewayName};
 
@@ -181,21 +183,22 @@ impl Provisioner {
     }
 
     /// Compares with the accept filter of a gateway without a master.
-    pub(crate) fn filter_read(&mut self, state: &mut State, filter: &AcceptFilter) {
+    pub(crate) fn filter_read(&mut self, state: &mut State, filter: AcceptFilter) {
         if self.access().client().is_some_and(|client| client.stored().is_none()) {
-            let withdrawn = self.desired.filter_read(state.clock.steady(), filter);
-            self.withdrawn(state, withdrawn);
+            self.read(state, &ReadItems { filter: Some(filter), ..ReadItems::default() });
         }
+    }
+
+    fn read(&mut self, state: &mut State, items: &ReadItems) {
+        let withdrawn = self.desired.read(state.clock.steady(), items);
+        self.withdrawn(state, withdrawn);
     }
 
     /// Handles the result of a task.
     pub(crate) fn finished(&mut self, state: &mut State, result: TaskResult) {
         match self.tasks.current(result) {
             None => {}
-            Some(TaskDone::Slaves(slaves)) => {
-                let withdrawn = self.desired.slaves_read(state.clock.steady(), &slaves);
-                self.withdrawn(state, withdrawn);
-            }
+            Some(TaskDone::Read(items)) => self.read(state, &items),
             Some(TaskDone::Stored(items)) => self.stored_read(state, &items),
             Some(TaskDone::Permit(items, permit)) => {
                 // A command may have removed some of them since.

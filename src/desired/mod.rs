@@ -20,12 +20,33 @@ use crate::ids::{DeviceId, Moment};
 /// Devices named in one event, which has to fit a broker's largest packet.
 const REPORTED_IDS_MAX: usize = 1_000;
 
-/// Items that were read at one place: at a gateway, or at its master, which stores them.
+/// What was read at one place: at a gateway, or at its master, which stores items.
 #[derive(Debug, Default)]
 pub struct ReadItems {
-    pub registered: BTreeSet<DeviceId>,
-    pub filter: AcceptFilter,
-    pub slaves: Vec<Slaves>,
+    pub registered: Option<BTreeSet<DeviceId>>,
+    pub filter: Option<AcceptFilter>,
+    pub slaves: Option<Vec<Slaves>>,
+}
+
+impl ReadItems {
+    /// Whether an item is there, `None` if this was not read. Slaves are if they are at least those
+    /// of this state.
+    pub(crate) fn has(&self, item: DesiredItem, desired: &DesiredState) -> Option<bool> {
+        Some(match item {
+            DesiredItem::Registered(id) => self.registered.as_ref()?.contains(&id),
+            DesiredItem::Accepted(id) => self.filter.as_ref()?.device_ids.contains(&id),
+            DesiredItem::AllowAll => self.filter.as_ref()?.allow_all,
+            DesiredItem::Slaves(id) => {
+                self.slaves.as_ref()?;
+                let pair = self.slaves_of(id).zip(desired.slaves.get(&id));
+                pair.is_some_and(|(present, desired)| covers(present, desired))
+            }
+        })
+    }
+
+    pub(crate) fn slaves_of(&self, id: DeviceId) -> Option<&Slaves> {
+        self.slaves.iter().flatten().find(|slaves| slaves.device_id == id)
+    }
 }
 
 /// Compares what one gateway should have with what was seen at it on the present link.
@@ -131,11 +152,8 @@ impl Reconciler {
     /// Compares with the device list. Returns whether it is the first of its link, after which
     /// missing items are provisioned, and the items that another client withdrew.
     pub fn listed(&mut self, now: Moment, rows: &[Listed]) -> (bool, BTreeSet<DesiredItem>) {
-        let registered = registered(rows);
-        let withdrawn = self.compare(now, |item| match item {
-            DesiredItem::Registered(id) => Some(registered.contains(&id)),
-            DesiredItem::Accepted(_) | DesiredItem::AllowAll | DesiredItem::Slaves(_) => None,
-        });
+        let registered = Some(registered(rows));
+        let withdrawn = self.read(now, &ReadItems { registered, ..ReadItems::default() });
         (std::mem::take(&mut self.first_list), withdrawn)
     }
 
@@ -149,7 +167,7 @@ impl Reconciler {
     ) -> (bool, BTreeSet<DesiredItem>) {
         let (is_stored, is_given) = (self.present(stored), self.present(at_gateway));
         let not_given: BTreeSet<DesiredItem> = &(&is_stored - &is_given) & &self.missing;
-        let withdrawn = self.compare(now, |item| Some(is_stored.contains(&item)));
+        let withdrawn = self.read(now, stored);
         self.missing.extend(&not_given);
         if self.first_list && !not_given.is_empty() {
             // A master may give what it stores a moment after the gateway's connection.
@@ -164,30 +182,7 @@ impl Reconciler {
 
     /// The desired items that are there.
     fn present(&self, read: &ReadItems) -> BTreeSet<DesiredItem> {
-        let ReadItems { registered, filter, slaves } = read;
-        let is_present = |item: &DesiredItem| match item {
-            DesiredItem::Registered(id) => registered.contains(id),
-            DesiredItem::Accepted(id) => filter.device_ids.contains(id),
-            DesiredItem::AllowAll => filter.allow_all,
-            DesiredItem::Slaves(id) => self.has_slaves(slaves, *id),
-        };
-        self.items().filter(is_present).collect()
-    }
-
-    /// Whether these slaves are at least those that are desired of this device.
-    fn has_slaves(&self, slaves: &[Slaves], id: DeviceId) -> bool {
-        let mut present = slaves.iter().filter(|slaves| slaves.device_id == id);
-        let desired = self.commanded.slaves.get(&id);
-        present.any(|slaves| desired.is_some_and(|desired| covers(slaves, desired)))
-    }
-
-    /// Compares with the accept filter. Returns the items that another client withdrew.
-    pub fn filter_read(&mut self, now: Moment, filter: &AcceptFilter) -> BTreeSet<DesiredItem> {
-        self.compare(now, |item| match item {
-            DesiredItem::Accepted(id) => Some(filter.device_ids.contains(&id)),
-            DesiredItem::AllowAll => Some(filter.allow_all),
-            DesiredItem::Registered(_) | DesiredItem::Slaves(_) => None,
-        })
+        self.items().filter(|item| read.has(*item, &self.commanded) == Some(true)).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -197,17 +192,6 @@ impl Reconciler {
     /// Whether slaves are desired: only then they have to be read. The configuration declares none.
     pub fn wants_slaves(&self) -> bool {
         !self.commanded.slaves.is_empty()
-    }
-
-    /// Compares with the slaves. Returns the items that another client withdrew.
-    pub fn slaves_read(&mut self, now: Moment, slaves: &[Slaves]) -> BTreeSet<DesiredItem> {
-        let ids = slaves.iter().map(|slaves| slaves.device_id);
-        let present: BTreeSet<DesiredItem> =
-            ids.filter(|id| self.has_slaves(slaves, *id)).map(DesiredItem::Slaves).collect();
-        self.compare(now, |item| match item {
-            DesiredItem::Slaves(_) => Some(present.contains(&item)),
-            DesiredItem::Registered(_) | DesiredItem::Accepted(_) | DesiredItem::AllowAll => None,
-        })
     }
 
     /// Whether an absent item needs a second look, since the last call.
@@ -234,18 +218,14 @@ impl Reconciler {
         self.declared.items().chain(self.commanded.items())
     }
 
-    /// Records which items are present; `None` where this is not known. Withdrawn are those that
-    /// were seen on this link and are gone, although no command of ours was running. A single
-    /// answer of a gateway may be incomplete, so a second look has to agree.
-    fn compare(
-        &mut self,
-        now: Moment,
-        present: impl Fn(DesiredItem) -> Option<bool>,
-    ) -> BTreeSet<DesiredItem> {
+    /// Compares with what was read. Returns the items that another client withdrew: those that were
+    /// seen on this link and are gone, although no command of ours was running. A single answer of
+    /// a gateway may be incomplete, so a second look has to agree.
+    pub fn read(&mut self, now: Moment, read: &ReadItems) -> BTreeSet<DesiredItem> {
         let mut withdrawn = BTreeSet::new();
         let items: Vec<DesiredItem> = self.items().collect();
         for item in items {
-            match present(item) {
+            match read.has(item, &self.commanded) {
                 Some(true) => {
                     self.missing.remove(&item);
                     // A running command may remove what was read just before.
@@ -291,7 +271,7 @@ pub(crate) fn registered(rows: &[Listed]) -> BTreeSet<DeviceId> {
     rows.iter().filter(|row| row.info.auto_reconnect).map(|row| row.device_id).collect()
 }
 
-pub(crate) fn covers(present: &Slaves, desired: &Slaves) -> bool {
+fn covers(present: &Slaves, desired: &Slaves) -> bool {
     desired.rs485.iter().all(|id| present.rs485.contains(id))
         && desired.wiegand.iter().all(|id| present.wiegand.contains(id))
 }

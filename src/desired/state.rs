@@ -135,7 +135,7 @@ impl DesiredState {
     }
 
     /// Those of these items that it has.
-    pub(crate) fn only(&self, items: &[DesiredItem]) -> Self {
+    pub(crate) fn only<'a>(&self, items: impl IntoIterator<Item = &'a DesiredItem>) -> Self {
         let mut selected = Self::default();
         selected.copy(self, items);
         selected

@@ -31,6 +31,14 @@ fn filter(ids: &[u32]) -> AcceptFilter {
     AcceptFilter { device_ids: ids.iter().map(|&it| id(it)).collect(), ..AcceptFilter::default() }
 }
 
+fn of_filter(filter: AcceptFilter) -> ReadItems {
+    ReadItems { filter: Some(filter), ..ReadItems::default() }
+}
+
+fn accepting(ids: &[u32]) -> ReadItems {
+    of_filter(filter(ids))
+}
+
 fn declared() -> DesiredState {
     DesiredState {
         registered: [(id(1), target())].into(),
@@ -48,7 +56,7 @@ fn settled() -> Reconciler {
     desired.provisioned(&[DesiredItem::Registered(id(1)), DesiredItem::Accepted(id(2))].into());
     desired.list_requested();
     assert_eq!(desired.listed(NOW, &[row(1)]), (false, BTreeSet::new()));
-    assert!(desired.filter_read(NOW, &filter(&[2])).is_empty());
+    assert!(desired.read(NOW, &accepting(&[2])).is_empty());
     desired
 }
 
@@ -61,7 +69,7 @@ fn a_present_item_is_not_missing() {
     assert!(first && withdrawn.is_empty());
     let missing = DesiredState { accepted: [id(2)].into(), ..DesiredState::default() };
     assert_eq!(desired.missing(), missing);
-    desired.filter_read(NOW, &filter(&[2, 9]));
+    desired.read(NOW, &accepting(&[2, 9]));
     assert!(desired.missing().is_empty());
 }
 
@@ -88,18 +96,18 @@ fn an_item_removed_by_another_client_is_reported_once_and_forgotten_unless_decla
     desired.command_started();
     desired.command_finished(vec![Effect::Accepted([id(8)].into())]);
     desired.list_requested();
-    assert!(desired.filter_read(NOW, &filter(&[2, 8])).is_empty());
+    assert!(desired.read(NOW, &accepting(&[2, 8])).is_empty());
     desired.list_requested();
     assert!(desired.listed(NOW, &[]).1.is_empty() && desired.take_needs_second_look());
-    assert!(desired.filter_read(NOW, &filter(&[])).is_empty() && desired.take_needs_second_look());
+    assert!(desired.read(NOW, &accepting(&[])).is_empty() && desired.take_needs_second_look());
     desired.list_requested();
     assert_eq!(desired.listed(LATER, &[]).1, [DesiredItem::Registered(id(1))].into());
-    let gone = desired.filter_read(LATER, &filter(&[]));
+    let gone = desired.read(LATER, &accepting(&[]));
     assert_eq!(gone, [DesiredItem::Accepted(id(2)), DesiredItem::Accepted(id(8))].into());
     assert_eq!(*desired.commanded(), DesiredState::default(), "an item of a command is forgotten");
     desired.list_requested();
     assert!(desired.listed(LATER, &[]).1.is_empty());
-    assert!(desired.filter_read(LATER, &filter(&[])).is_empty());
+    assert!(desired.read(LATER, &accepting(&[])).is_empty());
     assert!(!desired.take_needs_second_look());
     assert!(desired.missing().is_empty(), "nothing is added while the link is up");
     desired.link_up();
@@ -164,19 +172,19 @@ fn a_declared_item_removed_by_our_command_is_missing_at_the_next_link() {
         let mut desired = Reconciler::new(all.clone());
         desired.link_up();
         desired.list_requested();
-        let there = AcceptFilter { allow_all: true, ..filter(&[2]) };
-        assert!(desired.filter_read(NOW, &there).is_empty());
+        let there = of_filter(AcceptFilter { allow_all: true, ..filter(&[2]) });
+        assert!(desired.read(NOW, &there).is_empty());
         desired.command_started();
         assert_eq!(desired.command_finished(vec![effect]), gone);
         assert!(desired.commanded().is_empty());
         // This was read before the change.
-        assert!(desired.filter_read(NOW, &there).is_empty());
+        assert!(desired.read(NOW, &there).is_empty());
         desired.list_requested();
-        let now = AcceptFilter {
+        let now = of_filter(AcceptFilter {
             allow_all: !gone.contains(&all_devices),
             ..filter(if gone.contains(&two) { &[] } else { &[2] })
-        };
-        assert!(desired.filter_read(NOW, &now).is_empty(), "{gone:?}");
+        });
+        assert!(desired.read(NOW, &now).is_empty(), "{gone:?}");
         assert!(!desired.missing().accepted.contains(&id(2)) && !desired.missing().allow_all);
         desired.link_up();
         let missing = desired.missing();
@@ -203,13 +211,15 @@ fn slaves_are_present_when_all_of_them_are() {
     assert!(desired.wants_slaves());
     desired.link_up();
     desired.list_requested();
-    desired.slaves_read(NOW, &[Slaves { rs485: vec![id(11)], ..desired_slaves.clone() }]);
+    let read = |slaves| ReadItems { slaves: Some(slaves), ..ReadItems::default() };
+    let fewer = Slaves { rs485: vec![id(11)], ..desired_slaves.clone() };
+    desired.read(NOW, &read(vec![fewer]));
     assert_eq!(desired.missing().slaves, [(id(1), desired_slaves.clone())].into());
     let more = Slaves { rs485: vec![id(10), id(12), id(11)], ..desired_slaves.clone() };
-    desired.slaves_read(NOW, &[more]);
+    desired.read(NOW, &read(vec![more]));
     assert!(desired.missing().is_empty());
-    assert!(desired.slaves_read(NOW, &[]).is_empty());
-    assert_eq!(desired.slaves_read(LATER, &[]), [DesiredItem::Slaves(id(1))].into());
+    assert!(desired.read(NOW, &read(vec![])).is_empty());
+    assert_eq!(desired.read(LATER, &read(vec![])), [DesiredItem::Slaves(id(1))].into());
 }
 
 #[test]
@@ -222,8 +232,8 @@ fn a_desired_state_survives_serialization() {
 }
 
 fn read(registered: &[u32], accepted: &[u32]) -> ReadItems {
-    let registered = registered.iter().map(|&it| id(it)).collect();
-    ReadItems { registered, filter: filter(accepted), slaves: Vec::new() }
+    let registered = Some(registered.iter().map(|&it| id(it)).collect());
+    ReadItems { registered, slaves: Some(Vec::new()), ..accepting(accepted) }
 }
 
 #[test]
