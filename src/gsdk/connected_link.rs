@@ -61,7 +61,9 @@ impl<'a> ConnectedLink<'a> {
     async fn read(&mut self) -> Result<Infallible, Disconnect> {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
         loop {
-            let may_list = self.list.is_none();
+            if self.list.is_none() && self.list_requests.take(|_| true).is_some() {
+                self.request_list()?;
+            }
             tokio::select! {
                 end = self.subscription.read(&mut batch) => {
                     let full = batch.len() >= BATCH_LEN_MAX;
@@ -85,7 +87,7 @@ impl<'a> ConnectedLink<'a> {
                         self.reports.try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
                     }
                 }
-                _ = self.list_requests.take(), if may_list => self.request_list()?,
+                () = self.list_requests.requested() => {}
             }
         }
     }

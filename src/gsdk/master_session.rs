@@ -119,11 +119,7 @@ impl MasterSession {
                     self.call_ended(result)?;
                     end?;
                 }
-                requested = self.behind.list_requests.take() => {
-                    for index in requested {
-                        self.check.want(!self.gateways.want_list(index));
-                    }
-                }
+                () = self.behind.list_requests.requested() => {}
                 () = self.behind.added.notified() => self.add_gateways()?,
                 Some(()) = check => self.start_check(),
                 Some(()) = renewal => self.start_renewal(),
@@ -238,7 +234,7 @@ impl MasterSession {
 
     /// Reads the lists that wait.
     fn start_lists(&mut self) -> Result<(), Disconnect> {
-        while let Some((index, link, client)) = self.gateways.next_list()? {
+        while let Some((index, link, client)) = self.gateways.next_list(&mut self.check)? {
             self.calls
                 .spawn(async move { CallResult::List(index, link, client.device_list().await) });
         }

@@ -1,6 +1,6 @@
-//! The gateways of one link to a master: which are up, and whose lists are waiting or being read.
+//! The gateways of one link to a master: which are up, and whose lists are being read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::behind_master::BehindMaster;
@@ -9,6 +9,7 @@ use super::device_routes::DeviceRoutes;
 use super::disconnect::Disconnect;
 use super::list_requests::ListRequests;
 use super::master_client::MasterClient;
+use super::master_timers::Check;
 use super::reports::LinkReport;
 use crate::fleet::GatewayIndex;
 
@@ -35,34 +36,23 @@ struct SessionGateway {
     is_listed: Option<bool>,
     /// Counts the gateway's links: a list of an earlier one is ignored.
     link: u64,
-    list: ListReading,
+    /// Whether the list of this link is being read.
+    is_reading: bool,
     /// The number of the gateway's last status.
     status_seq: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ListReading {
-    Idle,
-    Waiting,
-    Reading,
-    /// Being read, and to be read again afterwards.
-    Outdated,
 }
 
 pub(crate) struct SessionGateways {
     master: Arc<MasterClient>,
     list_requests: Arc<ListRequests>,
     gateways: BTreeMap<GatewayIndex, SessionGateway>,
-    /// Those whose lists wait.
-    waiting: VecDeque<GatewayIndex>,
     /// Lists that are being read.
     reading: usize,
 }
 
 impl SessionGateways {
     pub(crate) fn new(master: Arc<MasterClient>, list_requests: Arc<ListRequests>) -> Self {
-        let (gateways, waiting) = (BTreeMap::new(), VecDeque::new());
-        Self { master, list_requests, gateways, waiting, reading: 0 }
+        Self { master, list_requests, gateways: BTreeMap::new(), reading: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -72,13 +62,7 @@ impl SessionGateways {
     pub(crate) fn add(&mut self, gateway: BehindMaster) {
         self.gateways.insert(
             gateway.output.gateway,
-            SessionGateway {
-                gateway,
-                is_listed: None,
-                link: 0,
-                list: ListReading::Idle,
-                status_seq: 0,
-            },
+            SessionGateway { gateway, is_listed: None, link: 0, is_reading: false, status_seq: 0 },
         );
     }
 
@@ -130,49 +114,36 @@ impl SessionGateways {
         if is_connected == gateway.output.is_up() && was_listed == Some(is_listed) {
             return Ok(false);
         }
-        entry.list = ListReading::Idle;
+        self.list_requests.discard(index);
+        entry.is_reading = false;
         entry.link += 1;
         if is_connected {
-            self.list_requests.discard(gateway.output.gateway);
             return gateway.up(&self.master).map(|()| false);
         }
         routes.gateway_absent(index);
         gateway.absent(is_listed, &self.master.connection().options().peer).map(|()| true)
     }
 
-    /// Requests a list; again if it is being read. Returns whether the gateway's link is up.
-    pub(crate) fn want_list(&mut self, index: GatewayIndex) -> bool {
-        let Some(entry) =
-            self.gateways.get_mut(&index).filter(|entry| entry.gateway.output.is_up())
-        else {
-            return false;
-        };
-        match entry.list {
-            ListReading::Idle => {
-                entry.list = ListReading::Waiting;
-                self.waiting.push_back(index);
-            }
-            ListReading::Waiting | ListReading::Outdated => {}
-            ListReading::Reading => entry.list = ListReading::Outdated,
-        }
-        true
-    }
-
     /// The next list to be read, which is reported as requested: its gateway, and the number of the
-    /// gateway's link.
+    /// gateway's link. A gateway that is not up is skipped: the master's list shows whether it is.
     pub(crate) fn next_list(
         &mut self,
+        check: &mut Check,
     ) -> Result<Option<(GatewayIndex, u64, GatewayClient)>, Disconnect> {
-        while self.reading < LISTS_MAX {
-            let Some(index) = self.waiting.pop_front() else { break };
-            let entry =
-                self.gateways.get_mut(&index).filter(|entry| entry.list == ListReading::Waiting);
-            let Some(entry) = entry else { continue };
-            let Some(client) = entry.gateway.output.client() else { continue };
-            entry.list = ListReading::Reading;
-            entry.gateway.output.reports.try_send(LinkReport::ListRequested)?;
-            self.reading += 1;
-            return Ok(Some((index, entry.link, client)));
+        let Self { gateways, list_requests, .. } = self;
+        while self.reading < LISTS_MAX
+            && let Some(index) = list_requests
+                .take(|index| gateways.get(&index).is_none_or(|entry| !entry.is_reading))
+        {
+            if let Some(entry) = gateways.get_mut(&index)
+                && let Some(client) = entry.gateway.output.client()
+            {
+                entry.is_reading = true;
+                entry.gateway.output.reports.try_send(LinkReport::ListRequested)?;
+                self.reading += 1;
+                return Ok(Some((index, entry.link, client)));
+            }
+            check.want(true);
         }
         Ok(None)
     }
@@ -181,10 +152,7 @@ impl SessionGateways {
     pub(crate) fn list_ended(&mut self, index: GatewayIndex, link: u64) -> Option<BehindMaster> {
         self.reading = self.reading.saturating_sub(1);
         let gateway = self.current(index, link)?.clone();
-        let entry = self.gateways.get_mut(&index)?;
-        if std::mem::replace(&mut entry.list, ListReading::Idle) == ListReading::Outdated {
-            self.want_list(index);
-        }
+        self.gateways.get_mut(&index)?.is_reading = false;
         Some(gateway)
     }
 }
