@@ -16,7 +16,6 @@ use crate::bridge::gateway_target;
 use crate::certificate::Certificate;
 use crate::config::{Loaded, Origin, Setting};
 use crate::gsdk::GatewayTarget;
-use crate::ids::Moment;
 use crate::{mqtt, net};
 
 pub(crate) use broker::examine as examine_broker;
@@ -105,17 +104,16 @@ impl Finding {
 /// expired.
 fn certificate(owner: &str, certificate: &Certificate, remedy: &str) -> Finding {
     let days = (certificate.not_after.millis() - net::wall_time().millis()) / DAY_MS;
-    let day = |at: Moment| at.timestamp().strftime("%Y-%m-%d").to_string();
     let text = format!(
         "{owner}: its certificate names {}, is signed by {:?} and valid from {} to {} ({})",
         certificate.names.join(", "),
         certificate.issuer,
-        day(certificate.not_before),
-        day(certificate.not_after),
+        certificate.not_before.utc_day(),
+        certificate.not_after.utc_day(),
         count(usize::try_from(days).unwrap_or(0), "day")
     );
     if certificate.not_after < net::wall_time() {
-        let expired = day(certificate.not_after);
+        let expired = certificate.not_after.utc_day();
         return Finding::fail(format!(
             "{owner}: its certificate has expired on {expired}; {remedy}"
         ));

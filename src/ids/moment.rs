@@ -30,6 +30,16 @@ impl Moment {
         Timestamp::from_millisecond(self.0).unwrap_or(nearest)
     }
 
+    /// Its day in UTC: `2026-11-23`.
+    pub fn utc_day(self) -> String {
+        self.timestamp().strftime("%Y-%m-%d").to_string()
+    }
+
+    /// Its minute: `2026-11-23 10:00 UTC`.
+    pub fn utc_minute(self) -> String {
+        self.timestamp().strftime("%Y-%m-%d %H:%M UTC").to_string()
+    }
+
     /// The moment this many milliseconds later.
     #[must_use]
     pub const fn plus(self, millis: i64) -> Self {

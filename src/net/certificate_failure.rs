@@ -47,14 +47,14 @@ impl CertificateFailure {
             Self::Expired { not_after, now } => DialCode::CertificateExpired.with(format!(
                 "{certificate} expired on {} and this machine's clock says {}; make a new server \
                  certificate{renewal}, or set the clock if it is wrong",
-                not_after.timestamp().strftime("%Y-%m-%d"),
-                minute(*now)
+                not_after.utc_day(),
+                now.utc_minute()
             )),
             Self::NotYetValid { not_before, now } => DialCode::CertificateNotYetValid.with(format!(
                 "{certificate} is valid only from {}, and this machine's clock says {}; compare \
                  the clocks of the {noun}'s machine and of this one",
-                minute(*not_before),
-                minute(*now)
+                not_before.utc_minute(),
+                now.utc_minute()
             )),
             Self::UnknownIssuer { issuer, trusted: Some((path, trusted)) } => {
                 DialCode::CertificateUnknownIssuer.with(format!(
@@ -119,8 +119,4 @@ fn other_names(peer: &Peer, expected: &str, names: &[String]) -> String {
         ),
     };
     format!("names {}, not {expected}; {remedy}", quoted.join(" and "))
-}
-
-fn minute(moment: Moment) -> String {
-    moment.timestamp().strftime("%Y-%m-%d %H:%M UTC").to_string()
 }

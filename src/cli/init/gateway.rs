@@ -242,15 +242,14 @@ fn description(address: &HostPort, presented: &PresentedCertificate) -> String {
     let Some(certificate) = presented.read() else {
         return format!("{address} shows a certificate that cannot be read");
     };
-    let day = |at: crate::ids::Moment| at.timestamp().strftime("%Y-%m-%d").to_string();
     format!(
         "{address} shows a certificate of {:?} with the names {}, signed by {:?}, valid from {} \
          to {}",
         certificate.subject,
         certificate.names.join(", "),
         certificate.issuer,
-        day(certificate.not_before),
-        day(certificate.not_after)
+        certificate.not_before.utc_day(),
+        certificate.not_after.utc_day()
     )
 }
 

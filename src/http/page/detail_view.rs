@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::availability::{AvailabilitySection, availability};
 use super::bars::pattern;
 use super::devices::Condition;
-use super::parts::{day, devices_connected, document, events, gateway_class, since, time};
+use super::parts::{devices_connected, document, events, gateway_class, since, time};
 use crate::fleet::DeviceState;
 use crate::ids::Moment;
 use crate::metrics::GatewayMeasures;
@@ -47,7 +47,7 @@ pub(crate) fn gateway(content: &DetailPageContent<'_>, gateway: &GatewayMeasures
         ("Area", gateway.entry.area.clone()),
         ("Devices", Some(devices_connected(state))),
         ("API", facts.package.clone()),
-        ("Certificate valid until", facts.certificate_expires_at.map(day)),
+        ("Certificate valid until", facts.certificate_expires_at.map(Moment::utc_day)),
         ("Its clock minus the bridge's", skew),
         ("Accept filter", filter),
     ];

@@ -104,17 +104,9 @@ fn event_row(event: &RecordedEvent) -> Markup {
 }
 
 pub(crate) fn since(at: Moment) -> Markup {
-    html! { time .since datetime=(at) { (minute(at)) } }
+    html! { time .since datetime=(at) { (at.utc_minute()) } }
 }
 
 pub(crate) fn time(at: Moment) -> Markup {
-    html! { time datetime=(at) { (minute(at)) } }
-}
-
-fn minute(at: Moment) -> String {
-    at.timestamp().strftime("%Y-%m-%d %H:%M UTC").to_string()
-}
-
-pub(crate) fn day(at: Moment) -> String {
-    at.timestamp().strftime("%Y-%m-%d").to_string()
+    html! { time datetime=(at) { (at.utc_minute()) } }
 }
