@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::query::{LoopQuery, NoAnswer};
+use super::query::NoAnswer;
 use super::socket::Truncated;
 use super::{App, HttpSettings, unavailable};
 use crate::config::DeviceSeries;
@@ -50,7 +50,7 @@ pub(crate) async fn metrics(
     let settings = &app.settings;
     let measures = async {
         let gateways = settings.event_loop.gateways().await?;
-        Ok::<_, NoAnswer>((gateways, settings.event_loop.ask(LoopQuery::Masters).await?))
+        Ok::<_, NoAnswer>((gateways, settings.event_loop.masters().await?))
     };
     let (gateways, masters) = match timeout_at(deadline, measures).await {
         Ok(Ok(measures)) => measures,

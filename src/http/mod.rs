@@ -212,7 +212,7 @@ async fn healthz(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn readyz(State(app): State<Arc<App>>) -> Response {
-    let health = match app.settings.event_loop.ask(LoopQuery::Bridge).await {
+    let health = match app.settings.event_loop.bridge().await {
         Ok(status) => status.health,
         Err(error) => {
             Health { ready: false, reasons: vec![error.to_string()], degraded: Vec::new() }

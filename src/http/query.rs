@@ -73,7 +73,7 @@ impl LoopClient {
         (Self(sender), receiver)
     }
 
-    pub(crate) async fn ask<T>(
+    async fn ask<T>(
         &self,
         query: impl FnOnce(oneshot::Sender<T>) -> LoopQuery,
     ) -> Result<T, NoAnswer> {
@@ -86,6 +86,16 @@ impl LoopClient {
             .await
             .map_err(|_| NoAnswer::Timeout)?
             .ok_or(NoAnswer::Stopping)
+    }
+
+    /// The bridge itself.
+    pub(crate) async fn bridge(&self) -> Result<BridgeStatus, NoAnswer> {
+        self.ask(LoopQuery::Bridge).await
+    }
+
+    /// The measures of all masters.
+    pub(crate) async fn masters(&self) -> Result<Vec<MasterMeasures>, NoAnswer> {
+        self.ask(LoopQuery::Masters).await
     }
 
     /// The measures of all gateways.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::super::App;
-use super::super::query::{BridgeStatus, LoopQuery, NoAnswer};
+use super::super::query::{BridgeStatus, NoAnswer};
 use super::answer::{ApiRequest, Rows};
 use super::problem::Problem;
 use crate::metrics::{GatewayMeasures, MasterMeasures};
@@ -44,7 +44,7 @@ pub(crate) async fn bridge(
     params.word("format", &[("json", ())])?;
     params.finish()?;
     let BridgeStatus { info, health, mqtt_connected, history, .. } =
-        app.settings.event_loop.ask(LoopQuery::Bridge).await?;
+        app.settings.event_loop.bridge().await?;
     Ok(request.object(&BridgeAnswer {
         info,
         ready: health.ready,
@@ -62,7 +62,7 @@ pub(crate) async fn masters(
     let format = request.format()?;
     let bridge = bridge_info(&app).await?;
     let mut rows = Rows::new("masters", format, MASTER_COLUMNS);
-    for master in app.settings.event_loop.ask(LoopQuery::Masters).await? {
+    for master in app.settings.event_loop.masters().await? {
         let MasterMeasures { name, facts, gateways, gateways_online } = &master;
         rows.push(&MasterInfo::new(&bridge, name, facts, *gateways, *gateways_online));
     }
@@ -99,7 +99,7 @@ pub(crate) async fn gateway(
 }
 
 pub(crate) async fn bridge_info(app: &App) -> Result<BridgeInfo, NoAnswer> {
-    Ok(app.settings.event_loop.ask(LoopQuery::Bridge).await?.info)
+    Ok(app.settings.event_loop.bridge().await?.info)
 }
 
 fn info<'a>(bridge: &'a BridgeInfo, gateway: &'a GatewayMeasures) -> GatewayInfo<'a> {

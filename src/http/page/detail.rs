@@ -12,7 +12,7 @@ use super::bars::{self, PageRange};
 use super::detail_view::{self, DetailPageContent};
 use super::{App, history};
 use crate::availability::{AvailabilityRequest, BucketSize};
-use crate::http::query::{LoopQuery, NoAnswer};
+use crate::http::query::NoAnswer;
 use crate::ids::{DeviceId, GatewayName};
 use crate::net;
 use crate::payload::Subject;
@@ -62,7 +62,7 @@ pub(crate) async fn device(
 }
 
 async fn topics(app: &App) -> Result<Topics, NoAnswer> {
-    let info = app.settings.event_loop.ask(LoopQuery::Bridge).await?.info;
+    let info = app.settings.event_loop.bridge().await?.info;
     Ok(Topics::new(info.base_topic, info.bridge))
 }
 

@@ -56,6 +56,14 @@ pub(crate) struct DeviceRow {
     pub(crate) device: DeviceState,
 }
 
+/// The first devices of a sorted list, and how many it has.
+#[derive(Debug)]
+pub(crate) struct FirstDevices<K> {
+    pub(crate) rows: BTreeMap<K, DeviceRow>,
+    pub(crate) count: usize,
+    rows_max: usize,
+}
+
 /// One page of the devices that match a filter.
 #[derive(Debug)]
 pub(crate) struct DeviceList {
@@ -111,10 +119,28 @@ impl Filter {
 }
 
 impl DeviceRow {
-    pub(crate) fn new(gateway: &GatewayEntry, device: DeviceState) -> Self {
+    fn new(gateway: &GatewayEntry, device: DeviceState) -> Self {
         let device_type = device.info.map(|info| info.device_type);
         let name = gateway.device_name(device.device_id, device_type).into_owned();
         Self { gateway: gateway.name.clone(), name, device }
+    }
+}
+
+impl<K: Ord> FirstDevices<K> {
+    pub(crate) const fn new(rows_max: usize) -> Self {
+        Self { rows: BTreeMap::new(), count: 0, rows_max }
+    }
+
+    pub(crate) fn add(&mut self, place: K, gateway: &GatewayEntry, device: &DeviceState) {
+        self.count += 1;
+        let last = self.rows.last_key_value().filter(|_| self.rows.len() >= self.rows_max);
+        if last.is_some_and(|(last, _)| place > *last) {
+            return;
+        }
+        self.rows.insert(place, DeviceRow::new(gateway, device.clone()));
+        if self.rows.len() > self.rows_max {
+            self.rows.pop_last();
+        }
     }
 }
 
@@ -125,39 +151,28 @@ type SortKey = (GatewayIndex, Condition, i64, DeviceId);
 /// The devices of one page. Keeps no more devices than stand up to the end of that page.
 pub(crate) struct Search<'a> {
     filter: &'a Filter,
-    found: BTreeMap<SortKey, DeviceRow>,
-    matching: usize,
+    found: FirstDevices<SortKey>,
 }
 
 impl<'a> Search<'a> {
-    pub(crate) const fn new(filter: &'a Filter) -> Self {
-        Self { filter, found: BTreeMap::new(), matching: 0 }
+    pub(crate) fn new(filter: &'a Filter) -> Self {
+        let rows_max = filter.page.saturating_add(1).saturating_mul(filter.rows_max());
+        Self { filter, found: FirstDevices::new(rows_max) }
     }
 
-    pub(crate) fn add(&mut self, chunk: DeviceChunk<'_>) {
-        let DeviceChunk { index, gateway, devices } = chunk;
-        let rows_max = self.filter.page.saturating_add(1).saturating_mul(self.filter.rows_max());
-        let states = devices.into_iter().map(|device| device.state);
+    pub(crate) fn add(&mut self, DeviceChunk { index, gateway, devices }: &DeviceChunk<'_>) {
+        let states = devices.iter().map(|device| &device.state);
         for device in states.filter(|state| self.filter.matches(gateway, state)) {
-            self.matching += 1;
-            let condition = Condition::of(&device);
+            let condition = Condition::of(device);
             let since = device.since.filter(|_| condition == Condition::Down);
             let newest_first = since.map_or(0, |since| -since.millis());
-            let place = (index, condition, newest_first, device.device_id);
-            let last = self.found.last_key_value().filter(|_| self.found.len() >= rows_max);
-            if last.is_some_and(|(last, _)| place > *last) {
-                continue;
-            }
-            self.found.insert(place, DeviceRow::new(gateway, device));
-            if self.found.len() > rows_max {
-                self.found.pop_last();
-            }
+            self.found.add((*index, condition, newest_first, device.device_id), gateway, device);
         }
     }
 
     pub(crate) fn finish(self) -> DeviceList {
         let skipped = self.filter.page.saturating_mul(self.filter.rows_max());
-        let rows = self.found.into_values().skip(skipped).collect();
-        DeviceList { rows, matching: self.matching }
+        let rows = self.found.rows.into_values().skip(skipped).collect();
+        DeviceList { rows, matching: self.found.count }
     }
 }

@@ -1,8 +1,6 @@
 //! The devices that are not connected, those that went down last first.
 
-use std::collections::BTreeMap;
-
-use super::devices::{Condition, DeviceRow};
+use super::devices::{Condition, FirstDevices};
 use crate::fleet::{DeviceMeasures, GatewayIndex};
 use crate::http::query::DeviceChunk;
 use crate::ids::{DeviceId, Moment};
@@ -22,16 +20,11 @@ pub(crate) struct DownDevices {
     pub(crate) long: NewestFirst,
 }
 
-/// The first of a list, and how many there are.
-#[derive(Debug, Default)]
-pub(crate) struct NewestFirst {
-    pub(crate) rows: BTreeMap<(i64, GatewayIndex, DeviceId), DeviceRow>,
-    pub(crate) count: usize,
-}
+pub(crate) type NewestFirst = FirstDevices<(i64, GatewayIndex, DeviceId)>;
 
 impl DownDevices {
     pub(crate) fn new() -> Self {
-        let (recent, long) = Default::default();
+        let (recent, long) = (NewestFirst::new(ROWS_MAX), NewestFirst::new(ROWS_MAX));
         Self { now: net::wall_time(), recent, long }
     }
 
@@ -44,11 +37,7 @@ impl DownDevices {
             let list = if is_long { &mut self.long } else { &mut self.recent };
             let newest_first = device.since.map_or(i64::MAX, |since| -since.millis());
             let place = (newest_first, chunk.index, device.device_id);
-            list.count += 1;
-            list.rows.insert(place, DeviceRow::new(chunk.gateway, device.clone()));
-            if list.rows.len() > ROWS_MAX {
-                list.rows.pop_last();
-            }
+            list.add(place, chunk.gateway, device);
         }
     }
 }

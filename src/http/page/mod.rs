@@ -28,7 +28,7 @@ use tokio_stream::wrappers::WatchStream;
 
 pub(crate) use updates::follow_changes;
 
-use super::query::{LoopQuery, NoAnswer};
+use super::query::NoAnswer;
 use super::watched::Watched;
 use super::{App, RECONNECT_AFTER, event_stream};
 use crate::availability::AvailabilityRequest;
@@ -85,10 +85,10 @@ async fn page(
     let mut chunks = event_loop.devices(&gateways);
     while let Some(chunk) = chunks.next().await? {
         down.add(&chunk);
-        search.add(chunk);
+        search.add(&chunk);
     }
     drop(permit);
-    let status = event_loop.ask(LoopQuery::Bridge).await?;
+    let status = event_loop.bridge().await?;
     let devices = search.finish();
     let query = AvailabilityRequest {
         gateways: devices.rows.iter().map(|row| row.gateway.clone()).collect(),

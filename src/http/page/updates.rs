@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::App;
 use super::down::DownDevices;
 use super::{history, overview};
-use crate::http::query::{LoopQuery, NoAnswer};
+use crate::http::query::NoAnswer;
 use crate::store::history::Reader;
 
 /// How often changes are looked for.
@@ -26,7 +26,7 @@ pub(crate) struct Shown {
 impl Shown {
     async fn read(app: &App, history: &Reader) -> Result<Self, NoAnswer> {
         let event_loop = &app.settings.event_loop;
-        let status = event_loop.ask(LoopQuery::Bridge).await?;
+        let status = event_loop.bridge().await?;
         let gateways = event_loop.gateways().await?;
         let overview = overview::overview(&status, &gateways, &DownDevices::new()).into_string();
         let newest_event = history::newest_id(history).await;
