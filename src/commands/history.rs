@@ -14,7 +14,7 @@ use super::values::{self, List};
 use crate::ids::{CommandName, DeviceId, Moment};
 use crate::payload::EventTypeName;
 use crate::period::Period;
-use crate::store::history::{EVENT_ID_MAX, EventFilter, FILE_NAME, Reader};
+use crate::store::history::{EVENT_ID_MAX, EventFilter, Reader};
 
 /// The default of the most events in an answer.
 const LIMIT_DEFAULT: usize = 100;
@@ -75,8 +75,7 @@ pub async fn history(reader: &Reader, filter: EventFilter) -> Outcome {
     let page = match reader.query(filter).await {
         Ok(page) => page,
         Err(error) => {
-            let message = format!("{FILE_NAME} cannot be read now: {}", error.with_cause());
-            return Outcome::failed(Failure::new(Code::Unavailable, message));
+            return Outcome::failed(Failure::new(Code::Unavailable, error.unreadable()));
         }
     };
     match serde_json::value::to_raw_value(&page) {

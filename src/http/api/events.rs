@@ -13,9 +13,7 @@ use super::params::Params;
 use super::problem::Problem;
 use crate::ids::GatewayName;
 use crate::net;
-use crate::store::history::{
-    EVENT_ID_MAX, Error, EventFilter, EventGap, FILE_NAME, Order, Snapshot,
-};
+use crate::store::history::{EVENT_ID_MAX, Error, EventFilter, EventGap, Order, Snapshot};
 
 /// The default of the most events of an answer.
 const LIMIT_DEFAULT: usize = 100;
@@ -37,7 +35,7 @@ struct EventsRest {
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
-        Self::unavailable(format!("{FILE_NAME} cannot be read now: {}", error.with_cause()))
+        Self::unavailable(error.unreadable())
     }
 }
 

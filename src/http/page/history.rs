@@ -58,7 +58,7 @@ pub(crate) async fn availability(
 async fn within_deadline<T>(read: impl Future<Output = Result<T, Error>>) -> Result<T, String> {
     match timeout(READ_DEADLINE, read).await {
         Ok(Ok(recorded)) => Ok(recorded),
-        Ok(Err(error)) => Err(format!("{FILE_NAME} cannot be read now: {}", error.with_cause())),
+        Ok(Err(error)) => Err(error.unreadable()),
         Err(_) => Err(format!("{FILE_NAME} could not be read in time")),
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
+use super::FILE_NAME;
 use crate::store::error::StoreError;
 
 /// Why the history could not be written or read.
@@ -68,6 +69,11 @@ impl Error {
             Some(cause) => format!("{self}: {cause}"),
             None => self.to_string(),
         }
+    }
+
+    /// What a client gets whose query failed.
+    pub(crate) fn unreadable(&self) -> String {
+        format!("{FILE_NAME} cannot be read now: {}", self.with_cause())
     }
 }
 
