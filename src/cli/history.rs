@@ -12,7 +12,6 @@ use super::signals::stop_signal;
 use super::source::{HistorySource, SourceArgs, Unavailable};
 use super::{print, say, stdout_closed};
 use crate::availability::{duration, local_time};
-use crate::config;
 use crate::net;
 use crate::payload::{EventTypeName, RecordedEvent};
 use crate::store::history::{EventFilter, EventGap};
@@ -30,8 +29,6 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct HistoryArgs {
     #[command(flatten)]
-    config: config::ConfigArgs,
-    #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
     selected: Selected,
@@ -48,7 +45,7 @@ pub(crate) struct HistoryArgs {
 
 /// Prints events, the oldest first.
 pub(crate) async fn run(args: HistoryArgs) -> anyhow::Result<()> {
-    let (source, zone) = HistorySource::open(&args.source, &args.config).await?;
+    let (source, zone) = HistorySource::open(&args.source).await?;
     let zone = args.selected.time_zone.clone().unwrap_or(zone);
     let period = args.selected.period(DefaultPeriod::LastDay, &zone, net::wall_time())?;
     let filter = EventFilter {

@@ -13,15 +13,12 @@ use super::period::{DefaultPeriod, Selected};
 use super::print;
 use super::source::{HistorySource, SourceArgs};
 use crate::availability::{AvailabilityAnswer, AvailabilityRequest, BucketSize, Figures};
-use crate::config;
 use crate::net;
 use document::ReportDocument;
 
 /// Arguments of `gsdk2mqtt report`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ReportArgs {
-    #[command(flatten)]
-    config: config::ConfigArgs,
     #[command(flatten)]
     source: SourceArgs,
     #[command(flatten)]
@@ -51,7 +48,7 @@ enum ReportFormat {
 
 /// Reads the figures and writes the report.
 pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
-    let (source, zone) = HistorySource::open(&args.source, &args.config).await?;
+    let (source, zone) = HistorySource::open(&args.source).await?;
     let zone = args.selected.time_zone.clone().unwrap_or(zone);
     let now = net::wall_time();
     let period = args.selected.period(DefaultPeriod::LastMonth, &zone, now)?;

@@ -19,6 +19,7 @@ use ureq::{Agent, Proxy};
 
 use crate::availability::{AvailabilityAnswer, AvailabilityRequest};
 use crate::cli::health::agent;
+use crate::config;
 use crate::ids::Moment;
 use crate::net;
 use crate::period::time_zone;
@@ -34,6 +35,8 @@ const ROWS_MAX: usize = 10_000;
 /// Which bridge is read.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct SourceArgs {
+    #[command(flatten)]
+    pub(crate) config: config::ConfigArgs,
     /// The bridge's web server, such as https://bridge.lan:9925 [default: http.listen of the
     /// configuration, else its state_dir]
     #[arg(long, value_name = "URL", value_parser = url)]

@@ -29,14 +29,11 @@ impl HistorySource {
     ///
     /// # Errors
     /// When the configuration is wrong, or there is neither a bridge nor a history.
-    pub(crate) async fn open(
-        args: &SourceArgs,
-        config: &config::ConfigArgs,
-    ) -> anyhow::Result<(Self, TimeZone)> {
+    pub(crate) async fn open(args: &SourceArgs) -> anyhow::Result<(Self, TimeZone)> {
         let (url, config) = match &args.url {
             Some(url) => (url.clone(), None),
             None => {
-                let config = config::load_local(config, std::env::vars_os())?;
+                let config = config::load_local(&args.config, std::env::vars_os())?;
                 // With a certificate it is for another name than that of the loopback.
                 let scheme = if config.http.cert_file.is_some() { "https" } else { "http" };
                 (format!("{scheme}://{}", reachable(config.http.listen)), Some(config))
