@@ -199,10 +199,12 @@ impl<'a> FaultContext<'a> {
                 if let Some(alert) = alert {
                     return alert.into();
                 }
-                match is_connected {
-                    true if is_reset(&error) => BrokerProblem::Reset { why: error.to_string() },
-                    true => BrokerProblem::Lost { why: error.to_string() },
-                    false => self.closed_early(),
+                match error.kind() {
+                    _ if !is_connected => self.closed_early(),
+                    // Many brokers close TLS like this, without close_notify.
+                    io::ErrorKind::UnexpectedEof => BrokerProblem::Closed,
+                    _ if is_reset(&error) => BrokerProblem::Reset { why: error.to_string() },
+                    _ => BrokerProblem::Lost { why: error.to_string() },
                 }
             }
             BrokenConnection::Closed if is_connected => BrokerProblem::Closed,

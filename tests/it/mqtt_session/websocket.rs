@@ -7,7 +7,7 @@ use gsdk2mqtt::config::MqttVersion;
 use gsdk2mqtt::mqtt::session::spawn;
 use gsdk2mqtt::mqtt::{Publish, RetainHandling, SessionEvent, SessionSettings};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::version::TLS13;
@@ -228,4 +228,43 @@ async fn a_bridge_works_over_websocket() {
     let answer =
         crate::commands::rr(broker.port, &["-t", "gsdk/lobby/request/devices", "-m", "{}"], "20");
     assert_eq!(answer.await.unwrap()["result"], "ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_ends_tls_without_close_notify_has_closed_the_connection() {
+    let ca = Ca::new();
+    let (mut broker, _) = broker(None).await;
+    let acceptor = TlsAcceptor::from(Arc::new(ca.for_names(&["localhost"]).tls()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut session = spawn(secure(settings(port, MqttVersion::V311), &ca));
+    let behind = broker.port;
+    let front = tokio::spawn(async move {
+        let (near, _) = listener.accept().await.unwrap();
+        let far = TcpStream::connect(("127.0.0.1", behind)).await.unwrap();
+        let (near_in, near_out) = tokio::io::split(acceptor.accept(near).await.unwrap());
+        let (far_in, far_out) = far.into_split();
+        tokio::select! {
+            _ = forward(near_in, far_out) => {}
+            _ = forward(far_in, near_out) => {}
+        }
+    });
+    let _connection = connected(&mut session).await.connection;
+    broker.kill();
+    front.await.unwrap();
+    let (reason, closed_by_broker) =
+        wait_for(&mut session, "the connection has ended", |event| match event {
+            SessionEvent::Disconnected { reason, closed_by_broker, .. } => {
+                Some((reason, closed_by_broker))
+            }
+            _ => None,
+        })
+        .await;
+    assert!(closed_by_broker, "{reason}");
+    assert!(reason.contains("closed the connection; see its log"), "{reason}");
+}
+
+/// Forwards what is read, and not that there is no more.
+async fn forward(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    _ = copy(&mut from, &mut to).await;
 }
