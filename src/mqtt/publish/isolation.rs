@@ -1,7 +1,7 @@
 //! Finds the message over which the broker closes the connection: one that was in flight at two
 //! disconnects is sent alone, and is set aside once it is shown to be the cause.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::info::InfoOf;
 use super::message::{MessageId, MessageKind, Outgoing};
@@ -14,8 +14,8 @@ const DISCONNECTS_MIN: u32 = 2;
 const ALONE_MAX: u32 = 3;
 /// Other messages sent before a suspect is, if there are as many.
 const OTHERS_BETWEEN: u32 = 32;
-/// The time until another event is sent of a subject of which one was set aside, after the broker
-/// has closed the connection over such an event, in milliseconds.
+/// The time until another event is sent on a topic on which one was set aside, after the broker has
+/// closed the connection over such an event, in milliseconds.
 const RETRY_MS: i64 = 5 * 60_000;
 
 /// What to do with a message that is to be sent.
@@ -40,9 +40,11 @@ pub(crate) struct Isolation {
     /// This connection has acknowledged something.
     acknowledged: bool,
     /// The size at which each was set aside. One of half that size is sent: the limit may be one of
-    /// size, and not the topic. The next event of its subject is a suspect.
+    /// size, and not the topic.
     set_aside: BTreeMap<MessageId, usize>,
     discovery: SetAsideDiscovery,
+    /// Topics on which an event was set aside: the next one there is a suspect.
+    event_topics: BTreeSet<String>,
     /// Such events, and when the next of them is sent.
     retries: VecDeque<Outgoing>,
     retry_at: Option<Moment>,
@@ -97,11 +99,11 @@ impl Isolation {
         if !can_be_suspect(&message.id) {
             return SendDecision::Send(message);
         }
-        let set_aside = self.set_aside.get(&message.id);
-        if set_aside.is_some() && is_event(&message.id) {
+        if self.is_retry(&message) {
             self.retries.push_back(message);
             return SendDecision::Held;
         }
+        let set_aside = self.set_aside.get(&message.id);
         let (size, is_discovery) = (message.publish.size(), is_discovery(&message.id));
         if set_aside.is_some_and(|set_aside| set_aside / 2 < size)
             || (is_discovery && self.discovery.includes(size))
@@ -141,7 +143,12 @@ impl Isolation {
         Some(message)
     }
 
-    /// The next event of a subject of which one was set aside is sent alone, if it is time.
+    /// Whether it is an event on a topic on which one was set aside.
+    fn is_retry(&self, message: &Outgoing) -> bool {
+        is_event(&message.id) && self.event_topics.contains(&message.publish.topic)
+    }
+
+    /// The next event on a topic on which one was set aside is sent alone, if it is time.
     pub(crate) fn retry_due(&mut self, now: Moment) {
         if self.held.is_empty() && self.retry_at.is_none_or(|at| at <= now) {
             self.held.extend(self.retries.pop_front());
@@ -160,13 +167,14 @@ impl Isolation {
     }
 
     /// The broker has accepted or refused a message.
-    pub(crate) fn acknowledged(&mut self, id: &MessageId) {
+    pub(crate) fn acknowledged(&mut self, message: &Outgoing) {
+        let id = &message.id;
         self.acknowledged = true;
         if !self.unacknowledged.is_empty() {
             self.unacknowledged.remove(id);
         }
-        if is_event(id) {
-            self.set_aside.remove(id);
+        if self.is_retry(message) {
+            self.event_topics.remove(&message.publish.topic);
         } else if is_discovery(id) {
             self.discovery.accepted();
         }
@@ -186,10 +194,9 @@ impl Isolation {
         self.held.clear();
         self.retries.clear();
         self.others = 0;
-        let is_retried = |id: &MessageId| is_event(id) && self.set_aside.contains_key(id);
-        let retried = isolated.as_ref().is_some_and(is_retried);
-        let was_sent = in_flight.iter().any(|sent| isolated.as_ref() == Some(&sent.id));
-        if retried && closed_by_broker && was_sent {
+        let sent_alone = in_flight.iter().find(|sent| isolated.as_ref() == Some(&sent.id));
+        let retried = sent_alone.is_some_and(|sent| self.is_retry(sent));
+        if retried && closed_by_broker {
             self.retry_at = Some(now.plus(RETRY_MS));
         }
         let known = self.discovery.is_suspect() && isolated.as_ref().is_some_and(is_discovery);
@@ -209,11 +216,15 @@ impl Isolation {
         }
         let found = found?;
         self.unacknowledged.remove(&found.id);
+        if is_event(&found.id) {
+            self.event_topics.insert(found.publish.topic.clone());
+            return Some(found);
+        }
         let size = found.publish.size();
         self.set_aside.insert(found.id.clone(), size);
         if is_discovery(&found.id) {
             self.discovery.add(size);
-        } else if !is_event(&found.id) {
+        } else {
             // The cause may be the topic: one connection shows whether it can be emptied.
             let (disconnects, alone) = (DISCONNECTS_MIN, ALONE_MAX - 1);
             let empty = MessageId::Empty(Box::new(found.id.clone()));
@@ -266,7 +277,7 @@ mod tests {
 
     /// How a message is sent on a new connection that acknowledges everything else.
     fn offer(isolation: &mut Isolation, id: &MessageId, len: usize) -> &'static str {
-        isolation.acknowledged(&MessageId::Info(InfoOf::Bridge));
+        isolation.acknowledged(&message(&MessageId::Info(InfoOf::Bridge), 0, 0));
         match admit(isolation, id, len, 0) {
             SendDecision::Send(_) => "sent",
             SendDecision::SetAside(_) => "set aside",
@@ -287,7 +298,7 @@ mod tests {
             assert!(!end(&mut isolation, &[&bad, &good], 0, true));
         }
         assert_eq!(offer(&mut isolation, &good, 10), "alone", "as much a suspect");
-        isolation.acknowledged(&good);
+        isolation.acknowledged(&message(&good, 10, 0));
         assert_eq!(offer(&mut isolation, &good, 10), "sent", "no longer one");
         for time in 1..=3 {
             assert_eq!(offer(&mut isolation, &bad, 100), "alone");
@@ -347,7 +358,7 @@ mod tests {
         };
         find(&mut isolation, 1);
         assert_eq!(offer(&mut isolation, &described(2), 100), "alone");
-        isolation.acknowledged(&described(2));
+        isolation.acknowledged(&message(&described(2), 10, 0));
         assert_eq!(offer(&mut isolation, &described(3), 100), "sent", "it was that one message");
         find(&mut isolation, 3);
         assert_eq!(offer(&mut isolation, &described(4), 100), "alone");
@@ -360,7 +371,7 @@ mod tests {
             "alone",
             "a much smaller one is tried"
         );
-        isolation.acknowledged(&described(4));
+        isolation.acknowledged(&message(&described(4), 10, 0));
         assert_eq!(offer(&mut isolation, &device(4), 100), "sent", "states are not affected");
     }
 

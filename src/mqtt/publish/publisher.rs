@@ -311,7 +311,7 @@ impl Publisher {
         outbox: &mut Outbox,
     ) -> Option<Result<Accepted, Rejected>> {
         let message = self.in_flight.remove(&token)?;
-        self.isolation.acknowledged(&message.id);
+        self.isolation.acknowledged(&message);
         Some(match result {
             Ok(()) => {
                 let kind = message.id.kind();

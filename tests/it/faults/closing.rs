@@ -47,6 +47,18 @@ async fn an_event_over_which_the_broker_closes_is_found_and_reported_and_no_othe
     let next = watcher.see("its next event", |seen| seen.is_event_of(ids[0])).await.json();
     assert_eq!((&next["seq"], &next["lost"]), (&json!(2), &json!(1)));
     assert_eq!(bridge.metric("gsdk_outbox_dropped_total").await, Some(1.0));
+    // Others are accepted; the next one on the forbidden topic is a suspect at once.
+    let connected = format!("gsdk/lobby/{}/event/connected", ids[0]);
+    watcher.see("that it is connected again", |seen| seen.topic == connected).await;
+    let connections = bridge.metric("gsdk_mqtt_connections_total").await.unwrap();
+    simulator.control().apply_fault(&Fault::power(ids[0], false));
+    within(BOUND, "broker closes over the topic again: until it is set aside", async || {
+        (bridge.metric("gsdk_outbox_dropped_total").await == Some(2.0)).then_some(())
+    })
+    .await;
+    bridge.is_ready().await;
+    let more = bridge.metric("gsdk_mqtt_connections_total").await.unwrap() - connections;
+    assert!(more <= 1.0, "{more} connections");
 }
 
 #[tokio::test(flavor = "multi_thread")]
