@@ -1,4 +1,4 @@
-//! The queues of what comes from the gateways: reports of their links, and results of tasks.
+//! The queues of what comes from the gateways: reports of links and masters, and results of tasks.
 //! Gateways take turns, so that a burst of one delays no other.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -8,14 +8,16 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 
 use super::details::DetailsRead;
-use super::masters;
 use super::provision_tasks::TaskResult;
 use crate::fleet::GatewayIndex;
-use crate::gsdk::{LinkReport, LinkReportSender};
+use crate::gsdk::{LinkReport, LinkReportSender, MasterReport, MasterReportSender};
+use crate::ids::GatewayName;
 
 /// Reports that may wait in the queue, and as many sorted by gateway. Beyond that, the link of a
 /// gateway that reports more ends and is made again, which reads its list.
 const REPORTS_MAX: usize = 500_000;
+/// Reports of masters about themselves that may wait. A full queue ends the link of a master.
+const MASTER_REPORTS_MAX: usize = 1_024;
 /// Reports handled in one iteration: enough that a burst pays for few wake-ups.
 const REPORTS_TAKEN_MAX: usize = 1_024;
 /// Reports of a gateway before the next one has its turn.
@@ -26,7 +28,7 @@ const RESULTS_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) enum GatewayInput {
     Reports(Vec<(GatewayIndex, LinkReport)>),
-    Master(masters::Report),
+    Master(GatewayName, MasterReport),
     Provisioned(TaskResult),
     Details(DetailsRead),
 }
@@ -38,6 +40,7 @@ pub(crate) struct GatewayInputs {
     waiting: WaitingReports,
     /// Whether other tasks could run since reports were taken from the waiting ones.
     has_yielded: bool,
+    master_reports: Channel<(GatewayName, MasterReport)>,
     results: Channel<TaskResult>,
     details: Channel<DetailsRead>,
 }
@@ -50,6 +53,7 @@ impl GatewayInputs {
             reports: mpsc::channel(REPORTS_MAX),
             waiting: WaitingReports::default(),
             has_yielded: false,
+            master_reports: mpsc::channel(MASTER_REPORTS_MAX),
             results: mpsc::channel(RESULTS_MAX),
             details: mpsc::channel(RESULTS_MAX),
         }
@@ -57,6 +61,10 @@ impl GatewayInputs {
 
     pub(crate) fn reports(&self) -> LinkReportSender {
         self.reports.0.clone()
+    }
+
+    pub(crate) fn master_reports(&self) -> MasterReportSender {
+        self.master_reports.0.clone()
     }
 
     pub(crate) fn results(&self) -> mpsc::Sender<TaskResult> {
@@ -67,7 +75,7 @@ impl GatewayInputs {
         self.details.0.clone()
     }
 
-    /// Waits for reports of links or the result of a task. Cancel safe.
+    /// Waits for reports of links or of a master, or the result of a task. Cancel safe.
     pub(crate) async fn next(&mut self) -> GatewayInput {
         let (has_waiting, mut received) = (self.waiting.len > 0, Vec::new());
         // A burst must not keep other tasks from running, nor wait until no other input comes.
@@ -76,6 +84,9 @@ impl GatewayInputs {
         tokio::select! {
             _ = queue.recv_many(&mut received, REPORTS_TAKEN_MAX), if !has_waiting => {}
             () = async { if yields { yield_now().await } }, if has_waiting => {}
+            Some((name, report)) = self.master_reports.1.recv() => {
+                return GatewayInput::Master(name, report);
+            }
             Some(result) = self.results.1.recv() => return GatewayInput::Provisioned(result),
             Some(read) = self.details.1.recv() => return GatewayInput::Details(read),
         }

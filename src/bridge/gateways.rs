@@ -16,7 +16,9 @@ use super::settings::NoMaster;
 use super::state::State;
 use crate::desired::DesiredState;
 use crate::fleet::{AcceptFilter, GatewayIndex, LinkEvent, Listed};
-use crate::gsdk::{GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, RpcObserver};
+use crate::gsdk::{
+    GatewayOptions, GatewayTarget, Link, LinkError, LinkReport, MasterLink, RpcObserver,
+};
 use crate::ids::{DeviceId, GatewayName};
 use crate::net::FailureLog;
 use crate::payload::{AcceptFilterInfo, GatewayEntry};
@@ -51,7 +53,7 @@ impl Gateways {
     ) -> Self {
         Self {
             gateways: Vec::new(),
-            masters: Masters::new(),
+            masters: Masters::default(),
             discovered: DiscoveredGateways::new(configured, forget_after),
             is_changed: false,
             inputs: GatewayInputs::new(),
@@ -68,8 +70,10 @@ impl Gateways {
         discovers: bool,
         observer: RpcObserver,
     ) {
-        let (reports, stop) = (self.inputs.reports(), self.stop.subscribe());
-        self.masters.start(name, options, discovers, reports, observer, stop);
+        let (reports, own, stop) =
+            (self.inputs.reports(), self.inputs.master_reports(), self.stop.subscribe());
+        let link = MasterLink::start(name.clone(), options, reports, own, observer, stop);
+        self.masters.add(name.clone(), link, discovers);
     }
 
     /// Starts the link of the next gateway.
@@ -155,10 +159,7 @@ impl Gateways {
 
     /// Waits for reports of links or of a master, or the result of a task. Cancel safe.
     pub(crate) async fn next(&mut self) -> GatewayInput {
-        tokio::select! {
-            input = self.inputs.next() => input,
-            Some(report) = self.masters.next() => GatewayInput::Master(report),
-        }
+        self.inputs.next().await
     }
 
     /// Becomes true when the links are stopped.
@@ -186,7 +187,7 @@ impl Gateways {
                     self.link_report(state, gateway, report);
                 }
             }
-            GatewayInput::Master((name, report)) => {
+            GatewayInput::Master(name, report) => {
                 if let Some(listing) = self.masters.apply(state, name, report) {
                     self.listed(state, listing);
                 }

@@ -1,32 +1,22 @@
 //! The links to master gateways: applies their own reports, apart from those of their gateways.
 
 use std::collections::{BTreeMap, BTreeSet};
-use tokio::sync::{mpsc, watch};
+
 use tokio::time::Instant;
 
 use super::state::State;
 use crate::config::UNKNOWN_AFTER_DEFAULT;
 use crate::fleet::{GatewayIndex, LinkState, Listed, Skew};
-use crate::gsdk::{
-    ErrorCode, GatewayOptions, LinkError, LinkReportSender, MasterLink, MasterReport, RpcObserver,
-};
+use crate::gsdk::{ErrorCode, LinkError, MasterLink, MasterReport};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::mqtt::InfoOf;
 use crate::payload::{BridgeEventKind, LastError, MasterFacts};
 
-/// A master's reports that may wait. A full queue ends its link.
-const REPORTS_MAX: usize = 1_024;
-
 /// All masters, by name.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Masters {
     masters: BTreeMap<GatewayName, Master>,
-    /// The sender keeps the queue open when the last task has ended.
-    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
 }
-
-/// Which master reports what.
-pub(crate) type Report = (GatewayName, MasterReport);
 
 /// The gateways that a master lists.
 #[derive(Debug)]
@@ -50,34 +40,13 @@ struct Master {
 }
 
 impl Masters {
-    pub(crate) fn new() -> Self {
-        Self { masters: BTreeMap::new(), reports: mpsc::channel(REPORTS_MAX) }
-    }
-
-    /// Starts the link to a master.
-    pub(crate) fn start(
-        &mut self,
-        name: &GatewayName,
-        options: GatewayOptions,
-        discovers: bool,
-        reports: LinkReportSender,
-        observer: RpcObserver,
-        stop: watch::Receiver<bool>,
-    ) {
-        let own = self.reports.0.clone();
-        let link = MasterLink::start(name.clone(), options, reports, own, observer, stop);
+    pub(crate) fn add(&mut self, name: GatewayName, link: MasterLink, discovers: bool) {
         let (lost_at, skew) = (Some(Instant::now() + UNKNOWN_AFTER_DEFAULT), Skew::default());
-        let master = Master { link, discovers, listed_at: None, lost_at, skew };
-        self.masters.insert(name.clone(), master);
+        self.masters.insert(name, Master { link, discovers, listed_at: None, lost_at, skew });
     }
 
     pub(crate) fn link(&self, name: &GatewayName) -> Option<&MasterLink> {
         self.masters.get(name).map(|master| &master.link)
-    }
-
-    /// The next report. Cancel safe.
-    pub(crate) async fn next(&mut self) -> Option<Report> {
-        self.reports.1.recv().await
     }
 
     /// Applies a report. Returns the gateways that the master lists, if those that are not
@@ -187,6 +156,14 @@ pub(crate) fn last_error(error: &LinkError) -> LastError {
     }
 }
 
+/// The other gateways behind the same master.
+fn others_behind(state: &State, gateway: GatewayIndex) -> Vec<GatewayIndex> {
+    let directory = &state.directory;
+    let master = directory.gateway(gateway).and_then(|entry| entry.master.as_ref());
+    let all = master.into_iter().flat_map(|master| directory.behind(&master.name));
+    all.map(|(other, _)| other).filter(|other| *other != gateway).collect()
+}
+
 /// The other gateways of the same master that have or had a device which this list adds or removes:
 /// their lists show whether it has moved, and what is true of it since.
 pub(crate) fn affected_gateways(
@@ -194,30 +171,24 @@ pub(crate) fn affected_gateways(
     gateway: GatewayIndex,
     rows: &[Listed],
 ) -> Vec<GatewayIndex> {
-    let State { fleet, directory, .. } = state;
-    let entry = directory.gateway(gateway);
-    let Some(master) = entry.and_then(|entry| entry.master.as_ref()) else { return Vec::new() };
-    let before = fleet.devices(gateway).filter(|device| device.managed);
+    let mut others = others_behind(state, gateway);
+    if others.is_empty() {
+        return others;
+    }
+    let before = state.fleet.devices(gateway).filter(|device| device.managed);
     let before: BTreeSet<DeviceId> = before.map(|device| device.device_id).collect();
     let after = rows.iter().map(|row| row.device_id).collect();
     let changed: Vec<&DeviceId> = before.symmetric_difference(&after).collect();
-    let has_any =
-        |other: GatewayIndex| changed.iter().any(|id| fleet.device(other, **id).is_some());
-    let others = directory.behind(&master.name).map(|(other, _)| other);
-    others.filter(|other| *other != gateway && has_any(*other)).collect()
+    others.retain(|other| changed.iter().any(|id| state.fleet.device(*other, **id).is_some()));
+    others
 }
 
 /// Those devices of a gateway that have left its list and are in the list of another gateway of the
 /// same master.
 pub(crate) fn moved_devices(state: &State, gateway: GatewayIndex) -> Vec<DeviceId> {
-    let State { fleet, directory, .. } = state;
-    let entry = directory.gateway(gateway);
-    let Some(master) = entry.and_then(|entry| entry.master.as_ref()) else { return Vec::new() };
-    let has = |other, id| fleet.device(other, id).is_some_and(|device| device.managed);
-    let has_moved = |id: &DeviceId| {
-        let mut others = directory.behind(&master.name).map(|(other, _)| other);
-        others.any(|other| other != gateway && has(other, *id))
-    };
-    let absent = fleet.devices(gateway).filter(|device| !device.managed);
+    let others = others_behind(state, gateway);
+    let has = |other, id| state.fleet.device(other, id).is_some_and(|device| device.managed);
+    let has_moved = |id: &DeviceId| others.iter().any(|other| has(*other, *id));
+    let absent = state.fleet.devices(gateway).filter(|device| !device.managed);
     absent.map(|device| device.device_id).filter(has_moved).collect()
 }
