@@ -288,6 +288,11 @@ async fn a_certificate_is_trusted_only_by_its_file_or_its_confirmed_fingerprint(
     let ran = init(&site.changed("--ca-file", &["--fingerprint", &wrong])).await;
     assert_eq!(ran.code, 1, "{}", ran.err);
     assert!(ran.err.contains("it is not trusted"), "{}", ran.err);
+    let (address, closed) = (site.gateway.address().to_string(), "127.0.0.1:1".to_owned());
+    let mut options = site.changed("--ca-file", &["--fingerprint", &wrong]);
+    options.iter_mut().filter(|word| **word == address).for_each(|word| word.clone_from(&closed));
+    let refused = init(&options).await;
+    assert!(refused.err.contains("correct --gateway-address"), "{}", refused.err);
     let fingerprint = ran.err.split("fingerprint ").nth(1).unwrap().split(',').next().unwrap();
     let ran = init(&site.changed("--ca-file", &["--fingerprint", fingerprint])).await;
     assert_eq!(ran.code, 0, "{}", ran.err);
