@@ -20,7 +20,7 @@ pub(crate) enum CtlCommand {
     },
     /// List devices that dialled the gateway and were refused
     Pending,
-    /// Print every status of a device as it arrives, until Ctrl-C
+    /// Print every status of a device as it arrives, until Ctrl-C or --timeout
     Watch,
     /// Connect a device until its connection ends
     Connect(ConnectArgs),

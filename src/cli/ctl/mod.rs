@@ -12,6 +12,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use tokio::sync::watch::Sender;
@@ -95,7 +96,10 @@ pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
         Err(error) => return Err(super::WrongUsage(format!("{error:#}")).into()),
     };
     let Some((name, mut fields)) = request else {
-        return watch::run(gateway, args.json).await;
+        let timeout = args.timeout.map(Duration::try_from_secs_f64).transpose();
+        let wrong = "--timeout: expected a number of seconds, as in 30";
+        let timeout = timeout.map_err(|_| super::WrongUsage(wrong.to_owned()))?;
+        return watch::run(gateway, args.json, timeout).await;
     };
     if let Some(timeout) = args.timeout {
         fields["timeout_s"] = arguments::seconds(timeout);

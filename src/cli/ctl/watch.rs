@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::OptionFuture;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ChosenGateway;
 use super::terminal::Terminal;
@@ -34,7 +34,11 @@ struct Watch {
     terminal: Terminal,
 }
 
-pub(crate) async fn run(gateway: ChosenGateway, json: bool) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(
+    gateway: ChosenGateway,
+    json: bool,
+    timeout: Option<Duration>,
+) -> anyhow::Result<ExitCode> {
     let (queue, mut events) = mpsc::channel(QUEUE_MAX);
     let (_stop, stopped) = watch::channel(false);
     let name = gateway.entry.name.clone();
@@ -42,12 +46,14 @@ pub(crate) async fn run(gateway: ChosenGateway, json: bool) -> anyhow::Result<Ex
     let (terminal, types) = (Terminal::of_stdout(), BTreeMap::new());
     let mut watch = Watch { gateway, types, was_linked: false, is_listed: false, json, terminal };
     let (stop, closed) = (crate::cli::stop_signal(), crate::cli::stdout_closed());
-    tokio::pin!(stop, closed);
+    let timeout = OptionFuture::from(timeout.map(sleep));
+    tokio::pin!(stop, closed, timeout);
     let mut list_at = None;
     loop {
         let event = tokio::select! {
             () = &mut stop => return Ok(ExitCode::SUCCESS),
             () = &mut closed => return Ok(ExitCode::SUCCESS),
+            Some(()) = &mut timeout => return Ok(ExitCode::SUCCESS),
             Some((_, event)) = events.recv() => event,
             Some(()) = OptionFuture::from(list_at.map(sleep_until)) => {
                 list_at = None;

@@ -299,6 +299,16 @@ async fn a_gateway_need_not_be_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn watch_ends_after_its_timeout() {
+    let cli = Cli::new(3).await;
+    let (code, out, err) = patiently("it ends", cli.run("watch --timeout 2")).await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(out.contains("linked"), "{out}");
+    let (code, _, err) = patiently("it ends", cli.run("watch --timeout nan")).await;
+    assert!(code == 2 && err.contains("--timeout"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn watch_reports_changes_live() {
     let cli = Cli::new(3).await;
     let control = cli.simulator.control();
