@@ -18,13 +18,13 @@ use crate::ids::DeviceId;
 /// For one read, beyond the command's own deadline.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The outcome of a command that timed out; of a change with what the gateway shows.
+/// The outcome of a change that timed out, with what the gateway shows.
 pub(crate) async fn timed_out(calls: &Calls, command: &Command, failure: Failure) -> Outcome {
     let Some((steps, effect)) = verify(calls, command).await else {
         return Outcome::failed(failure);
     };
     let data = json!({ "device_ids": [], "steps": steps });
-    let effects = effect.into_iter().filter(|_| calls.has_changed()).collect();
+    let effects = effect.into_iter().collect();
     Outcome { error: Some(failure), effects, ..Outcome::done(data) }
 }
 

@@ -121,17 +121,20 @@ async fn a_change_without_an_answer_is_reported_as_unknown() {
 
     // The state that the command changes is read.
     let ip = control.devices()[0].ip;
-    for (command, request, device, words) in [
-        ("accept_filter/add", json!({"device_id": 7}), json!(7), "accept filter does not name it"),
-        ("accept_filter/set", json!({"allow_all": true}), Value::Null, "has allow_all false"),
-        ("accept_filter/allow_all", json!({"enabled": true}), Value::Null, "allow_all false"),
-        ("slaves/set", json!({"slaves": [{"device_id": id, "rs485": [7]}]}), json!(id), "slaves"),
-        ("connect", json!({"ip": ip}), json!(id), &format!("list has it at {ip}: tcp_connected")),
-        ("connect", json!({"ip": "192.168.7.7"}), Value::Null, "no device at 192.168.7.7"),
-        ("disconnect_all", json!({}), Value::Null, "of the 3 devices in the gateway's list"),
+    let add = json!({"device_id": 7});
+    let slaves = json!({"slaves": [{"device_id": id, "rs485": [7]}]});
+    let at = format!("list has it at {ip}: tcp_connected");
+    // With 1 s, the first of two calls is answered, which only reads.
+    for (command, mut request, timeout_s, device, words) in [
+        ("accept_filter/add", add.clone(), 1.0, json!(7), "accept filter does not name it"),
+        ("accept_filter/set", json!({"allow_all": true}), 1.0, Value::Null, "has allow_all false"),
+        ("accept_filter/allow_all", json!({"enabled": true}), 1.0, Value::Null, "allow_all false"),
+        ("slaves/set", slaves, 0.5, json!(id), "slaves"),
+        ("connect", json!({"ip": ip}), 0.5, json!(id), &at),
+        ("connect", json!({"ip": "192.168.7.7"}), 0.5, Value::Null, "no device at 192.168.7.7"),
+        ("disconnect_all", json!({}), 1.0, Value::Null, "of the 3 devices in the gateway's list"),
     ] {
-        let mut request = request;
-        request["timeout_s"] = json!(0.5);
+        request["timeout_s"] = json!(timeout_s);
         let answer = stack.ask(command, &request.to_string()).await;
         assert_eq!(refusal(&answer).0, "timeout", "{answer}");
         let [looked] = answer["data"]["steps"].as_array().unwrap().as_slice() else {
@@ -144,6 +147,14 @@ async fn a_change_without_an_answer_is_reported_as_unknown() {
         );
         assert!(looked["message"].as_str().unwrap().contains(words), "{words}: {answer}");
     }
+
+    // Where nothing was changed, nothing is read after `timeout_s`.
+    let mut request = add;
+    request["timeout_s"] = json!(0.5);
+    let answer = stack.ask("accept_filter/add", &request.to_string()).await;
+    let (code, message) = refusal(&answer);
+    assert!(code == "timeout" && message.ends_with("nothing was changed"), "{answer}");
+    assert_eq!(answer["data"], json!({}));
 }
 
 #[tokio::test(flavor = "multi_thread")]
