@@ -132,6 +132,7 @@ mod tests {
             ),
             (r#"{"event_types":["disconected"]}"#, "did you mean \"disconnected\"?"),
             (r#"{"device_ids":[0]}"#, "device_ids[0]: invalid value: integer `0`"),
+            (r#"{"device_ids":[]}"#, "device_ids is empty"),
             (r#"{"since":"1h"}"#, "unknown field `since`"),
         ] {
             let refused = read(payload).unwrap_err();

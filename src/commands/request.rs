@@ -100,7 +100,7 @@ impl Fields {
     pub(crate) fn read<T: DeserializeOwned>(self) -> Result<T, Failure> {
         let example = self.name.example();
         let refuse = |place: &str, wrong: &str| {
-            let place = if place == "." { String::new() } else { format!("{place}: ") };
+            let place = if matches!(place, "" | ".") { "" } else { &format!("{place}: ") };
             let text = printable(&format!("{place}{wrong}"));
             Failure::invalid(format!("{text}{EXAMPLE_FOLLOWS}{example}"))
         };

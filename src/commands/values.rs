@@ -53,7 +53,7 @@ pub(crate) fn some_devices(
             Err(Failure::invalid("device_id and device_ids are both given; keep one of them"))
         }
         (Some(id), None) => Ok(Some([id].into())),
-        (None, Some(List(ids))) if ids.is_empty() => Err(no_devices()),
+        (None, Some(List(ids))) if ids.is_empty() => Err(no_devices("empty")),
         (None, ids) => Ok(ids.map(|List(ids)| ids.into_iter().collect())),
     }
 }
@@ -63,11 +63,12 @@ pub(crate) fn devices(
     device_id: Option<DeviceId>,
     device_ids: Option<List<DeviceId>>,
 ) -> Result<BTreeSet<DeviceId>, Failure> {
-    some_devices(device_id, device_ids)?.ok_or_else(no_devices)
+    some_devices(device_id, device_ids)?.ok_or_else(|| no_devices("missing"))
 }
 
-fn no_devices() -> Failure {
-    Failure::invalid("device_ids is missing; give at least one device's ID, as in [544114231]")
+fn no_devices(problem: &str) -> Failure {
+    let remedy = "give at least one device's ID, as in [544114231]";
+    Failure::invalid(format!("device_ids is {problem}; {remedy}"))
 }
 
 /// Each device once: a gateway would use only one of two entries.

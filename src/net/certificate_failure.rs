@@ -30,7 +30,10 @@ impl CertificateFailure {
             _ => "its certificate".to_owned(),
         };
         // How a new one is made, where that is known.
-        let renewal = if matches!(peer, Peer::Gateway(_)) { " (gateway option -cs)" } else { "" };
+        let renewal = match peer {
+            Peer::Gateway(_) | Peer::Address(_) => " (gateway option -cs)",
+            Peer::Master(_) | Peer::Broker { .. } => "",
+        };
         match self {
             Self::NameMismatch { expected, names } => DialCode::CertificateNameMismatch
                 .with(format!("{certificate} {}", other_names(peer, expected, names))),
@@ -98,7 +101,7 @@ impl CertificateFailure {
 /// The remedy for a certificate that another CA signed.
 const fn ca_source(peer: &Peer) -> &'static str {
     match peer {
-        Peer::Gateway(_) | Peer::Master(_) => {
+        Peer::Gateway(_) | Peer::Address(_) | Peer::Master(_) => {
             "copy ca.crt from the folder of the certificates that the gateway uses now"
         }
         Peer::Broker { .. } => "put the CA certificate of that broker into mqtt.ca_file",
@@ -110,7 +113,10 @@ fn other_names(peer: &Peer, expected: &str, names: &[String]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
     let usable = names.iter().find(|name| !name.starts_with('*'));
     let remedy = match (usable, peer.is_gateway()) {
-        (Some(name), true) => format!("set {} = {name:?}", peer.key("server_name")),
+        (Some(name), true) => {
+            let equals = if matches!(peer, Peer::Address(_)) { "" } else { " =" };
+            format!("set {}{equals} {name:?}", peer.key("server_name"))
+        }
         (None, true) => format!("set {} to a name that fits", peer.key("server_name")),
         (_, false) => format!(
             "use one of these names in {}, or give the broker a certificate with the name \

@@ -159,7 +159,7 @@ impl TlsFailure {
                 }
             )),
             Self::ClientCertificateWanted => DialCode::ClientCertificateRequired.with(match peer {
-                Peer::Gateway(_) => format!(
+                Peer::Gateway(_) | Peer::Address(_) => format!(
                     "{address} requires a client certificate, as a master gateway does (port \
                      {MASTER_PORT}); set {key} to a device gateway (port {GATEWAY_PORT}), or \
                      describe the master gateway under [masters.NAME]"

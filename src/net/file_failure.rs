@@ -78,7 +78,7 @@ impl FileFailure {
         let FileWords { key, noun, unreadable, invalid } = kind.words();
         let (key, path) = (peer.key(key), shown_path(path));
         let source = match (peer, kind) {
-            (Peer::Gateway(_), FileKind::Ca) => {
+            (Peer::Gateway(_) | Peer::Address(_), FileKind::Ca) => {
                 "copy ca.crt from the folder of the gateway's certificates"
             }
             (Peer::Master(_), FileKind::Ca) => "copy the ca.crt of the master gateway",

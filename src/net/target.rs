@@ -14,6 +14,8 @@ const BROKER_PORT: u16 = 8883;
 pub enum Peer {
     /// A gateway of this name.
     Gateway(GatewayName),
+    /// A gateway that is not configured, at this address: keys are options of `ctl`.
+    Address(String),
     /// A master gateway of this name.
     Master(GatewayName),
     /// The broker at this URL.
@@ -28,6 +30,7 @@ impl Peer {
     pub(crate) fn key(&self, name: &str) -> String {
         match self {
             Self::Gateway(gateway) => format!("gateways.{gateway}.{name}"),
+            Self::Address(_) => format!("--{}", name.replace('_', "-")),
             Self::Master(master) => format!("masters.{master}.{name}"),
             Self::Broker { .. } => format!("mqtt.{name}"),
         }
@@ -38,10 +41,11 @@ impl Peer {
         self.key(if self.is_gateway() { "address" } else { "url" })
     }
 
-    /// Its name in the configuration; the URL of a broker.
+    /// Its name in the configuration, or its address or URL.
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Gateway(name) | Self::Master(name) => name.as_str(),
+            Self::Address(address) => address,
             Self::Broker { url } => url,
         }
     }
@@ -49,7 +53,7 @@ impl Peer {
     /// What it is, in messages.
     pub(crate) const fn noun(&self) -> &'static str {
         match self {
-            Self::Gateway(_) => "gateway",
+            Self::Gateway(_) | Self::Address(_) => "gateway",
             Self::Master(_) => "master gateway",
             Self::Broker { .. } => "broker",
         }
@@ -58,7 +62,7 @@ impl Peer {
     /// The usual port of its service over TLS.
     pub(crate) const fn usual_port(&self) -> u16 {
         match self {
-            Self::Gateway(_) => GATEWAY_PORT,
+            Self::Gateway(_) | Self::Address(_) => GATEWAY_PORT,
             Self::Master(_) => MASTER_PORT,
             Self::Broker { .. } => BROKER_PORT,
         }
@@ -72,14 +76,14 @@ impl Peer {
                 format!("{noun}'s port for WebSocket with TLS")
             }
             Self::Broker { .. } => format!("{noun}'s TLS port (usually {usual})"),
-            Self::Gateway(_) | Self::Master(_) => format!("{noun}'s gRPC port (usually {usual})"),
+            _ => format!("{noun}'s gRPC port (usually {usual})"),
         }
     }
 
     /// The fields `gateway` and `master` of a log line, and the noun in its text.
     pub(crate) fn log_names(&self) -> (Option<&str>, Option<&str>, &'static str) {
         match self {
-            Self::Gateway(name) => (Some(name.as_str()), None, "gateway"),
+            Self::Gateway(_) | Self::Address(_) => (Some(self.name()), None, "gateway"),
             Self::Master(name) => (None, Some(name.as_str()), "master"),
             Self::Broker { .. } => (None, None, "broker"),
         }
@@ -87,14 +91,14 @@ impl Peer {
 
     /// Whether it is a device gateway or a master gateway.
     pub(crate) const fn is_gateway(&self) -> bool {
-        matches!(self, Self::Gateway(_) | Self::Master(_))
+        !matches!(self, Self::Broker { .. })
     }
 }
 
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Gateway(gateway) => write!(f, "gateway {gateway}"),
+            Self::Gateway(_) | Self::Address(_) => write!(f, "gateway {}", self.name()),
             Self::Master(master) => write!(f, "master {master}"),
             Self::Broker { url } => f.write_str(url),
         }

@@ -7,7 +7,6 @@ mod table;
 mod terminal;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -29,14 +28,14 @@ use crate::commands::{
     Calls, Command, EXAMPLE_FOLLOWS, Failure, FailureCode, Outcome, Progress, Request, Response,
     ResultKind, Warning, device_rows, read_details, run as run_on,
 };
-use crate::config::{self, Config, GatewayConfig, Reach};
+use crate::config::{self, Config};
 use crate::desired::{DesiredItem, DesiredState, Reconciler};
-use crate::gsdk::{ErrorCode, GatewayTarget, QUEUE_SIZE_DEFAULT};
+use crate::gsdk::{ErrorCode, GatewayOptions, GatewayTarget, LinkTiming, QUEUE_SIZE_DEFAULT};
 use crate::ids::{CommandName, DeviceId, GatewayName, HostPort};
-use crate::net::DialCode;
+use crate::net::{DialCode, Peer, TlsFiles};
 use crate::payload::GatewayEntry;
 
-/// The name of a gateway that is given by its address.
+/// The name in JSON of a gateway that is given by its address.
 const UNNAMED: &str = "gateway";
 
 /// Commands sent directly to a gateway: those of MQTT, with a space for `/` and `-` for `_`.
@@ -76,8 +75,8 @@ struct ChosenGateway {
     entry: GatewayEntry,
     /// The items that the configuration declares.
     declared: DesiredState,
-    /// Whether it was given by its address.
-    is_unnamed: bool,
+    /// The gateway in messages.
+    peer: Peer,
 }
 
 pub(crate) async fn run(args: CtlArgs) -> anyhow::Result<ExitCode> {
@@ -175,7 +174,7 @@ async fn execute(
             let is_usage = is_usage_error(error.code());
             let Failure { code, message } = error.into();
             let code = if is_usage { FailureCode::InvalidRequest } else { code };
-            Outcome::failed(Failure::new(code, gateway.name_options(&message)))
+            Outcome::failed(Failure { code, message })
         }
     }
 }
@@ -198,25 +197,6 @@ impl ChosenGateway {
         let name = &self.entry.name;
         let warning = |item: DesiredItem| Warning::kept_by_configuration(name, item.device_id());
         outcome.warnings.extend(retained_by_config.into_iter().map(warning));
-    }
-
-    /// The gateway in messages: one that was given by its address has no name.
-    fn shown(&self) -> String {
-        if self.is_unnamed { UNNAMED.to_owned() } else { format!("gateway {}", self.entry.name) }
-    }
-
-    /// Replaces configuration keys by options where the gateway was given by its address.
-    fn name_options(&self, message: &str) -> String {
-        if !self.is_unnamed {
-            return message.to_owned();
-        }
-        let message = message.replace(&format!("gateway {UNNAMED}:"), &format!("{UNNAMED}:"));
-        [("address", "--address"), ("ca_file", "--ca-file"), ("server_name", "--server-name")]
-            .iter()
-            .fold(message, |message, (key, option)| {
-                let key = format!("gateways.{UNNAMED}.{key}");
-                message.replace(&format!("{key} ="), option).replace(&key, option)
-            })
     }
 }
 
@@ -248,12 +228,18 @@ fn by_address(
     let address = config::read_text(config::gateway_address::<_, HostPort>, address);
     let address = address.map_err(|error| anyhow!("--address: {error}"))?;
     let server_name = server_name.clone().unwrap_or_else(|| address.host.clone());
-    let (ca_file, queue_size) = (ca_file.to_owned(), QUEUE_SIZE_DEFAULT);
-    let reach = Reach::Direct { address, ca_file, server_name, queue_size };
-    let (name, gateway) = (UNNAMED.parse()?, GatewayConfig::with_defaults(reach));
-    let entry = gateway_entry(&BTreeMap::new(), &name, &gateway);
-    let target = gateway_target(&BTreeMap::new(), &name, &gateway)?;
-    Ok(ChosenGateway { target, entry, declared: DesiredState::default(), is_unnamed: true })
+    let (shown, peer) = (address.to_string(), Peer::Address(address.to_string()));
+    let target = GatewayTarget::Direct(GatewayOptions {
+        peer: peer.clone(),
+        address,
+        files: TlsFiles { ca_file: Some(ca_file.to_owned()), ..TlsFiles::default() },
+        server_name: Some(server_name),
+        queue_size: QUEUE_SIZE_DEFAULT,
+        timing: LinkTiming::default(),
+    });
+    let (name, devices) = (UNNAMED.parse()?, Arc::default());
+    let entry = GatewayEntry { name, address: shown, master: None, area: None, devices };
+    Ok(ChosenGateway { target, entry, declared: DesiredState::default(), peer })
 }
 
 fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<ChosenGateway> {
@@ -276,7 +262,8 @@ fn configured(config: &Config, wanted: Option<&GatewayName>) -> anyhow::Result<C
     };
     let target = gateway_target(&config.masters, name, gateway)?;
     let entry = gateway_entry(&config.masters, name, gateway);
-    Ok(ChosenGateway { target, entry, declared: desired(gateway), is_unnamed: false })
+    let (declared, peer) = (desired(gateway), Peer::Gateway(name.clone()));
+    Ok(ChosenGateway { target, entry, declared, peer })
 }
 
 /// Asks for confirmation of a command that affects every device. Returns why it is not run.

@@ -148,7 +148,6 @@ impl Watch {
     }
 
     fn link(&self, at: Moment, event: &str, message: Option<&str>) -> String {
-        let message = message.map(|message| self.gateway.name_options(message));
         if self.json {
             let gateway = &self.gateway.entry.name;
             let message = message.map_or(Value::Null, Value::from);
@@ -157,8 +156,8 @@ impl Watch {
             })
             .to_string();
         }
-        let (who, message) = (self.gateway.shown(), message.unwrap_or_default());
-        let message = escaped(message.strip_prefix(&format!("{who}: ")).unwrap_or(&message));
+        let (who, message) = (self.gateway.peer.to_string(), message.unwrap_or_default());
+        let message = escaped(message.strip_prefix(&format!("{who}: ")).unwrap_or(message));
         let event = self.terminal.coloured(event, event.replace('_', " "));
         format!("{at}  {who}: {event}  {message}").trim_end().to_owned()
     }

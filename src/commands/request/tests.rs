@@ -49,7 +49,7 @@ fn every_refusal_names_the_field_and_the_remedy() {
         (Name::Search, r#"{"wait_s":5,"timeout_s":5}"#, "raise timeout_s"),
         (Name::Search, r#"{"wait_s":-1}"#, "from 0.1 to 60"),
         (Name::Disconnect, "{}", "device_ids is missing"),
-        (Name::Disconnect, r#"{"device_ids":[]}"#, "device_ids is missing"),
+        (Name::Disconnect, r#"{"device_ids":[]}"#, "device_ids is empty"),
         (Name::Disconnect, r#"{"device_ids":[1,0]}"#, "device_ids[1]: invalid value: integer `0`"),
         (
             Name::Disconnect,
@@ -100,6 +100,8 @@ fn every_refusal_names_the_field_and_the_remedy() {
         let message = refusal(name, payload);
         assert!(message.contains(words), "{payload}: {message}");
     }
+    let message = refusal(Name::Devices, r#"{"":1}"#);
+    assert!(message.starts_with("unknown field ``"), "{message}");
     let refused = Command::read_request(Name::Devices, b"\xff\xfe").unwrap_err();
     assert!(refused.failure.message.contains("UTF-8"), "{refused:?}");
 }
@@ -174,6 +176,7 @@ fn a_refused_request_keeps_its_transaction() {
         (r#"{"transaction":"t","any":1}"#, Some("\"t\"")),
         (r#"{"transaction":12345678901234567890123}"#, Some("12345678901234567890123")),
         (r#"{"transaction":1.50}"#, Some("1.50")),
+        (r#"{"transaction":1e2}"#, Some("1e2")),
         (r#"{"transaction":1,"transaction":2}"#, None),
         (r#"{"transaction":null}"#, None),
         (r#"{"transaction":true}"#, None),

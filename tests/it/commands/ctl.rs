@@ -259,15 +259,19 @@ async fn a_gateway_given_by_its_address_is_named_by_its_options() {
     let (code, _, err) = ctl(&words).await;
     assert_eq!(code, 1, "{err}");
     assert!(err.contains("set --server-name \"gateway.local\""), "{err}");
-    assert!(!err.contains("gateway gateway"), "{err}");
-    assert_eq!(ctl(&format!("{words} --server-name gateway.local")).await.0, 0);
+    let named = format!("{words} --server-name gateway.local");
+    assert_eq!(ctl(&named).await.0, 0);
+    let code = tonic::Code::Internal;
+    simulator.control().apply_fault(&Fault::fail("GetDeviceList", code, "out of luck"));
+    let (code, _, err) = ctl(&named).await;
+    let words = format!("gateway {address} answered GetDeviceList with internal: out of luck");
+    assert!(code == 1 && err.contains(&words), "{err}");
     // `watch` reports the same, and ends if only another option helps.
     let words = format!("watch --address {address} --ca-file none.crt");
     let (code, out, err) = patiently("it ends", ctl(&words)).await;
     assert_eq!(code, 2, "{out}{err}");
     assert!(out.contains("no link  ") && out.contains("or correct --ca-file"), "{out}");
-    assert_eq!(out.matches("gateway:").count(), 1, "{out}");
-    assert!(!out.contains("gateway gateway"), "{out}");
+    assert_eq!(out.matches(&format!("gateway {address}:")).count(), 1, "{out}");
     let (code, out, _) = patiently("it ends", ctl(&format!("{words} --json"))).await;
     let line: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((code, &line["event"]), (2, &"no_link".into()), "{out}");
