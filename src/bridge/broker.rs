@@ -312,6 +312,7 @@ impl Broker {
         if self.republish_at.is_some_and(|at| at <= now) {
             self.republish_at = self.republish_every.map(|every| now + every);
             state.publisher.all_changed(&state.fleet);
+            state.publisher.content.discovery.interval_elapsed(&state.fleet);
         }
         self.stale_topics.clear(state);
     }

@@ -1,8 +1,8 @@
 //! Home Assistant discovery: which part is published next, and which is removed.
 //!
 //! It is rate-limited, and starts once the bridge is online and earlier retained discovery was
-//! read. Unchanged messages are not published again, unless Home Assistant has restarted or a
-//! request requires it.
+//! read. Unchanged messages are published again only at an interval, on request, and when Home
+//! Assistant has restarted.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap};
@@ -101,6 +101,13 @@ impl DiscoveryPublisher {
     pub(crate) fn publish_again(&mut self, fleet: &Fleet) {
         self.retained.values_mut().for_each(|hash| *hash = None);
         self.all_due(fleet);
+    }
+
+    /// The same at an interval, unless messages wait: if it is short, the last would wait forever.
+    pub(crate) fn interval_elapsed(&mut self, fleet: &Fleet) {
+        if self.due.is_empty() {
+            self.publish_again(fleet);
+        }
     }
 
     /// Home Assistant has started: publishes everything again, then all states.

@@ -166,7 +166,7 @@ impl Publisher {
         !matches!(self.phase, Phase::Disconnected)
     }
 
-    /// Publishes everything retained again.
+    /// Publishes everything retained again, but not discovery.
     pub(crate) fn all_changed(&mut self, fleet: &Fleet) {
         self.content.states.all_changed(fleet);
         self.content.discovery.gateway_changed();

@@ -110,6 +110,17 @@ async fn retained_discovery_is_not_sent_again_until_home_assistant_starts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_another_client_clears_is_published_again_at_the_interval() {
+    let broker = Mosquitto::start("").await;
+    let lobby = simulator(3).await;
+    let setup = Setup::new(broker.port, "republish_interval = \"10s\"").lines(ENABLED);
+    let _bridge = setup.gateway("lobby", &lobby, "").start();
+    let before = described(&broker, 5).await;
+    publish(broker.port, &["-r", "-n", "-t", &format!("{PREFIX}gsdk_bridge/config")]);
+    assert_eq!(described(&broker, 5).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn switched_off_it_is_cleared_also_where_the_store_is_new() {
     let broker = Mosquitto::start("").await;
     let (lobby, annex) = (simulator(3).await, simulator(1).await);

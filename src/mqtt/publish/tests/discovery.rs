@@ -123,6 +123,21 @@ fn retained_discovery_is_not_published_again_and_stale_discovery_is_removed() {
 }
 
 #[test]
+fn a_short_interval_delays_no_device_forever() {
+    let count = 300;
+    let mut setup = setup((1..=count).map(|number| row(number, Status::Disconnected)).collect());
+    setup.publisher.content.discovery.scan_ended(true);
+    discovered(&mut setup, 30);
+    let mut again = Vec::new();
+    for _ in 0..3 {
+        setup.publisher.content.discovery.interval_elapsed(&setup.fleet);
+        again.extend(discovered(&mut setup, 10));
+    }
+    let last = format!("homeassistant/device/gsdk_lobby_{count}/config");
+    assert!(topics(&again).contains(&last.as_str()), "{}", again.len());
+}
+
+#[test]
 fn at_home_assistants_birth_states_follow_discovery() {
     let mut setup = setup(vec![row(7, Status::TlsConnected)]);
     setup.publisher.content.discovery.scan_ended(true);
