@@ -6,8 +6,10 @@
   local device = 'on (instance, gateway, device_id)',
   local gateway = 'on (instance, gateway)',
   local up = metric('gsdk_gateway_up'),
+  // The alerts show a master as a gateway, by its name: the two cannot have the same.
+  local asGateway(master) = 'label_replace(%s, "gateway", "$1", "master", "(.+)")' % master,
 
-  // While the bridge or the gateway is lost the state behind an alert is unknown. The alert then
+  // While the bridge, the master or the gateway is lost the state behind an alert is unknown. The alert then
   // stays as it was: what fired fires on, and resolves only when the state is known to be well.
   // `keep_firing_for` would end after a fixed time, and would delay every other resolution by it.
   // No annotation may use $value, which is 1 during the hold.
@@ -16,9 +18,10 @@
     local up = metric('up');
     local bridgeLost =
       '%s and on (instance) (last_over_time(%s[%s]) unless %s == 1)' % [fired, up, c.targetGoneFor, up];
-    local gatewayLost = '%s and %s %s == 0' % [fired, gateway, metric('gsdk_gateway_up')];
+    local gatewayLost = '%s and %s (%s or %s) == 0'
+                        % [fired, gateway, metric('gsdk_gateway_up'), asGateway(metric('gsdk_master_up'))];
     |||
-      or on (instance, gateway, device_id, reason) sum without (alertstate) (
+      or on (instance, gateway, master, device_id, reason) sum without (alertstate) (
         %s
       )
     ||| % std.join('\n  or ', [bridgeLost] + (if ofGateway then [gatewayLost] else [])),
@@ -37,7 +40,7 @@
   // Of a bridge: held while the bridge is lost.
   local ofBridge(name, severity, expr, summary, description, duration=null) =
     alert(name, severity, expr + held(name, false), summary, description, duration),
-  // Of a gateway or its devices: held while the bridge or the gateway is lost.
+  // Of a gateway, a master or their devices: held while the bridge or the gateway or master is lost.
   local ofGateway(name, severity, expr, summary, description, duration=null) =
     alert(name, severity, expr + held(name, true), summary, description, duration),
 
@@ -127,9 +130,21 @@
 
   local gateways = [
     ofBridge(
+      'GsdkMasterUnreachable',
+      'critical',
+      '%s == 0\n' % metric('gsdk_master_up'),
+      'Master {{ $labels.master }} is unreachable: the state of the doors behind it is unknown.',
+      'The bridge has no connection to master {{ $labels.master }}; its info topic says why (last_error). The alerts of the doors behind it stay as they were until it is back.',
+      c.gatewayUnreachableFor,
+    ),
+    // With the name of its master, whose alert inhibits this one.
+    ofBridge(
       'GsdkGatewayUnreachable',
       'critical',
-      '%s == 0\n' % up,
+      |||
+        (%s == 0) * %s group_left (master) %s
+          or %s %s == 0
+      ||| % [up, gateway, metric('gsdk_gateway_info'), gateway, up],
       'Gateway {{ $labels.gateway }} is unreachable: the state of its doors is unknown.',
       "The bridge has no connection to gateway {{ $labels.gateway }}; its info topic says why (last_error). The alerts of its doors stay as they were until it is back.",
       c.gatewayUnreachableFor,
@@ -172,11 +187,10 @@
     ofGateway(
       'GsdkCertificateEnds',
       'warning',
-      // A master is shown as a gateway, by its name.
-      '(%s or label_replace(%s, "gateway", "$1", "master", "(.+)")) - time() < %d * 86400\n'
+      '(%s or %s) - time() < %d * 86400\n'
       % [
         metric('gsdk_gateway_certificate_expiry_timestamp_seconds'),
-        metric('gsdk_master_certificate_expiry_timestamp_seconds'),
+        asGateway(metric('gsdk_master_certificate_expiry_timestamp_seconds')),
         c.certificateDays,
       ],
       'The certificate of gateway {{ $labels.gateway }} expires soon.',

@@ -8,7 +8,7 @@
     // The alert's name in lower case is appended.
     runbookUrl: 'https://github.com/gsdk2mqtt/gsdk2mqtt/blob/main/docs/alerts.md#',
 
-    // How long bridge, gateway and broker may be away before their alerts fire.
+    // How long bridge, gateway (or master) and broker may be away before their alerts fire.
     bridgeDownFor: '2m',
     gatewayUnreachableFor: '2m',
     brokerDownFor: '2m',

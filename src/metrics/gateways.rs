@@ -29,13 +29,20 @@ impl GatewayMeasures {
 }
 
 #[rustfmt::skip]
-static GATEWAY_FAMILIES: [(Family, SamplesOf<GatewayMeasures>); 12] = [
+static GATEWAY_FAMILIES: [(Family, SamplesOf<GatewayMeasures>); 13] = [
     (Family { name: "gsdk_gateway_up", kind: "gauge",
         help: "Whether the bridge's view of the gateway is live (1) or not (0)." },
         |gateway| sample(Thousandths::whole(u64::from(gateway.state.live)))),
     (Family { name: "gsdk_gateway_since_timestamp_seconds", kind: "gauge",
         help: "When the gateway's present state began, by the bridge's clock." },
         |gateway| sample(Thousandths(gateway.state.since.millis()))),
+    (Family { name: "gsdk_gateway_info", kind: "gauge",
+        help: "Always 1; the label master is the gateway's master, or empty." },
+        |gateway| {
+            let master = gateway.entry.master.as_ref().map(|master| master.name.to_string());
+            let label = Some(("master", master.unwrap_or_default()));
+            vec![Sample { label, value: Thousandths::whole(1) }]
+        }),
     (Family { name: "gsdk_gateway_devices", kind: "gauge",
         help: "Devices that are connected, or expected and not connected, or unknown." },
         |gateway| {

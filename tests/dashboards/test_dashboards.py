@@ -118,7 +118,7 @@ class Source(unittest.TestCase):
 
 
 class Live(unittest.TestCase):
-    """A bridge with two gateways; of the first a device goes down, the second is lost. Then the
+    """A bridge with two gateways and a master with one more; of the first a device goes down, the second is lost. Then the
     bridge is killed: `alive_at` is before that, `dead_at` after."""
 
     @classmethod
@@ -140,7 +140,17 @@ class Live(unittest.TestCase):
             )
             cls.controls[name] = (control, process)
             config += f'[gateways.{name}]\naddress = "127.0.0.1:{port}"\nca_file = "{certs}/ca.crt"\naudit_interval = "2s"\n'
-        cls.wait("certificates", lambda: all((folder / name / "ca.crt").exists() for name in cls.controls))
+        port, certs = free_port(), folder / "campus"
+        cls.start(
+            PROGRAM, "simulate", "--gateways", "1", "--listen", f"127.0.0.1:{port}",
+            "--certs", certs, "--devices", "1", "--manage",
+        )
+        config += (
+            f'[masters.campus]\naddress = "127.0.0.1:{port}"\nca_file = "{certs}/ca.crt"\n'
+            f'cert_file = "{certs}/tenant.crt"\nkey_file = "{certs}/tenant.key"\n'
+        )
+        files = [f"{name}/ca.crt" for name in cls.controls] + ["campus/tenant.key"]
+        cls.wait("certificates", lambda: all((folder / file).exists() for file in files))
         (folder / "config.toml").write_text(config)
         bridge = cls.start(PROGRAM, "run", "--config", folder / "config.toml")
         cls.wait("the bridge is ready", lambda: get(f"http://127.0.0.1:{http}/readyz"))
@@ -152,7 +162,7 @@ class Live(unittest.TestCase):
             "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/tsdb",
             f"--web.listen-address=127.0.0.1:{cls.prometheus}",
         )
-        cls.wait("connected devices are scraped", lambda: cls.value("sum(gsdk_device_connected)") == 12)
+        cls.wait("connected devices are scraped", lambda: cls.value("sum(gsdk_device_connected)") == 13)
         control, _ = cls.controls["lobby"]
         cls.wait("a skew is estimated", lambda: cls.fault(control, {"do": "drop", "devices": {"random": 3}}))
         cls.fault(control, {"do": "power_off", "devices": {"random": 1}})
@@ -164,7 +174,7 @@ class Live(unittest.TestCase):
             check=True, stdout=subprocess.DEVNULL,
         )
         cls.controls["annex"][1].kill()
-        cls.wait("a gateway is lost", lambda: cls.value("sum(gsdk_gateway_up)") == 1)
+        cls.wait("a gateway is lost", lambda: cls.value("sum(gsdk_gateway_up)") == 2)
         down = 'min_over_time(gsdk_gateway_devices{gateway="lobby",connected="false"}[4s])'
         removed = 'count(max_over_time(gsdk_device_expected[4s]) == 0)'
         cls.wait("one is down for three scrapes", lambda: cls.value(down) == 1)
@@ -243,6 +253,17 @@ class Live(unittest.TestCase):
         value = lambda expr: self.value(expr, self.alive_at)
         self.assertEqual(value(spelled_out(count)), len(self.ask(spelled_out(down), self.alive_at)))
         self.assertEqual(value(spelled_out(count)), value(f"sum({spelled_out(lost)})"))
+
+    def test_a_master_is_shown_by_its_name(self):
+        [expr] = [expr for _, title, expr in queries() if title == "Masters"]
+        [master] = self.ask(spelled_out(expr), self.alive_at)
+        self.assertEqual((master["metric"]["master"], master["value"][1]), ("campus", "1"))
+
+    def test_the_first_certificate_to_expire_may_be_that_of_a_master(self):
+        [expr] = [expr for _, title, expr in queries() if title == "First certificate to expire"]
+        gateways = 'gsdk_gateway_certificate_expiry_timestamp_seconds'
+        of_the_master = spelled_out(expr).replace(gateways, "absent_series")
+        self.assertTrue(self.ask(of_the_master, self.alive_at), of_the_master)
 
     def test_the_lost_gateways_devices_are_unknown_not_down(self):
         [expr] = [expr for _, title, expr in queries() if title == "Unknown now"]

@@ -33,11 +33,26 @@ class Inhibition(unittest.TestCase):
                 alert("GsdkBrokerDown"),
             ])
 
+    def test_a_lost_master_silences_its_own_gateways_and_their_devices(self):
+        self.inhibits(
+            silenced=[
+                alert("GsdkGatewayUnreachable", "campus_north", master="campus"),
+                alert("GsdkDeviceDown", "campus_north", device_id="1"),
+            ],
+            loud=[
+                alert("GsdkMasterUnreachable", master="campus"),
+                alert("GsdkGatewayUnreachable", "lobby"),
+                alert("GsdkGatewayUnreachable", "harbour_east", master="harbour"),
+                alert("GsdkGatewayUnreachable", "campus_north", instance="other:9925", master="campus"),
+                alert("GsdkDeviceDown", "annex", device_id="2"),
+            ])
+
     def test_a_bridge_that_is_down_silences_what_it_reported(self):
         self.inhibits(
             silenced=[
                 alert("GsdkDeviceDown", "lobby", device_id="1"),
                 alert("GsdkGatewayUnreachable", "annex"),
+                alert("GsdkMasterUnreachable", master="campus"),
                 alert("GsdkBrokerDown"),
             ],
             loud=[

@@ -1,8 +1,8 @@
 """Which notifications go out, in a real Prometheus and Alertmanager that watch a real bridge.
 
 The rules are the mixin's with waits of seconds, the Alertmanager's configuration is the shipped one
-with a webhook as its receiver. One story in order: doors down, the bridge killed and back, its
-target removed and back, a gateway killed and back, broker and bridge down and back.
+with a webhook as its receiver. One story in order: a master unreachable at first, doors down, the
+bridge killed and back, its target removed and back, a gateway killed and back, broker and bridge down and back.
 """
 
 import contextlib
@@ -65,29 +65,33 @@ class Webhook:
 
     def record(self, alert):
         labels = alert["labels"]
-        who = labels["alertname"], labels.get("gateway"), labels.get("name")
+        who = labels["alertname"], labels.get("gateway", labels.get("master")), labels.get("name")
         if self.last.get(who) != alert["status"]:
             self.last[who] = alert["status"]
             self.changes.append((alert["status"], *[part for part in who if part]))
 
 
 class Site:
-    """Broker, two gateways, bridge, Prometheus, Alertmanager, each of which can be stopped."""
+    """Broker, two gateways, a master, bridge, Prometheus, Alertmanager, each of which can be stopped."""
 
     def __init__(self, folder, stack):
         self.folder, self.stack = folder, stack
         self.ports = {name: free_port() for name in (
-            "broker", "bridge", "lobby", "annex", "lobby-control", "annex-control",
+            "broker", "bridge", "lobby", "annex", "lobby-control", "annex-control", "campus",
             "prometheus", "alertmanager")}
         self.webhook = Webhook()
         self.stack.callback(self.webhook.server.shutdown)
         self.write()
         self.programs = {}
+        # For its certificates.
+        self.start("campus")
+        until("the master's certificates", lambda: (self.folder / "campus/tenant.key").exists())
+        self.kill("campus")
         for name in ("prometheus", "broker", "lobby", "annex", "bridge"):
             self.start(name)
         self.scraped("sum(gsdk_device_connected)", 6)
         # A Prometheus that starts has no targets for some seconds.
-        self.scraped("count(ALERTS)", None)
+        self.scraped('count(ALERTS{alertname!="GsdkMasterUnreachable"})', None)
         self.start("alertmanager")
 
     def write(self):
@@ -98,6 +102,10 @@ class Site:
             f'audit_interval = "1s"\nunknown_after = "1s"\n[gateways.{name}.devices]\n'
             f'{FRONT} = {{ name = "{name} front" }}\n{BACK} = {{ name = "{name} back" }}\n'
             for name in ("lobby", "annex"))
+        campus = f"{self.folder}/campus"
+        gateways += (
+            f'[masters.campus]\naddress = "127.0.0.1:{port["campus"]}"\nca_file = "{campus}/ca.crt"\n'
+            f'cert_file = "{campus}/tenant.crt"\nkey_file = "{campus}/tenant.key"\n')
         self.file("bridge.toml", f'state_dir = "{self.folder}/state"\n[mqtt]\nurl = "mqtt://127.0.0.1:{port["broker"]}"\n'
                   f'[http]\nlisten = "127.0.0.1:{port["bridge"]}"\n{gateways}')
         self.file("rules.yml", generate.rules(FAST))
@@ -133,6 +141,9 @@ class Site:
             "broker": ["mosquitto", "-c", self.folder / "mosquitto.conf"],
             "lobby": simulator,
             "annex": simulator,
+            "campus": [
+                BRIDGE, "simulate", "--gateways", "1", "--listen", at(name),
+                "--certs", self.folder / name, "--devices", "1", "--manage"],
             "bridge": [BRIDGE, "run", "--config", self.folder / "bridge.toml"],
             "prometheus": [
                 "prometheus", f"--config.file={self.folder}/prometheus.yml",
@@ -189,6 +200,7 @@ class Notifications(unittest.TestCase):
     def test_a_lost_bridge_or_gateway_resolves_no_alert_of_a_door(self):
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             self.site = Site(pathlib.Path(folder), stack)
+            self.a_master_is_unreachable()
             self.doors_are_down()
             self.the_bridge_is_killed()
             self.its_target_is_removed()
@@ -207,6 +219,13 @@ class Notifications(unittest.TestCase):
         self.site.settled()
         self.assertEqual(self.site.webhook.changes, [])
         self.assertEqual(self.site.states(), states)
+
+    def a_master_is_unreachable(self):
+        # It has never listed its gateways, so that the bridge has no series of them.
+        self.sends(("firing", "GsdkMasterUnreachable", "campus"))
+        self.site.start("campus")
+        self.sends(("resolved", "GsdkMasterUnreachable", "campus"))
+        self.site.scraped("sum(gsdk_device_connected)", 7)
 
     def doors_are_down(self):
         site = self.site

@@ -35,8 +35,12 @@ local p = import 'panels.libsonnet';
     ),
     p.number(
       'First certificate to expire',
-      'min(%s) * 1000' % metric('gsdk_gateway_certificate_expiry_timestamp_seconds'),
+      'min(%s or %s) * 1000' % [
+        metric('gsdk_gateway_certificate_expiry_timestamp_seconds'),
+        metric('gsdk_master_certificate_expiry_timestamp_seconds'),
+      ],
       [],
+      'Of the gateways and masters.',
       unit='dateTimeFromNow'
     ),
     p.table(
@@ -47,6 +51,16 @@ local p = import 'panels.libsonnet';
       description='What is wrong though the bridge works; /readyz has the details.',
       descending=false,
       height=6
+    ),
+    p.table(
+      'Masters',
+      metric('gsdk_master_up') + p.noData(bridges, 'master'),
+      [['master', 'Master'], ['instance', 'Bridge']],
+      'State',
+      description='Master gateways. Those that are lost are first; the gateways behind them are lost, too.',
+      descending=false,
+      height=6,
+      mappings=[p.mapping([[0, 'LOST', 'red'], [1, 'online', 'green']])]
     ),
   ],
 

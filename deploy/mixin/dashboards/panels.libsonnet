@@ -81,7 +81,7 @@ local panel(type, title, description, width, height, targets) = {
 
   // A table with one line for each series: the labels of `columns` as [label, title], then the value,
   // unless `value` is empty.
-  table(title, expr, columns, value, unit='short', description='', descending=true, height=10)::
+  table(title, expr, columns, value, unit='short', description='', descending=true, height=10, mappings=[])::
     local shown = [column[0] for column in columns];
     panel('table', title, description, 12, height, [target(expr, instant=true, format='table')]) + {
       fieldConfig: {
@@ -89,7 +89,8 @@ local panel(type, title, description, width, height, targets) = {
         defaults: { noValue: 'none' },
         overrides: if value == '' then [] else [{
           matcher: { id: 'byName', options: value },
-          properties: [{ id: 'unit', value: unit }, { id: 'noValue', value: '-' }],
+          properties: [{ id: 'unit', value: unit }, { id: 'noValue', value: '-' }]
+                      + (if mappings == [] then [] else [{ id: 'mappings', value: mappings }]),
         }],
       },
       options: { sortBy: [{ displayName: if value == '' then columns[0][1] else value, desc: descending }] },

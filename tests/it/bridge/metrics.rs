@@ -10,7 +10,7 @@ use crate::harness::watcher::{Seen, Watcher};
 use gsdk2mqtt::simulator::{Fault, StatusCode};
 
 /// All metrics, except those that are absent until their value is known.
-const NAMES: [&str; 42] = [
+const NAMES: [&str; 43] = [
     "gsdk_build_info",
     "gsdk_corrections_total",
     "gsdk_device_connect_failures_total",
@@ -29,6 +29,7 @@ const NAMES: [&str; 42] = [
     "gsdk_gateway_certificate_expiry_timestamp_seconds",
     "gsdk_gateway_clock_skew_seconds",
     "gsdk_gateway_devices",
+    "gsdk_gateway_info",
     "gsdk_gateway_last_list_timestamp_seconds",
     "gsdk_gateway_since_timestamp_seconds",
     "gsdk_gateway_stream_starts_total",
@@ -56,11 +57,12 @@ const NAMES: [&str; 42] = [
 ];
 
 /// Those that exist after the corresponding event, or with a master.
-const LATER: [&str; 4] = [
+const LATER: [&str; 5] = [
     "gsdk_commands_total",
     "gsdk_degraded",
     "gsdk_history_oldest_timestamp_seconds",
     "gsdk_master_certificate_expiry_timestamp_seconds",
+    "gsdk_master_up",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

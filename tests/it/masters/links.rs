@@ -50,8 +50,12 @@ async fn each_gateway_behind_a_master_is_a_gateway_of_its_own() {
     assert_eq!(metric, Some(1.0));
     let rpcs = "gsdk_rpcs_total{code=\"ok\",master=\"campus\",method=\"Login\"}";
     assert_eq!(campus.bridge.metric(rpcs).await, Some(1.0));
-    let up = "gsdk_gateway_up{gateway=\"south\"}";
-    assert_eq!(campus.bridge.metric(up).await, Some(1.0));
+    for name in [
+        "gsdk_gateway_up{gateway=\"south\"}",
+        "gsdk_gateway_info{gateway=\"south\",master=\"campus\"}",
+    ] {
+        assert_eq!(campus.bridge.metric(name).await, Some(1.0), "{name}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
