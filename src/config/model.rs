@@ -326,7 +326,7 @@ pub struct MetricsConfig {
 pub enum DeviceSeries {
     /// How long it was connected and observed.
     Seconds,
-    /// Connects, disconnects, failures.
+    /// How often it connected, and failed to connect.
     Counts,
     /// Always served; builds before version 2 could leave it out.
     State,

@@ -58,7 +58,7 @@ impl<R: Row> Series<R> {
     }
 }
 
-/// The group `state`.
+/// The series that are always served, together with `gsdk_device_info`: the alerts need them.
 #[derive(Debug)]
 pub struct StateRow {
     device_id: DeviceId,
@@ -67,6 +67,7 @@ pub struct StateRow {
     managed: bool,
     expected: bool,
     since: Option<Moment>,
+    disconnects: u64,
 }
 
 impl Row for StateRow {
@@ -87,12 +88,16 @@ impl Row for StateRow {
         Series::new("gauge", "gsdk_device_since_timestamp_seconds",
             "When the present or last known value of connected began, by the bridge's clock.",
             |device| device.since.map(|since| Thousandths(since.millis()))),
+        Series::new("counter", "gsdk_device_disconnects_total",
+            "Events disconnected.",
+            |device| Some(Thousandths::whole(device.disconnects))),
     ];
 
-    fn new(DeviceMeasures { state, known, .. }: &DeviceMeasures) -> Self {
+    fn new(DeviceMeasures { state, known, counts, .. }: &DeviceMeasures) -> Self {
         let &DeviceState { device_id, connected, status, managed, expected, .. } = state;
         let since = known.map(|known| known.since);
-        Self { device_id, connected, status, managed, expected, since }
+        let disconnects = counts.disconnects;
+        Self { device_id, connected, status, managed, expected, since, disconnects }
     }
 
     fn device_id(&self) -> DeviceId {
@@ -134,9 +139,6 @@ impl Row for CountsRow {
         Series::new("counter", "gsdk_device_connects_total",
             "Events connected.",
             |Self(_, counts)| Some(Thousandths::whole(counts.connects))),
-        Series::new("counter", "gsdk_device_disconnects_total",
-            "Events disconnected.",
-            |Self(_, counts)| Some(Thousandths::whole(counts.disconnects))),
         Series::new("counter", "gsdk_device_connect_failures_total",
             "Failed and refused attempts to connect, repeats among them.",
             |Self(_, counts)| Some(Thousandths::whole(counts.connect_failures))),

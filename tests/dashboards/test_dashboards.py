@@ -1,7 +1,8 @@
 """Tests the dashboards with a real Prometheus that scrapes a real bridge, which is killed at the end.
 
-Every query of every panel and variable finds something while the bridge runs, and no panel shows a
-number or an empty table after its death. The committed files are what the mixin makes.
+The bridge serves only the device series that the dashboards need. Every query of every panel and
+variable finds something while it runs, and no panel shows a number or an empty table after its
+death. The committed files are what the mixin makes.
 """
 
 import json
@@ -130,6 +131,7 @@ class Live(unittest.TestCase):
         (folder / "mosquitto.conf").write_text(f"user root\nlistener {mqtt} 127.0.0.1\nallow_anonymous true\n")
         cls.start("mosquitto", "-c", folder / "mosquitto.conf")
         config = f'state_dir = "{folder}/state"\n[mqtt]\nurl = "mqtt://127.0.0.1:{mqtt}"\n[http]\nlisten = "127.0.0.1:{http}"\n'
+        config += '[metrics]\ndevice = ["seconds"]\n'
         cls.controls = {}
         for name in ("lobby", "annex"):
             port, control = free_port(), free_port()
