@@ -69,9 +69,10 @@ static GATEWAY_FAMILIES: [(Family, SamplesOf<GatewayMeasures>); 13] = [
         help: "When the gateway's certificate ends; absent until it was seen." },
         |gateway| optional(gateway.facts.certificate_expires_at.map(Moment::millis))),
     (Family { name: "gsdk_status_changes_total", kind: "counter",
-        help: "Status changes that became events." }, status_changes),
+        help: "Status changes that became events; other: unknown codes beyond the first few." },
+        status_changes),
     (Family { name: "gsdk_repeated_status_total", kind: "counter",
-        help: "Status updates equal to the current status." },
+        help: "Status updates equal to the current status, and repeated attempts to connect." },
         |gateway| sample(Thousandths::whole(gateway.counts.repeated))),
     (Family { name: "gsdk_corrections_total", kind: "counter",
         help: "Differences that audits found." },
@@ -90,7 +91,7 @@ fn status_changes(gateway: &GatewayMeasures) -> Vec<Sample> {
     known
         .chain(unknown)
         .map(|(status, count)| (status.to_string(), count.unwrap_or(0)))
-        .chain(other.map(|count| ("unknown".to_owned(), count)))
+        .chain(other.map(|count| ("other".to_owned(), count)))
         .map(|(status, count)| Sample {
             label: Some(("status", status)),
             value: Thousandths::whole(count),

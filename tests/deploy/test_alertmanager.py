@@ -25,9 +25,13 @@ class Inhibition(unittest.TestCase):
                 alert("GsdkDeviceFlapping", "lobby", device_id="2"),
                 alert("GsdkManyDevicesLost", "lobby"),
                 alert("GsdkViewStale", "lobby"),
+                alert("GsdkCorrectionsRising", "lobby"),
+                alert("GsdkClockSkew", "lobby"),
             ],
             loud=[
                 alert("GsdkGatewayUnreachable", "lobby"),
+                alert("GsdkCertificateEnds", "lobby"),
+                alert("GsdkClockSkew", "annex"),
                 alert("GsdkDeviceDown", "annex", device_id="3"),
                 alert("GsdkDeviceDown", "lobby", instance="other:9925", device_id="4"),
                 alert("GsdkBrokerDown"),

@@ -184,6 +184,38 @@ async fn groups_of_device_series_can_be_switched_off_but_not_those_that_alerts_n
     assert_eq!(of_devices(&text), BTreeSet::from(always.map(str::to_owned)));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn many_unknown_status_codes_are_counted_together() {
+    let broker = Mosquitto::start("").await;
+    let simulator = crate::harness::simulator(1).await;
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    bridge.is_ready().await;
+    let device = simulator.control().devices()[0].id;
+    for code in 0x1000..0x1064 {
+        let status = StatusCode(code);
+        simulator.control().apply_fault(&Fault::Tell { devices: device.into(), status });
+    }
+    let of = |text: &str, label: &str| {
+        let start = format!("gsdk_status_changes_total{{gateway=\"lobby\",status=\"{label}");
+        let samples = text.lines().filter(|line| line.starts_with(&start));
+        samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+    };
+    crate::harness::patiently("all are counted", async {
+        loop {
+            let (_, text) = bridge.get("/metrics").await;
+            // `unknown` is the status of a lost gateway's device, and never one of an event.
+            assert!(!text.contains("status=\"unknown\""), "{text}");
+            let (named, other) = (of(&text, "unknown_0x"), of(&text, "other\""));
+            if named + other == 100 {
+                assert!(named >= 32 && other > 0, "{named}, {other}");
+                break;
+            }
+            tokio::time::sleep(crate::harness::LOOK_EVERY).await;
+        }
+    })
+    .await;
+}
+
 #[test]
 fn the_included_rules_fire_and_resolve() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus");
