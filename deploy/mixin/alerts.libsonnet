@@ -105,16 +105,18 @@
       theDoor + ' has disconnected at least %d times within %s; check its cable, switch and power supply.'
                 % [c.flappingDisconnects, c.flappingWindow],
     ),
-    // Not while a gateway has just returned: what was down before it was lost counts as unknown.
+    // Counts what is connected no longer, also if it has left the gateway's list and is therefore not
+    // expected. Not while a gateway or the bridge has just returned: while it was lost, all counted as
+    // unknown.
     ofGateway(
       'GsdkManyDevicesLost',
       'critical',
       |||
-        sum without (connected) ((%(lost)s - %(lost)s offset %(window)s) >= %(devices)d)
-          / sum without (connected) (%(all)s) > %(share)g
+        sum without (connected) ((%(connected)s offset %(window)s - %(connected)s) >= %(devices)d)
+          / sum without (connected) (%(all)s offset %(window)s) > %(share)g
           and %(gateway)s min_over_time(%(up)s[%(window)s]) == 1
       ||| % {
-        lost: metric('gsdk_gateway_devices', 'connected="false"'),
+        connected: metric('gsdk_gateway_devices', 'connected="true"'),
         all: metric('gsdk_gateway_devices'),
         window: c.lostWindow,
         devices: c.lostDevices,
@@ -123,7 +125,7 @@
         up: up,
       },
       'Gateway {{ $labels.gateway }} lost many devices at once.',
-      'At least %d devices, and more than %g %% of those of gateway {{ $labels.gateway }}, disconnected within %s; check what they share: a switch, a power supply.'
+      'At least %d devices, and more than %g %% of those of gateway {{ $labels.gateway }}, disconnected or left its list within %s; check what they share: a switch, a power supply, or a restart of the gateway, which forgets devices that are not declared.'
       % [c.lostDevices, 100 * c.lostShare, c.lostWindow],
     ),
   ],
