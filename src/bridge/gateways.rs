@@ -11,6 +11,7 @@ use super::details::DetailsReader;
 use super::discovered::DiscoveredGateways;
 use super::gateway_inputs::{GatewayInput, GatewayInputs};
 use super::masters::{self, Listing, Masters};
+use super::missing_devices::{missing_devices, warn_of_unexpected};
 use super::provisioner::Provisioner;
 use super::settings::NoMaster;
 use super::state::State;
@@ -280,9 +281,11 @@ impl Gateways {
             provisioner.listed(state, &rows);
         }
         let others = masters::affected_gateways(state, gateway, &rows);
+        let missing = missing_devices(state, gateway, &rows);
         state.step(gateway, LinkEvent::List(rows));
         let moved = masters::moved_devices(state, gateway);
         state.forget(gateway, &moved);
+        warn_of_unexpected(state, gateway, &missing);
         others.into_iter().for_each(|other| state.request_list(other));
     }
 

@@ -18,6 +18,7 @@ mod gateway_inputs;
 mod gateways;
 mod health;
 mod masters;
+mod missing_devices;
 mod observations;
 mod persistence;
 mod provision_step;

@@ -129,6 +129,42 @@ async fn a_door_that_nothing_declares_is_no_longer_expected_once_it_left_the_lis
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_warns_once_of_connected_doors_that_are_no_longer_expected() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(4).await;
+    let doors: Vec<u32> = simulator.control().managed().iter().map(|door| door.device_id).collect();
+    let declared = format!("devices = {{ {} = {{ name = \"Gate\" }} }}", doors[0]);
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, &declared).start();
+    bridge.is_ready().await;
+    let warned = || {
+        let log = bridge.log();
+        let is_warning = |line: &&str| {
+            line.contains("connected devices left the gateway's list; they are no longer expected")
+        };
+        log.lines().filter(is_warning).map(str::to_owned).collect::<Vec<_>>()
+    };
+    // A door whose removal the stream reports is no surprise.
+    another_client(&simulator, &["async", "remove", &doors[1].to_string()]);
+    state(&watcher, doors[1], json!({"connected": false, "expected": false})).await;
+    assert_eq!(warned(), [""; 0]);
+
+    simulator.control().restart(Duration::from_millis(100)).await;
+    for door in &doors[2..] {
+        state(&watcher, *door, json!({"connected": false, "expected": false})).await;
+    }
+    state(&watcher, doors[0], json!({"connected": false, "expected": true})).await;
+    let lines = crate::harness::eventually("the warning", || {
+        Some(warned()).filter(|lines| !lines.is_empty())
+    })
+    .await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["WARN", "gateway=\"lobby\"", "count=2", "[gateways.lobby.devices]", "connect"] {
+        assert!(lines[0].contains(part), "{part}: {}", lines[0]);
+    }
+}
+
 /// Aim: a gateway that is silent may be gone, so nothing counts beyond its last sign of life.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_door_is_not_observed_while_its_gateway_is_silent() {
