@@ -331,6 +331,9 @@ impl Gateways {
 }
 
 fn set_error(state: &mut State, gateway: GatewayIndex, error: &LinkError) {
-    let error = Some(masters::last_error(error));
-    state.set_fact(gateway, |facts| facts.last_error = error);
+    state.set_fact(gateway, |facts| {
+        facts.last_error = Some(masters::last_error(error));
+        facts.certificate_expires_at =
+            error.certificate_expires_at.or(facts.certificate_expires_at);
+    });
 }

@@ -144,8 +144,11 @@ fn set_facts(state: &mut State, name: &GatewayName, set: impl FnOnce(&mut Master
 }
 
 fn set_error(state: &mut State, name: &GatewayName, error: &LinkError) {
-    let error = Some(last_error(error));
-    set_facts(state, name, |facts| facts.last_error = error);
+    set_facts(state, name, |facts| {
+        facts.last_error = Some(last_error(error));
+        facts.certificate_expires_at =
+            error.certificate_expires_at.or(facts.certificate_expires_at);
+    });
 }
 
 pub(crate) fn last_error(error: &LinkError) -> LastError {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use super::rpc::Method;
-use crate::ids::{GATEWAY_PORT, HostPort, MASTER_PORT};
+use crate::ids::{GATEWAY_PORT, HostPort, MASTER_PORT, Moment};
 use crate::net::{DialCode, DialError, Peer};
 
 /// The text with which grpc-go and grpc-core reject frequent pings, with spaces for underscores:
@@ -246,17 +246,23 @@ pub struct LinkError {
     pub code: ErrorCode,
     /// What failed and what to do, in one line that names the gateway.
     pub message: Arc<str>,
+    /// When the gateway's certificate ends, if that was refused.
+    pub certificate_expires_at: Option<Moment>,
 }
 
 impl LinkError {
     pub(crate) fn new(code: ErrorCode, message: impl Into<Arc<str>>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), certificate_expires_at: None }
     }
 }
 
 impl From<&Error> for LinkError {
     fn from(error: &Error) -> Self {
-        Self::new(error.code(), error.to_string())
+        let certificate_expires_at = match error {
+            Error::Dial(error) => error.certificate_expires_at,
+            _ => None,
+        };
+        Self { certificate_expires_at, ..Self::new(error.code(), error.to_string()) }
     }
 }
 

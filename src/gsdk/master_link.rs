@@ -106,8 +106,10 @@ impl Supervised for MasterTask {
     }
 
     async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
+        // The certificate is the master's.
+        let of_gateway = LinkError { certificate_expires_at: None, ..error.clone() };
         for gateway in self.behind.after(0) {
-            if !gateway.output.connection_ended(error.clone(), last_activity).await {
+            if !gateway.output.connection_ended(of_gateway.clone(), last_activity).await {
                 return false;
             }
         }

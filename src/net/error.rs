@@ -9,6 +9,7 @@ use super::failure::DialFailure;
 use super::file::SecretError;
 use super::file_failure::{FileFailure, FileKind};
 use super::target::DialTarget;
+use crate::ids::Moment;
 
 /// A failed attempt to connect.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,8 @@ pub struct DialError {
     message: String,
     /// Those in the certificate, where none of them is the expected one.
     pub(crate) names: Vec<String>,
+    /// When the certificate ends that was refused.
+    pub(crate) certificate_expires_at: Option<Moment>,
 }
 
 impl DialError {
@@ -26,11 +29,14 @@ impl DialError {
         if target.peer.is_gateway() {
             message = format!("{}: {message}", target.peer);
         }
-        let names = match failure {
-            DialFailure::Certificate(CertificateFailure::NameMismatch { names, .. }) => names,
-            _ => Vec::new(),
-        };
-        Self { code, message, names }
+        let (mut names, mut certificate_expires_at) = (Vec::new(), None);
+        if let DialFailure::Certificate { failure, not_after } = failure {
+            certificate_expires_at = Some(not_after);
+            if let CertificateFailure::NameMismatch { names: presented, .. } = failure {
+                names = presented;
+            }
+        }
+        Self { code, message, names, certificate_expires_at }
     }
 
     /// A password that cannot be had from its file.

@@ -50,7 +50,9 @@ impl Facts {
         };
         DialFailure::Tls(match (tls, presented) {
             (TlsError::InvalidCertificate(cause), Some(presented)) => {
-                return DialFailure::Certificate(self.certificate(cause, presented));
+                let not_after = presented.not_after;
+                let failure = self.certificate(cause, presented);
+                return DialFailure::Certificate { failure, not_after };
             }
             (TlsError::InvalidMessage(_), None) => TlsFailure::NotTls,
             (TlsError::AlertReceived(alert), _) => {

@@ -11,7 +11,7 @@ use super::code::DialCode;
 use super::file_failure::FileFailure;
 use super::target::{DialTarget, Peer};
 use super::{NO_HANDLES_REMEDY, no_handles_left};
-use crate::ids::{GATEWAY_PORT, MASTER_PORT};
+use crate::ids::{GATEWAY_PORT, MASTER_PORT, Moment};
 
 #[derive(Debug)]
 pub(crate) enum DialFailure {
@@ -25,7 +25,11 @@ pub(crate) enum DialFailure {
     Unreachable(io::Error),
     ConnectTimeout(Duration),
     Tls(TlsFailure),
-    Certificate(CertificateFailure),
+    Certificate {
+        failure: CertificateFailure,
+        /// When the certificate that was presented ends.
+        not_after: Moment,
+    },
     Websocket(WebsocketFailure),
 }
 
@@ -112,7 +116,7 @@ impl DialFailure {
                 at.port
             )),
             Self::Tls(failure) => failure.describe(peer, address),
-            Self::Certificate(failure) => failure.describe(peer, address),
+            Self::Certificate { failure, .. } => failure.describe(peer, address),
             Self::Websocket(failure) => failure.describe(address),
         }
     }

@@ -56,7 +56,7 @@ pub struct LinkFacts {
     pub package: Option<String>,
     /// Why the link was last down.
     pub last_error: Option<LastError>,
-    /// When its certificate ends.
+    /// When the certificate ends that it presented last.
     pub certificate_expires_at: Option<Moment>,
     /// Its accept filter, when it was last read.
     pub accept_filter: Option<AcceptFilterInfo>,

@@ -33,7 +33,7 @@ pub struct MasterFacts {
     pub since: Moment,
     /// Why the link was last down.
     pub last_error: Option<LastError>,
-    /// When its certificate ends.
+    /// When the certificate ends that it presented last.
     pub certificate_expires_at: Option<Moment>,
     /// When the present token ends, by the master's clock.
     pub token_expires_at: Option<Moment>,

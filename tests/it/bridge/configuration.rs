@@ -43,6 +43,42 @@ async fn every_wrong_certificate_is_reported_in_plain_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_expiry_of_a_refused_certificate_is_reported_with_the_refusal() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let folder = tempfile::tempdir().unwrap();
+    let certificates_dir = Some(folder.path().to_owned());
+    let settings = SimulatorSettings { certificates_dir, ..SimulatorSettings::fast(1) };
+    let simulator = Simulator::start(settings.clone()).await.unwrap();
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    watcher.see_text("gsdk/lobby/state", "online").await;
+    let series = "gsdk_gateway_certificate_expiry_timestamp_seconds{gateway=\"lobby\"}";
+    let now = jiff::Timestamp::now();
+    assert!(bridge.metric(series).await.unwrap() > now.as_second() as f64);
+
+    let listen = simulator.address();
+    simulator.stop().await;
+    let certificate = CertificateKind::Expired;
+    let settings = SimulatorSettings { listen, certificate, ..settings };
+    let _expired = Simulator::start(settings).await.unwrap();
+    for is_restarted in [false, true] {
+        if is_restarted {
+            bridge.kill();
+            watcher.clear();
+            bridge.restart();
+        }
+        let refused = |seen: &crate::harness::watcher::Seen| {
+            seen.topic == "gsdk/lobby/info"
+                && seen.json()["last_error"]["code"] == "certificate_expired"
+        };
+        let info = watcher.see("the refusal", refused).await.json();
+        let expiry = info["certificate_expires_at"].as_str().unwrap_or_else(|| panic!("{info}"));
+        assert!(expiry.parse::<jiff::Timestamp>().unwrap() < now, "{info}");
+        assert!(bridge.metric(series).await.unwrap() < now.as_second() as f64);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_of_either_age_is_found_out() {
     let broker = Mosquitto::start("").await;
     let watcher = Watcher::start(broker.port).await;

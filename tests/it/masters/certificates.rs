@@ -68,6 +68,34 @@ async fn each_wrong_tenant_certificate_is_explained() {
     assert!(!message.contains('\n'), "{message}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_expiry_of_a_masters_refused_certificate_is_reported_with_the_refusal() {
+    let master = Master::idle(&["a"], 1, |settings| {
+        let certificate = CertificateKind::Expired;
+        gsdk2mqtt::simulator::SimulatorSettings { certificate, ..settings }
+    })
+    .await;
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let lines = master.table("campus", "") + &behind("north", "campus", "a", "");
+    let bridge = Setup::new(broker.port, "").lines(&lines).start();
+    let refused = |seen: &crate::harness::watcher::Seen| {
+        seen.topic == "gsdk/bridge/master/campus/info"
+            && seen.json()["last_error"]["code"] == "certificate_expired"
+    };
+    let info = watcher.see("the refusal", refused).await.json();
+    let now = jiff::Timestamp::now();
+    let expiry = info["certificate_expires_at"].as_str().unwrap_or_else(|| panic!("{info}"));
+    assert!(expiry.parse::<jiff::Timestamp>().unwrap() < now, "{info}");
+    let series = "gsdk_master_certificate_expiry_timestamp_seconds{master=\"campus\"}";
+    assert!(bridge.metric(series).await.unwrap() < now.as_second() as f64);
+    let reported = |seen: &crate::harness::watcher::Seen| {
+        seen.topic == "gsdk/north/info" && seen.json()["last_error"].is_object()
+    };
+    let info = watcher.see("the gateway's last error", reported).await.json();
+    assert!(info["certificate_expires_at"].is_null(), "the certificate is the master's: {info}");
+}
+
 fn check(text: &str) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("c.toml");
