@@ -143,10 +143,11 @@ impl Gateway {
         let needs_list = match devices.get_mut(device_id) {
             Some(device) => changes.apply_report(device, &report, stream_seq),
             None => {
-                if !unknown_devices.hold(device_id, report, stream_seq) {
+                let is_new = !unknown_devices.is_repeat(device_id, &report);
+                if !is_new || !unknown_devices.hold(device_id, report, stream_seq) {
                     changes.count_stranger();
                 }
-                true
+                is_new
             }
         };
         if needs_list {
@@ -170,7 +171,7 @@ impl Gateway {
         self.count_absence(now, out);
         let (devices, unknown_devices, mut changes) = self.changing(out);
         let has_changed = changes.reconcile(devices, unknown_devices, rows, &list);
-        self.discard_unknown_devices(requested_seq, out);
+        self.discard_unknown_devices(now, requested_seq, out);
         if is_first {
             self.mark_online(now, out);
         }
@@ -181,13 +182,11 @@ impl Gateway {
     }
 
     /// Discards the statuses of devices that the list would have shown, if it had them.
-    fn discard_unknown_devices(&mut self, requested_seq: u64, out: &mut Vec<Output>) {
-        let discarded = self.unknown_devices.discard_until(requested_seq);
+    fn discard_unknown_devices(&mut self, now: Moment, requested_seq: u64, out: &mut Vec<Output>) {
+        let discarded = self.unknown_devices.discard_until(requested_seq, now);
         self.counts.strangers += discarded.count;
-        if let Some((device_id, status)) = discarded.last {
-            let event = GatewayEvent::Stranger { device_id, status };
-            out.push(Output::GatewayEvent(self.index, event));
-        }
+        let stranger = |(device_id, status)| GatewayEvent::Stranger { device_id, status };
+        out.extend(discarded.to_report.map(|it| Output::GatewayEvent(self.index, stranger(it))));
         if !self.unknown_devices.is_empty() {
             self.lists.want();
         }
@@ -306,7 +305,7 @@ impl Gateway {
     pub(crate) fn forget_all(&mut self, out: &mut Vec<Output>) {
         let ids = self.devices.forget_all().into_iter();
         out.extend(ids.map(|device_id| Output::Forgotten { gateway: self.index, device_id }));
-        self.counts.strangers += self.unknown_devices.discard_until(u64::MAX).count;
+        self.counts.strangers += self.unknown_devices.discard_all();
         self.link.forget();
     }
 

@@ -185,6 +185,56 @@ fn an_unknown_device_is_counted_and_reported_at_most_once_a_second() {
 }
 
 #[test]
+fn a_refused_device_that_keeps_dialing_causes_an_event_and_a_list_a_minute() {
+    let mut test = TestFleet::online(vec![]);
+    let strangers = |test: &TestFleet| test.fleet.counts(test.gateway).unwrap().strangers;
+    for minute in 1..=2 {
+        test.pass(5_000);
+        // Each of the three is reported, one for each list.
+        for number in (1..=3).rev() {
+            (1..=3).for_each(|it| test.status(it, TcpNotAllowed));
+            assert!(test.asked_for_list());
+            test.list(vec![]);
+            let (device_id, status) = (id(number), TcpNotAllowed);
+            assert_eq!(test.gateway_events(), [GatewayEvent::Stranger { device_id, status }]);
+            test.pass(1_000);
+        }
+        // A status may have come after the last list was requested.
+        test.list(vec![]);
+        test.out.clear();
+        let counted = strangers(&test);
+        for _ in 0..50 {
+            (1..=3).for_each(|it| test.status(it, TcpNotAllowed));
+            test.pass(1_000);
+        }
+        assert!(!test.asked_for_list());
+        assert_eq!(strangers(&test), counted + 150, "minute {minute}");
+        test.pass(10_000);
+        test.list(vec![]);
+        assert!(test.gateway_events().is_empty());
+    }
+}
+
+#[test]
+fn a_refused_device_is_looked_up_at_once_if_its_status_differs_or_it_connects() {
+    let mut test = TestFleet::online(vec![]);
+    for status in [TcpNotAllowed, TryToConnect, TlsConnected, TlsConnected] {
+        test.pass(5_000);
+        test.status(1, status);
+        assert!(test.asked_for_list(), "{status}");
+        test.list(vec![]);
+    }
+    test.pass(5_000);
+    test.out.clear();
+    // What follows a connection is held with it.
+    test.status(1, TlsConnected);
+    test.input(LinkEvent::ListRequested);
+    test.status(1, TcpNotAllowed);
+    test.input(LinkEvent::List(vec![row(1, TlsConnected, true)]));
+    assert_eq!(types(&test.events()), ["connected", "disconnected"]);
+}
+
+#[test]
 fn forget_removes_only_devices_that_are_neither_listed_nor_declared() {
     let mut test = TestFleet::new(&[1]);
     test.input(LinkEvent::LinkUp);

@@ -1,8 +1,11 @@
 //! Changes at the gateway reach the broker: events, states, their order, their chain.
 
+use std::time::Duration;
+
 use serde_json::json;
 
-use gsdk2mqtt::simulator::{Fault, Storm};
+use gsdk2mqtt::proto::connect::AcceptFilter;
+use gsdk2mqtt::simulator::{Fault, Simulator, SimulatorSettings, Storm};
 
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
@@ -112,4 +115,52 @@ async fn sum(bridge: &Bridge, family: &str) -> f64 {
     let (_, text) = bridge.get("/metrics").await;
     let samples = text.lines().filter(|line| line.starts_with(&format!("{family}{{")));
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}
+
+/// Aim: readers that the gateway refuses and that keep dialing it must not flood events, history
+/// and the gateway, and are connected at once when another client lets the gateway accept them.
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_readers_that_keep_dialing_are_reported_once_a_minute() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let settings = SimulatorSettings { managed: false, ..SimulatorSettings::fast(20) };
+    let simulator = Simulator::start(settings).await.unwrap();
+    let control = simulator.control();
+    let no_audit = "audit_interval = \"1h\"";
+    let bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, no_audit).start();
+    bridge.is_ready().await;
+    let events = || {
+        let mut all = watcher.all();
+        all.retain(|seen| seen.topic == "gsdk/lobby/event/stranger");
+        all.iter().map(|seen| seen.json()["device_id"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let lists = || {
+        control
+            .calls()
+            .iter()
+            .filter(|(name, _)| name.ends_with("GetDeviceList"))
+            .map(|(_, count)| count)
+            .sum::<u64>()
+    };
+    let refused = control.pending().len();
+    assert!(refused >= 3, "{refused}");
+    eventually("each is reported", || (events().len() >= refused).then_some(())).await;
+    // A status may have come after the last list was requested.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let read = lists();
+    let series = "gsdk_stranger_status_total{gateway=\"lobby\"}";
+    let counted = bridge.metric(series).await.unwrap();
+    // Each dials ten times a second.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!((events().len(), lists()), (refused, read), "{:?}", events());
+    let mut ids = events();
+    ids.dedup();
+    assert_eq!(ids.len(), refused, "each once: {ids:?}");
+    assert!(bridge.metric(series).await.unwrap() >= counted + 10.0);
+
+    let reader = u32::try_from(ids[0]).unwrap();
+    assert!(control.set_filter(AcceptFilter { allow_all: true, ..AcceptFilter::default() }));
+    let topic = format!("gsdk/lobby/{reader}/state");
+    let connected = |seen: &Seen| seen.topic == topic && seen.json()["connected"] == true;
+    watcher.see("the reader is connected", connected).await;
 }
