@@ -80,6 +80,8 @@ impl Masters {
             MasterReport::RenewalRefused(error) => set_error(state, &name, &error),
             MasterReport::Gateways(ids) => {
                 let now = state.clock.steady();
+                master.skew.expire(now);
+                set_skew(state, &name, &master.skew);
                 let before = master.listed_at.replace(now);
                 let passed_ms = before.map_or(0, |before| now.since(before));
                 return master.discovers.then_some(Listing { master: name, ids, passed_ms });
@@ -87,9 +89,7 @@ impl Masters {
             MasterReport::Clock { timestamp_s, received } => {
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
                 master.skew.sample(timestamp, state.clock.steady_clock().at(received));
-                let offset = state.clock.wall_offset_ms();
-                let skew = master.skew.estimate_ms().map(|skew| skew - offset);
-                set_facts(state, &name, |facts| facts.clock_skew_ms = skew);
+                set_skew(state, &name, &master.skew);
             }
             MasterReport::Down { error, last_activity } => {
                 if let Some(last_activity) = last_activity {
@@ -141,6 +141,12 @@ fn set_facts(state: &mut State, name: &GatewayName, set: impl FnOnce(&mut Master
         infos.changed(of);
     }
     is_new_state
+}
+
+fn set_skew(state: &mut State, name: &GatewayName, skew: &Skew) {
+    let offset = state.clock.wall_offset_ms();
+    let skew = skew.estimate_ms().map(|skew| skew - offset);
+    set_facts(state, name, |facts| facts.clock_skew_ms = skew);
 }
 
 fn set_error(state: &mut State, name: &GatewayName, error: &LinkError) {

@@ -169,6 +169,7 @@ impl Gateway {
         let (is_first, stream_seq) = (!self.link.is_synced(), self.stream_seq);
         let list = ListContext { now, is_first, requested_seq, stream_seq };
         self.count_absence(now, out);
+        self.skew.expire(now);
         let (devices, unknown_devices, mut changes) = self.changing(out);
         let has_changed = changes.reconcile(devices, unknown_devices, rows, &list);
         self.discard_unknown_devices(now, requested_seq, out);
@@ -321,6 +322,7 @@ impl Gateway {
     pub(crate) fn state(&self) -> GatewayState {
         let live = self.link.is_live();
         let (connected, disconnected, unknown) = self.devices.count(live);
+        let skew_ms = self.skew.estimate_ms().filter(|_| live);
         GatewayState {
             state: self.link.state(),
             since: self.link.state_since(),
@@ -328,7 +330,7 @@ impl Gateway {
             connected,
             disconnected,
             unknown,
-            clock_skew_ms: self.skew.estimate_ms().map(|skew| skew - self.wall_offset_ms),
+            clock_skew_ms: skew_ms.map(|skew| skew - self.wall_offset_ms),
             last_list_at: self.lists.last_list_at(),
             audit_interval_ms: self.lists.audit_interval_ms(),
         }

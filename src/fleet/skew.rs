@@ -2,7 +2,8 @@
 //!
 //! The timestamps have whole seconds, so a single one gives the skew to a second, less the delay of
 //! its arrival. Some are wrong: a delayed event, or a device whose timestamps are an hour ahead.
-//! Therefore the estimate is a median.
+//! Therefore the estimate is a median. What was long ago does not count: the clock may have been
+//! set since.
 
 use std::collections::VecDeque;
 
@@ -11,10 +12,8 @@ use crate::ids::Moment;
 /// The least time between two samples, in milliseconds: a burst of delayed events counts as one.
 const SAMPLE_EVERY_MS: i64 = 1_000;
 /// How long a sample is used, in milliseconds.
-const SAMPLE_LIFE_MS: i64 = 1_200_000;
+const SAMPLE_LIFE_MS: i64 = 3_600_000;
 const SAMPLES_MAX: usize = 31;
-/// Samples kept whatever their age, so that one wrong sample is not the only one.
-const SAMPLES_MIN: usize = 3;
 
 #[derive(Debug, Default)]
 pub struct Skew {
@@ -33,15 +32,19 @@ impl Skew {
             return;
         }
         samples.push_back((received_at, timestamp.millis() - received_at.millis()));
-        let too_old = |(at, _): &(Moment, i64)| received_at.since(*at) > SAMPLE_LIFE_MS;
-        while samples.len() > SAMPLES_MAX
-            || (samples.len() > SAMPLES_MIN && samples.front().is_some_and(too_old))
-        {
+        if samples.len() > SAMPLES_MAX {
             samples.pop_front();
         }
+        self.expire(received_at);
     }
 
-    /// The gateway's clock minus the bridge's, in milliseconds, to about half a second.
+    /// Discards the samples that are too old by now.
+    pub fn expire(&mut self, now: Moment) {
+        self.samples.retain(|(at, _)| now.since(*at) <= SAMPLE_LIFE_MS);
+    }
+
+    /// The gateway's clock minus the bridge's, in milliseconds, to about half a second;
+    /// `None` without a sample.
     pub fn estimate_ms(&self) -> Option<i64> {
         let mut skews: Vec<i64> = self.samples.iter().map(|(_, skew)| *skew).collect();
         skews.sort_unstable();
