@@ -180,7 +180,7 @@ fn check_gateways(tree: &mut Tree<'_>) {
             );
             tree.wrong(&key, text);
         }
-        check_master(tree, &master, &gateways, &behind);
+        check_master(tree, &master, &gateways);
     }
 }
 
@@ -241,12 +241,7 @@ fn check_reach(
 }
 
 /// Masters and gateways share their names, and a master has gateways.
-fn check_master(
-    tree: &mut Tree<'_>,
-    master: &KeyPath,
-    gateways: &KeyPath,
-    behind: &Unique<(String, String)>,
-) {
+fn check_master(tree: &mut Tree<'_>, master: &KeyPath, gateways: &KeyPath) {
     let keys = [
         ("address", "the master gateway's host:port"),
         ("ca_file", "the ca.crt of the master gateway"),
@@ -262,7 +257,11 @@ fn check_master(
     }
     let discover = master.child("discover");
     let discovers = tree.read(&discover, bool::deserialize);
-    if discovers == Some(false) && !behind.0.keys().any(|(of, _)| of == name) {
+    let is_named = |gateway: &String| {
+        let of = gateways.child(gateway).child("master");
+        tree.read(&of, String::deserialize).as_ref() == Some(name)
+    };
+    if discovers == Some(false) && !tree.names(gateways).iter().any(is_named) {
         let text = format!(
             "is false, and no gateway names this master; remove it, or add a table \
              [gateways.NAME] with master = {name:?} and gateway_id"
