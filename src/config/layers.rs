@@ -157,7 +157,7 @@ pub(crate) fn environment(
         let wrong = |text| Mistake { origin, key: String::new(), text };
         match value.to_str() {
             _ if !is_ours && !is_key => {
-                let near = nearest_variable(&capitals, schema);
+                let near = nearest_variable(rest, schema);
                 found.warnings.push(format!("environment {name}: fits no key, ignored; {near}"));
             }
             _ if name != capitals => {
@@ -170,11 +170,13 @@ pub(crate) fn environment(
     found
 }
 
-fn nearest_variable(variable: &str, schema: &Schema) -> String {
-    let keys = schema.keys().into_iter().map(|(key, _)| variable_of(&key.0.join(".")));
-    nearest(variable, keys).map_or_else(
+/// Compares names without the prefix, which would make any two of them alike.
+fn nearest_variable(rest: &str, schema: &Schema) -> String {
+    let keys = schema.keys().into_iter().map(|(key, _)| key.0.join("__").to_uppercase());
+    let config = rest.starts_with("CONFIG").then(|| "CONFIG".to_owned());
+    config.or_else(|| nearest(rest, keys)).map_or_else(
         || format!("a variable is {PREFIX} and the key in capitals with __ for each dot"),
-        |near| format!("did you mean {near}?"),
+        |near| format!("did you mean {PREFIX}{near}?"),
     )
 }
 

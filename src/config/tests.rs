@@ -250,12 +250,17 @@ fn a_name_without_two_underscores_is_only_a_warning() {
         ("GSDK2MQTT_PORT", "tcp://10.0.0.1:80"),
         ("GSDK2MQTT_MQTT_URL", "x"),
         ("GSDK2MQTT_LOG", "json"),
+        ("GSDK2MQTT_SERVICE_HOST", "10.0.0.1"),
+        ("GSDK2MQTT_CONFIG_FILE", "x.toml"),
     ];
-    let loaded = loaded(GATEWAY, &environment, &[]).unwrap();
-    assert_eq!(loaded.warnings.len(), 3);
-    assert!(loaded.warnings[2].contains("GSDK2MQTT_LOG: fits no key, ignored"));
-    assert!(loaded.warnings[0].contains("GSDK2MQTT_PORT: fits no key, ignored"));
-    assert!(loaded.warnings[1].ends_with("did you mean GSDK2MQTT_MQTT__URL?"));
+    let warnings = loaded(GATEWAY, &environment, &[]).unwrap().warnings;
+    assert_eq!(warnings.len(), 5);
+    for (index, name) in [(0, "PORT"), (2, "LOG"), (3, "SERVICE_HOST")] {
+        let gist = format!("GSDK2MQTT_{name}: fits no key, ignored; a variable is");
+        assert!(warnings[index].contains(&gist), "{warnings:#?}");
+    }
+    assert!(warnings[1].ends_with("did you mean GSDK2MQTT_MQTT__URL?"), "{warnings:#?}");
+    assert!(warnings[4].ends_with("did you mean GSDK2MQTT_CONFIG?"), "{warnings:#?}");
 }
 
 #[test]
