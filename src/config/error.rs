@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use figment::error::{Actual, Kind};
 
-use super::schema::{KeyPath, Schema, choices, is_secret, is_table};
+use super::schema::{KeyPath, Schema, choices, has_unit, is_secret, is_table};
 
 /// Where a setting was made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +111,9 @@ pub(crate) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &
             let (least, most) = (&node["minimum"], &node["maximum"]);
             format!("{number} is out of range; choose from {least} to {most}")
         }
+        Kind::InvalidType(..) if is_table(node) && schema.is_misplaced(path) => {
+            "belongs before the first [table]".to_owned()
+        }
         Kind::InvalidType(actual, _) if is_table(node) => {
             format!("must be a table, not {}; write [{path}]", type_of(actual))
         }
@@ -122,9 +125,10 @@ pub(crate) fn explain(schema: &Schema, path: &KeyPath, below: &[String], kind: &
                 (Some("integer"), _) => ("a whole number", ""),
                 (Some("boolean"), _) => ("true or false", ""),
                 (Some("array"), _) => ("a list of texts", "; write [\"...\", \"...\"]"),
-                (_, Actual::Unsigned(_) | Actual::Signed(_)) => {
-                    ("a text", "; put it in quotes, with its unit if it has one")
+                (_, Actual::Unsigned(_) | Actual::Signed(_)) if has_unit(node) => {
+                    ("a text", "; put it in quotes, with its unit")
                 }
+                (_, Actual::Unsigned(_) | Actual::Signed(_)) => ("a text", "; put it in quotes"),
                 _ => ("a text", ""),
             };
             match actual {

@@ -115,6 +115,12 @@ impl Schema {
         complete(&self.0, root);
     }
 
+    /// Whether a key has the name of one outside of tables: it probably follows the last table.
+    pub(crate) fn is_misplaced(&self, path: &KeyPath) -> bool {
+        let outside = path.0.last().and_then(|name| child(&self.0, name));
+        outside.is_some_and(|node| !is_table(node))
+    }
+
     /// What to write instead of an unknown key of a table with these `known` keys: a near one, else
     /// the same key of another table, else the list. `below` are names below the unknown key.
     pub(crate) fn suggestion(&self, path: &KeyPath, below: &[String], known: &[&str]) -> String {
@@ -125,6 +131,9 @@ impl Schema {
         let name = below.last().unwrap_or(name);
         let keys = self.keys();
         match keys.iter().find(|(key, _)| key.0.last() == Some(name)) {
+            Some((key, _)) if key.0.len() == 1 => {
+                format!("did you mean {key}, before the first [table]?")
+            }
             Some((key, _)) => format!("did you mean {key}?"),
             None => format!("the keys here are {}", known.join(", ")),
         }
@@ -143,6 +152,12 @@ pub(crate) fn is_table(node: &Json) -> bool {
 
 pub(crate) fn is_secret(node: &Json) -> bool {
     node["writeOnly"] == true
+}
+
+/// Whether the text of a key ends in a unit.
+pub(crate) fn has_unit(node: &Json) -> bool {
+    let title = node["title"].as_str().unwrap_or_default();
+    ["duration", "rate", "size"].iter().any(|kind| title.starts_with(kind))
 }
 
 /// The words of a key that takes one of a fixed set.

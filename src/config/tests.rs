@@ -461,6 +461,15 @@ fn a_number_is_no_word() {
     for text in ["[mqtt]\nprotocol = 0\n", "[outbox]\nsync = 1\n"] {
         let found = mistakes(loaded(&format!("{text}{GATEWAY}"), &[], &[]));
         assert!(found[0].contains("must be a text, not a whole number"), "{found:?}");
+#[test]
+fn only_a_text_with_a_unit_is_to_have_one() {
+    let text = "[gateways.north]\nmaster = \"m\"\ngateway_id = 5\naudit_interval = 5\n";
+    let found = mistakes(loaded(text, &[], &[]));
+    let of = |key: &str| found.iter().find(|line| line.contains(key)).unwrap();
+    assert!(of("gateway_id").ends_with("not a whole number; put it in quotes"), "{found:#?}");
+    assert!(of("audit_interval").ends_with("in quotes, with its unit"), "{found:#?}");
+}
+
     }
 }
 

@@ -216,7 +216,9 @@ impl<'a> Tree<'a> {
     }
 
     fn check_name<T: FromStr<Err: Display>>(&mut self, path: &KeyPath, name: &str) {
-        if let Err(error) = name.parse::<T>() {
+        if let Err(error) = name.parse::<T>()
+            && !self.schema.is_misplaced(path)
+        {
             self.wrong(path, error.to_string());
         }
     }
