@@ -103,6 +103,14 @@ mod tests {
             assert!(line.ends_with(origin), "{line}");
         }
         assert!(out.contains("# mqtt.ca_file is not set"), "{out}");
+        let device = "[gateways.lobby.devices]\n5 = { connect = \"async\", ip = \"10.0.0.5\" }\n";
+        let out = shown_of(&format!("{RIGHT}{device}7 = {{}}\n"), &[]);
+        for start in ["5.port = 51211 ", "5.ssl = false "] {
+            let start = format!("gateways.lobby.devices.{start}");
+            let line = out.lines().find(|line| line.starts_with(&start));
+            assert!(line.is_some_and(|line| line.ends_with("# default")), "{out}");
+        }
+        assert!(out.contains("# gateways.lobby.devices.7.port is not set"), "{out}");
         assert!(!out.contains("hunter2"));
     }
 

@@ -20,7 +20,7 @@ use super::model::{
 };
 use super::schema::{KeyPath, Schema, child, is_secret, is_table};
 use super::values;
-use crate::ids::{DeviceId, GatewayName, HostPort};
+use crate::ids::{DEVICE_PORT, DeviceId, GatewayName, HostPort};
 
 /// A key's value and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,14 @@ impl<'a> Tree<'a> {
                 with_gateways.extend(self.read(&master, String::deserialize));
             } else {
                 self.set_server_name(&gateway);
+            }
+            let devices = gateway.child("devices");
+            for device in self.names(&devices).iter().map(|id| devices.child(id)) {
+                let mode = self.read(&device.child("connect"), String::deserialize);
+                if mode.is_some_and(|mode| mode.eq_ignore_ascii_case("async")) {
+                    self.set_default(&device, "port", DEVICE_PORT);
+                    self.set_default(&device, "ssl", false);
+                }
             }
         }
         for name in self.names(&masters) {
