@@ -137,7 +137,7 @@ pub(crate) struct GatewayTable {
     #[serde(default, deserialize_with = "by_id")]
     #[schemars(
         with = "BTreeMap<String, WrittenDevice>",
-        extend("propertyNames" = { "pattern": "^[0-9]+$" })
+        extend("propertyNames" = { "pattern": "^[1-9][0-9]{0,9}$" })
     )]
     devices: BTreeMap<DeviceId, DeviceConfig>,
 }

@@ -19,7 +19,7 @@ use super::addresses::{self, BrokerAddress};
 use super::commands::Allow;
 use super::gateway::{GatewayConfig, GatewayTable, MasterConfig};
 use super::values::{self, DAY, KIB, MIB, Rate, TIB};
-use crate::ids::GatewayName;
+use crate::ids::{GATEWAY_NAME_LEN_MAX, GatewayName};
 
 /// The configuration, checked.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -69,13 +69,19 @@ pub struct Config {
     /// The master gateways by name, each with the device gateways behind it.
     #[schemars(
         with = "BTreeMap<String, MasterConfig>",
-        extend("propertyNames" = { "pattern": "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$" })
+        extend("propertyNames" = {
+            "pattern": "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$",
+            "maxLength": GATEWAY_NAME_LEN_MAX,
+        })
     )]
     pub masters: BTreeMap<GatewayName, MasterConfig>,
     /// The gateways by name; at least one, unless there is a master.
     #[schemars(
         with = "BTreeMap<String, GatewayTable>",
-        extend("propertyNames" = { "pattern": "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$" })
+        extend("propertyNames" = {
+            "pattern": "^(?!bridge(_|$))[a-z][a-z0-9]*(_[a-z0-9]+)*$",
+            "maxLength": GATEWAY_NAME_LEN_MAX,
+        })
     )]
     pub gateways: BTreeMap<GatewayName, GatewayConfig>,
 }

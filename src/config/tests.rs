@@ -401,6 +401,11 @@ fn the_schema_has_every_key_with_its_meaning() {
     assert_eq!(gateway["properties"]["queue_size"]["maximum"], 1_000_000);
     let device = &gateway["properties"]["devices"]["additionalProperties"]["properties"];
     assert_eq!(device["connect"]["enum"], serde_json::json!(["observe", "async", "accept"]));
+    let names = |table: &str| schema["properties"][table]["propertyNames"].clone();
+    assert_eq!(names("gateways")["maxLength"], 32);
+    assert_eq!(names("gateways"), names("masters"));
+    let ids = &gateway["properties"]["devices"]["propertyNames"]["pattern"];
+    assert_eq!(ids, "^[1-9][0-9]{0,9}$");
     assert!(!schema.to_string().contains("x-default"));
     for (key, node) in Schema::new().keys() {
         assert!(node["description"].is_string(), "{key}");
@@ -457,11 +462,6 @@ fn every_mistake_of_a_table_is_reported_at_once() {
 }
 
 #[test]
-fn a_number_is_no_word() {
-    for text in ["[mqtt]\nprotocol = 0\n", "[outbox]\nsync = 1\n"] {
-        let found = mistakes(loaded(&format!("{text}{GATEWAY}"), &[], &[]));
-        assert!(found[0].contains("must be a text, not a whole number"), "{found:?}");
-#[test]
 fn only_a_text_with_a_unit_is_to_have_one() {
     let text = "[gateways.north]\nmaster = \"m\"\ngateway_id = 5\naudit_interval = 5\n";
     let found = mistakes(loaded(text, &[], &[]));
@@ -470,6 +470,11 @@ fn only_a_text_with_a_unit_is_to_have_one() {
     assert!(of("audit_interval").ends_with("in quotes, with its unit"), "{found:#?}");
 }
 
+#[test]
+fn a_number_is_no_word() {
+    for text in ["[mqtt]\nprotocol = 0\n", "[outbox]\nsync = 1\n"] {
+        let found = mistakes(loaded(&format!("{text}{GATEWAY}"), &[], &[]));
+        assert!(found[0].contains("must be a text, not a whole number"), "{found:?}");
     }
 }
 
