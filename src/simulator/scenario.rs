@@ -89,6 +89,15 @@ const fn default_count() -> usize {
     1
 }
 
+impl Group {
+    /// The addresses of its devices; none if they are chosen.
+    fn given_ips(&self) -> impl Iterator<Item = Ipv4Addr> {
+        let count = u32::try_from(self.count).unwrap_or(u32::MAX);
+        let numbered = move |first| (0..count).map(move |n| u32::wrapping_add(first, n).into());
+        self.first_ip.map(u32::from).into_iter().flat_map(numbered)
+    }
+}
+
 /// Why a scenario cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
@@ -169,8 +178,12 @@ impl Scenario {
     /// the fleet before them ended.
     pub fn devices_of(&self, gateway: usize) -> Vec<SiteDevice> {
         let each: usize = self.devices.iter().map(|group| group.count).sum();
+        let given_ips: BTreeSet<Ipv4Addr> =
+            self.devices.iter().flat_map(Group::given_ips).collect();
+        let mut skipped = 0;
         let mut devices = Vec::with_capacity(each);
         for group in &self.devices {
+            let mut given_ips_of_group = group.given_ips();
             for number in 0..group.count {
                 let place = devices.len();
                 let overall = u32::try_from(gateway * each + place).unwrap_or(u32::MAX);
@@ -179,10 +192,12 @@ impl Scenario {
                 let id = given.map_or(600_000_001_u32.wrapping_add(overall), |first| {
                     first.wrapping_add(number)
                 });
-                let ip = group.first_ip.map_or_else(
-                    || address_of(gateway, place),
-                    |first| Ipv4Addr::from(u32::from(first).wrapping_add(number)),
-                );
+                let ip = given_ips_of_group.next().unwrap_or_else(|| {
+                    while given_ips.contains(&address_of(gateway, place + skipped)) {
+                        skipped += 1;
+                    }
+                    address_of(gateway, place + skipped)
+                });
                 let Group { kind, mode, ssl, powered, .. } = *group;
                 devices.push(SiteDevice { mode, ssl, powered, ..SiteDevice::new(id, kind, ip) });
             }
@@ -241,6 +256,17 @@ mod tests {
             assert!(text.contains(word), "{text}");
         }
         assert!(Scenario::load("no such file").unwrap_err().to_string().contains("office"));
+    }
+
+    #[test]
+    fn chosen_addresses_are_not_those_that_are_given() {
+        let first = Scenario::parse("mine", "devices = [{ type = 'xpass' }]").unwrap();
+        let taken = first.devices_of(0)[0].ip;
+        let given = format!("{{ type = 'xpass', count = 2, first_ip = '{taken}' }}");
+        let text = format!("devices = [{{ type = 'xpass', count = 5 }}, {given}]");
+        assert_eq!(Scenario::parse("mine", &text).unwrap().devices_of(0).len(), 7);
+        let text = format!("devices = [{given}, {given}]");
+        assert!(Scenario::parse("mine", &text).is_err());
     }
 
     #[test]
