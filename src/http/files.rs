@@ -93,7 +93,7 @@ impl Files {
         let is_pem = tokens.is_none();
         if bytes != self.token_text {
             let tokens = tokens.unwrap_or_default();
-            if !is_pem {
+            if !tokens.is_empty() {
                 tracing::info!("web server tokens read");
             }
             if tokens.short() > 0 {

@@ -125,9 +125,8 @@ async fn clients_from_elsewhere_need_a_token_of_the_file() {
     .await;
     assert_eq!(status(&ask(ELSEWHERE, port, "/", &bearer("first-token")).await), 401);
     std::fs::remove_file(&file).unwrap();
-    let file_missing = "gsdk_degraded{reason=\"file_missing\"}";
     patiently("the missing file is reported", async {
-        while bridge.metric(file_missing).await != Some(1.0) {
+        while bridge.metric("gsdk_degraded{reason=\"file_missing\"}").await != Some(1.0) {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     })
@@ -147,6 +146,7 @@ async fn clients_from_elsewhere_need_a_token_of_the_file() {
     assert_eq!(status(&ask(ELSEWHERE, port, "/", &bearer(first_line)).await), 401);
     let (_, log) = bridge.stop().await;
     assert!(log.contains("web server has short tokens"), "{log}");
+    assert_eq!(log.matches("web server tokens read").count(), 2, "with tokens: {log}");
     assert!(log.contains("invalid token") && !log.contains("-token\""), "{log}");
     for secret in ["first-token", "second-token", "third-token", "first-toke"] {
         assert!(!log.contains(secret), "{log}");
