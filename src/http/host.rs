@@ -12,6 +12,8 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::api::Problem;
+
 /// Characters of a name that a refusal quotes.
 const QUOTED_MAX: usize = 253;
 
@@ -60,11 +62,15 @@ impl Hosts {
 /// under another name must not restart a healthy bridge.
 pub(crate) async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
     let refused = hosts.refused(&request).filter(|_| request.uri().path() != "/healthz");
+    let is_api = request.uri().path().starts_with("/api/");
     let Some(refused) = refused else { return next.run(request).await };
     let quoted: String = refused.chars().take(QUOTED_MAX).collect();
     let text = format!(
         "the bridge does not answer to the name {quoted:?}; use its IP address, or add the name to \
-         http.hosts\n"
+         http.hosts"
     );
-    (StatusCode::MISDIRECTED_REQUEST, text).into_response()
+    if is_api {
+        return Problem::unknown_host(text).into_response();
+    }
+    (StatusCode::MISDIRECTED_REQUEST, text + "\n").into_response()
 }

@@ -67,6 +67,10 @@ async fn only_addresses_local_names_and_configured_hosts_are_answered() {
     }
     let said = answer(&bridge, &format!("GET / HTTP/1.1|Host: bridge.corp.example|{close}")).await;
     assert!(said.contains("http.hosts") && said.contains("bridge.corp.example"), "{said}");
+    let request = format!("GET /api/v1/devices HTTP/1.1|Host: evil.example|{close}");
+    let said = answer(&bridge, &request).await;
+    assert!(said.starts_with("HTTP/1.1 421") && said.contains("problem+json"), "{said}");
+    assert!(said.contains("\"code\":\"unknown_host\"") && said.contains("http.hosts"), "{said}");
     for request in [
         // If there are several, each name is checked.
         "GET / HTTP/1.1|Host: localhost|Host: evil.example|Connection: close",
