@@ -142,7 +142,8 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     let api = api::Api::new(&settings.history);
     let app = Arc::new(App { settings, page, api, scrapes, stop: stop.clone() });
     let metrics = listeners.metrics.map(|listener| {
-        let router = with_limits(metrics_routes().with_state(Arc::clone(&app)));
+        let routes = metrics_routes().fallback(not_for_metrics);
+        let router = with_limits(routes.with_state(Arc::clone(&app)));
         Endpoint { listener, transport: Transport::default(), router: with_headers(router) }
     });
     let router = with_limits(routes().with_state(Arc::clone(&app)))
@@ -227,6 +228,16 @@ async fn no_path(uri: Uri) -> Response {
         return api::Problem::no_path(uri.path()).into_response();
     }
     StatusCode::NOT_FOUND.into_response()
+}
+
+/// The answer of the metrics' listener to a request for something else.
+async fn not_for_metrics(uri: Uri) -> Response {
+    let detail = "only /metrics, /healthz and /readyz are here; the page and the API are at \
+                  http.listen";
+    if uri.path().starts_with("/api/") {
+        return api::Problem::no_api(detail).into_response();
+    }
+    (StatusCode::NOT_FOUND, format!("{detail}\n")).into_response()
 }
 
 /// An answer of server-sent events. It ends when the server stops, which waits for all answers.

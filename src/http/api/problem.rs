@@ -55,14 +55,12 @@ impl Problem {
     /// There is no such path.
     pub(crate) fn no_path(path: &str) -> Self {
         let path = quoted(path);
-        let detail = format!("the API has no {path}; /api/v1/openapi.json lists all paths");
-        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+        Self::no_api(format!("the API has no {path}; /api/v1/openapi.json lists all paths"))
     }
 
-    /// The API only reads.
-    pub(crate) fn method_not_allowed() -> Self {
-        let detail = "the API is read-only; use GET or HEAD";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+    /// The API is not there.
+    pub(crate) fn no_api(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
     /// The bridge does not answer under this name.

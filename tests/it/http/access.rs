@@ -183,8 +183,14 @@ async fn the_second_listener_has_metrics_and_health_only() {
     let (_, ready) = crate::harness::bridge::get(second, "/readyz").await;
     assert!(ready.contains("\"reasons\""), "{ready}");
     for path in ["/", "/events", "/page.css", "/page.js", "/icon.svg", "/api/v1/devices", "/x"] {
-        assert_eq!(crate::harness::bridge::get(second, path).await.0, 404, "{path}");
+        let (status, body) = crate::harness::bridge::get(second, path).await;
+        assert_eq!(status, 404, "{path}");
+        assert!(body.contains("the page and the API are at http.listen"), "{path}: {body}");
     }
+    let mut report = bounded(PROGRAM);
+    let report = report.args(["report", "--url", &format!("http://127.0.0.1:{second}")]).output();
+    let said = String::from_utf8(report.unwrap().stderr).unwrap();
+    assert!(said.contains("only /metrics, /healthz and /readyz are here"), "{said}");
     assert_eq!(status(&ask(HOME, bridge.http_port, "/metrics", "").await), 401);
     assert!(health(&bridge));
 }
