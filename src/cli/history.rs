@@ -138,6 +138,7 @@ async fn print_events(mut pages: EventPages, zone: Option<&TimeZone>) -> anyhow:
         }
     }
     if is_empty {
+        pages.source.check_names(&pages.filter).await?;
         say("no such events are recorded in this time");
     }
     Ok(())

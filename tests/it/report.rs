@@ -142,10 +142,28 @@ async fn a_report_distinguishes_observed_and_unobserved_time() {
     adds_up(&lost["total"]);
     adds_up(&lost["gateways"][0]);
     forms(&bridge.config_file(), door);
+    unknown_in_history(&bridge.config_file(), "gsdk2mqtt report");
     api(&bridge, door).await;
     assert!(bridge.end().await.success());
     let (_, _, stderr) = text(&bridge.config_file(), &["--last", "1h"]);
     assert!(stderr.contains("/state/history.db (no answer from http://127.0.0.1:"), "{stderr}");
+    unknown_in_history(&bridge.config_file(), "recorded are: lobby");
+}
+
+/// `history` refuses gateways and devices that are not recorded, as `report` does.
+fn unknown_in_history(config: &Path, gateways: &str) {
+    for (words, code, part) in [
+        (["--gateway", "attic"], 1, gateways),
+        (["--device", "12345"], 1, "no device 12345"),
+        (["--event-type", "store_failed"], 0, "no such events"),
+    ] {
+        let mut command = bounded(PROGRAM);
+        let output =
+            command.args(["history", "--config"]).arg(config).args(words).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {stderr}");
+        assert!(stderr.contains(part), "{words:?}: {stderr}");
+    }
 }
 
 /// Kills the bridge; its report contains this, while it does not run and later. Returns that

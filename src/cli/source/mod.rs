@@ -5,14 +5,16 @@ mod api;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use jiff::tz::TimeZone;
 
 use super::health::reachable;
 use super::say;
-use crate::availability::{self, AvailabilityAnswer, AvailabilityRequest};
+use crate::availability::{self, AvailabilityAnswer, AvailabilityRequest, BucketSize};
 use crate::config::{self, LocalConfig};
+use crate::net;
 use crate::store::history::{EventFilter, FILE_NAME, Page, Reader};
 use api::ApiClient;
 pub(crate) use api::{SourceArgs, Unavailable};
@@ -75,6 +77,27 @@ impl HistorySource {
                 Ok(reader.read(read).await?)
             }
         }
+    }
+
+    /// Checks that these gateways and devices are recorded.
+    ///
+    /// # Errors
+    /// Names one that is not.
+    pub(crate) async fn check_names(&self, filter: &EventFilter) -> anyhow::Result<()> {
+        let now = net::wall_time();
+        let request = AvailabilityRequest {
+            of_gateways: filter.device_ids.is_empty(),
+            gateways: filter.gateways.iter().cloned().collect(),
+            device_ids: filter.device_ids.clone(),
+            after: None,
+            period: (now, now),
+            zone: TimeZone::UTC,
+            bucket: BucketSize::Total,
+            limit: usize::MAX,
+            deadline: Duration::MAX,
+            now,
+        };
+        self.availability(&request).await.map(drop)
     }
 
     /// Reads a page of events.

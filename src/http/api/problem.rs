@@ -47,8 +47,10 @@ impl Problem {
     /// The bridge has no such gateway.
     pub(crate) fn no_gateway(name: &str) -> Self {
         let name = quoted(name);
-        let detail =
-            format!("this bridge has no gateway {name:?}; /api/v1/gateways lists those it has");
+        let detail = format!(
+            "this bridge has no gateway {name:?}; /api/v1/gateways and gsdk2mqtt report list those \
+             it has"
+        );
         Self::not_found("gateway", detail)
     }
 
@@ -66,6 +68,12 @@ impl Problem {
     /// The bridge does not answer under this name.
     pub(crate) fn unknown_host(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail)
+    }
+
+    /// The API only reads.
+    pub(crate) fn method_not_allowed() -> Self {
+        let detail = "the API is read-only; use GET or HEAD";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
     }
 
     /// The client needs a token.
