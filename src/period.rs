@@ -8,6 +8,8 @@ use crate::ids::{Moment, nearest};
 
 /// How long a period without `from` lasts.
 const LENGTH_DEFAULT_MS: i64 = 24 * 3_600_000;
+/// The first number that is milliseconds and nothing else but 0: in 1973, or in seconds in 5138.
+const MILLIS_LEAST: i64 = 100_000_000_000;
 /// The most of a wrong text that is quoted, in characters.
 const QUOTE_MAX: usize = 40;
 
@@ -33,6 +35,17 @@ pub enum PeriodError {
         key: &'static str,
         /// What was given, cut short.
         text: String,
+    },
+    /// The number was hardly meant as milliseconds.
+    #[error(
+        "{key} is {millis}: that many milliseconds after 1970 began; multiply seconds by 1,000, \
+         and write a year as its months, 2026-01 to 2026-12"
+    )]
+    Small {
+        /// `from` or `to`.
+        key: &'static str,
+        /// What was given.
+        millis: i64,
     },
     /// It would contain no instant.
     #[error("from is {from}, to is {to}: the period ends before it begins; exchange them")]
@@ -90,6 +103,9 @@ impl Period {
     ) -> Result<Self, PeriodError> {
         let read = |edge: Edge, text: &str| {
             let text = text.trim();
+            if let Some(millis @ 1..MILLIS_LEAST) = unsigned(text) {
+                return Err(PeriodError::Small { key: edge.into(), millis });
+            }
             let at = edge.parse(text, zone, now).ok_or_else(|| PeriodError::Form {
                 key: edge.into(),
                 text: text.chars().take(QUOTE_MAX).collect(),
@@ -110,8 +126,8 @@ impl Period {
 
 impl Edge {
     fn parse(self, text: &str, zone: &TimeZone, now: Moment) -> Option<Moment> {
-        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return text.parse().ok().map(Moment::from_millis);
+        if let Some(millis) = unsigned(text) {
+            return Some(Moment::from_millis(millis));
         }
         if let Some(date) = self.date(text) {
             let zoned = date.to_zoned_datetime(zone.clone()).ok()?;
@@ -139,9 +155,20 @@ impl Edge {
     }
 }
 
+/// A whole number without a sign.
+fn unsigned(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// A span as in `24h`, `1h 30m`, `30d` or `1y` (365 days).
+pub(crate) fn span(text: &str) -> Result<Span, jiff::Error> {
+    let years = text.trim().strip_suffix('y').and_then(|years| years.trim().parse::<u32>().ok());
+    years.map_or_else(|| text.parse(), |years| Span::new().try_days(i64::from(years) * 365))
+}
+
 /// An age in milliseconds; a day has 24 hours.
 pub(crate) fn age(text: &str) -> Option<i64> {
-    let span: Span = text.parse().ok()?;
+    let span = span(text).ok()?;
     let length = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     i64::try_from(length.as_millis()).ok().filter(|millis| *millis >= 0)
 }
@@ -187,6 +214,8 @@ mod tests {
             ("24h", "2026-11-29T12:00:00Z", "2026-11-29T12:00:00Z"),
             ("30d", "2026-10-31T12:00:00Z", "2026-10-31T12:00:00Z"),
             ("1h30m", "2026-11-30T10:30:00Z", "2026-11-30T10:30:00Z"),
+            ("1w", "2026-11-23T12:00:00Z", "2026-11-23T12:00:00Z"),
+            ("1y", "2025-11-30T12:00:00Z", "2025-11-30T12:00:00Z"),
             ("2026-11-30", "2026-11-29T23:00:00Z", "2026-11-30T23:00:00Z"),
             ("2026-11", "2026-10-31T23:00:00Z", "2026-11-30T23:00:00Z"),
             ("2026-12", "2026-11-30T23:00:00Z", "2026-12-31T23:00:00Z"),
@@ -237,7 +266,6 @@ mod tests {
         for text in [
             "",
             "yesterday",
-            "2026",
             "-5",
             "-24h",
             "1mo",
@@ -245,20 +273,19 @@ mod tests {
             "2026-02-30",
             "2026-11-30T08",
             "2026-11-30T08:00:00",
-            "24",
             "99999999999999999999",
             "2026-11-3",
             "2026/11/30",
         ] {
-            let result = parse(None, Some(text), &TimeZone::UTC);
-            if text == "2026" || text == "24" {
-                // Digits alone are milliseconds, though few mean 1970.
-                assert!(result.is_ok(), "{text:?}");
-                continue;
-            }
-            let error = result.unwrap_err().to_string();
+            let error = parse(None, Some(text), &TimeZone::UTC).unwrap_err().to_string();
             assert!(error.starts_with("to is ") && error.contains("30d"), "{text:?}: {error}");
         }
+        for text in ["2026", "24", "1796025600", "99999999999"] {
+            let error = parse(Some(text), None, &TimeZone::UTC).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("from is {text}: ")), "{error}");
+            assert!(error.contains("1,000") && error.contains("2026-01"), "{error}");
+        }
+        assert!(parse(Some("0"), Some("100000000000"), &TimeZone::UTC).is_ok());
         let error = parse(Some("1h"), Some("2h"), &TimeZone::UTC).unwrap_err();
         assert!(error.to_string().contains("ends before it begins"), "{error}");
         assert!(parse(Some("1h"), Some("1h"), &TimeZone::UTC).is_ok(), "empty, but no mistake");

@@ -110,13 +110,8 @@ where
 
 fn parse_duration(text: &str, least: u64, most: u64) -> Result<Duration, String> {
     let example = "write a number and its unit, as in \"60s\", \"5m\", \"1h\" or \"30d\"";
-    let years = text.trim().strip_suffix('y').and_then(|years| years.trim().parse::<u32>().ok());
-    let days = years.map(|years| format!("{}d", u64::from(years) * 365));
-    let span: jiff::Span = days
-        .as_deref()
-        .unwrap_or(text)
-        .parse()
-        .map_err(|_| format!("{text:?} is not a duration; {example}"))?;
+    let span =
+        crate::period::span(text).map_err(|_| format!("{text:?} is not a duration; {example}"))?;
     let days = jiff::SpanRelativeTo::days_are_24_hours();
     let duration =
         span.to_duration(days).map_err(|_| format!("{text:?} has no fixed length; {example}"))?;

@@ -245,6 +245,7 @@ fn forms(config: &Path, door: u32) {
         (&["--time-zone", "Europe/Berln"], 2, "Europe/Berlin"),
         (&["--month", "2026-13"], 2, "as in 2026-11"),
         (&["--from", "2999-01-01"], 2, "in the future"),
+        (&["--from", "2026"], 2, "write a year as its months"),
         (&["--below", "101"], 2, "from 0 to 100"),
         (&["--device", "12345"], 1, "no device 12345"),
         (&["--gateway", "attic"], 1, "recorded are: lobby"),
@@ -254,6 +255,8 @@ fn forms(config: &Path, door: u32) {
         assert_eq!((found, &*stdout), (Some(code), ""), "{words:?}: {stderr}");
         assert!(stderr.contains(part), "{words:?}: {stderr}");
     }
+    let (code, _, stderr) = text(config, &["--from", "1970-01-02", "--to", "1970-01-03"]);
+    assert_eq!(code, Some(0), "{stderr}");
     let history = |words: &[&str]| {
         let mut command = bounded(PROGRAM);
         command.args(["history", "--last", "1h", "--device", &door, "--config"]).arg(config);

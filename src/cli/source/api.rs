@@ -20,7 +20,6 @@ use ureq::{Agent, Proxy};
 use crate::availability::{AvailabilityAnswer, AvailabilityRequest};
 use crate::cli::health::agent;
 use crate::config;
-use crate::ids::Moment;
 use crate::net;
 use crate::period::time_zone;
 use crate::store::history::{EventFilter, Page};
@@ -125,8 +124,8 @@ impl ApiClient {
         let of = if request.of_gateways { "gateways" } else { "devices" };
         let mut parameters = vec![
             ("of", of.to_owned()),
-            ("from", from.millis().to_string()),
-            ("to", to.millis().to_string()),
+            ("from", from.to_string()),
+            ("to", to.to_string()),
             ("bucket", request.bucket.to_string()),
             ("limit", ROWS_MAX.to_string()),
         ];
@@ -151,8 +150,8 @@ impl ApiClient {
     /// When it cannot be read.
     pub(crate) async fn events(&self, filter: &EventFilter) -> anyhow::Result<Page> {
         let mut parameters = vec![("limit", filter.limit.to_string())];
-        parameters.extend(each("from", filter.from.map(Moment::millis)));
-        parameters.extend(each("to", filter.to.map(Moment::millis)));
+        parameters.extend(each("from", filter.from));
+        parameters.extend(each("to", filter.to));
         parameters.extend(each("after_id", filter.after_id));
         parameters.extend(each("gateway", &filter.gateways));
         parameters.extend(each("device_id", &filter.device_ids));

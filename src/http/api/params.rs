@@ -135,7 +135,7 @@ impl Params {
         let (from, to) = (self.one("from")?, self.one("to")?);
         Period::parse(from.as_deref(), to.as_deref(), zone, now).map_err(|error| {
             let parameter = match error {
-                PeriodError::Form { key, .. } => key,
+                PeriodError::Form { key, .. } | PeriodError::Small { key, .. } => key,
                 PeriodError::EndsBeforeItBegins { .. } => "to",
             };
             Problem::invalid(parameter, error.to_string())
@@ -279,6 +279,7 @@ mod tests {
         assert_eq!(plus.from.millis() % 86_400_000, 7 * 3_600_000);
         assert!(problem(range("tz=Europe/Berln")).contains("Europe/Berlin"));
         assert!(problem(range("from=soon")).contains("parameter: Some(\"from\")"));
+        assert!(problem(range("to=2026")).contains("parameter: Some(\"to\")"));
         assert!(problem(range("from=1h&to=2h")).contains("ends before it begins"));
     }
 
