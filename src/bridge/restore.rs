@@ -150,7 +150,7 @@ impl Restore<'_> {
                 }
             }
             Key::Master(name) => self.master(name, value),
-            Key::StaleScan | Key::NextId => {}
+            Key::StaleScan | Key::NextId | Key::OldestSegment => {}
         }
         Some(())
     }

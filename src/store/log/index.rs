@@ -1,9 +1,13 @@
 //! Which records of the log are live, and the segment of each.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
 
 use super::frame::frames;
 use super::record::{Item, Key, Live, LogBatch, RecordChange, hash_of, records};
+use super::segment::segment_path;
+use crate::store::StoreError;
 
 #[derive(Debug, Default)]
 pub(crate) struct Index {
@@ -66,8 +70,19 @@ impl Index {
         }
     }
 
-    /// The live records of a segment with this content; `None` if that is not what was written.
-    pub(crate) fn live_batch(&self, segment: u32, content: &[u8]) -> Option<LogBatch> {
+    /// The live records of a segment in this folder.
+    ///
+    /// # Errors
+    /// When it cannot be read, or does not have what was written.
+    pub(crate) fn live_batch(&self, dir: &Path, segment: u32) -> Result<LogBatch, StoreError> {
+        let path = segment_path(dir, segment);
+        let content = fs::read(&path).map_err(StoreError::io("reading", &path))?;
+        self.live_records(segment, &content).ok_or_else(|| {
+            StoreError::Failed(format!("{} is not what was written to it", path.display()))
+        })
+    }
+
+    fn live_records(&self, segment: u32, content: &[u8]) -> Option<LogBatch> {
         let mut live = BTreeMap::new();
         // The first frame identifies the log of the segment.
         for (_, batch) in frames(content).skip(1) {

@@ -16,7 +16,7 @@ mod tail;
 mod tests;
 mod worker;
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -226,6 +226,7 @@ impl Log {
         while let Some(oldest) = self.index.oldest()
             && oldest < self.tail.number().min(keep_from_segment)
         {
+            let mut batch = LogBatch::default();
             if self.index.has_live(oldest) {
                 let slack = SLACK_SEGMENTS * self.segment_max;
                 let is_small = self.index.bytes() <= 2 * self.index.live_bytes() + slack;
@@ -233,8 +234,15 @@ impl Log {
                 if moved || is_small || self.hangs(SYNC_WITHIN) {
                     return Ok(());
                 }
-                self.append_live(oldest)?;
+                batch = self.index.live_batch(&self.dir, oldest)?;
                 moved = true;
+            }
+            let remaining = encode(&(oldest + 1));
+            if !self.has(&Key::OldestSegment, &remaining) {
+                batch.put(Key::OldestSegment, &remaining);
+            }
+            if !batch.is_empty() {
+                self.append(&mut batch, false)?;
             }
             let path = segment_path(&self.dir, oldest);
             // What replaces it has to be on the disk first. Refused, it stays the oldest.
@@ -244,17 +252,6 @@ impl Log {
             self.index.remove(oldest);
         }
         Ok(())
-    }
-
-    /// Appends a segment's live records again.
-    fn append_live(&mut self, oldest: u32) -> Result<(), StoreError> {
-        let path = segment_path(&self.dir, oldest);
-        let bytes = fs::read(&path).map_err(StoreError::io("reading", &path))?;
-        let Some(mut batch) = self.index.live_batch(oldest, &bytes) else {
-            let error = format!("{} is not what was written to it", path.display());
-            return Err(StoreError::Failed(error));
-        };
-        self.append(&mut batch, false)
     }
 
     /// When [`Log::tick`] has something to do.
@@ -339,10 +336,13 @@ impl Log {
         self.begin_segment()
     }
 
-    /// Each segment says which IDs were used, as the events of earlier ones are removed.
+    /// Each segment says which IDs were used, and which segment is the oldest, as earlier ones are
+    /// removed.
     fn begin_segment(&mut self) -> Result<(), StoreError> {
         let mut batch = LogBatch::default();
         batch.put(Key::NextId, &encode(&self.index.next_id()));
+        let oldest = self.index.oldest().unwrap_or(self.current());
+        batch.put(Key::OldestSegment, &encode(&oldest));
         self.append(&mut batch, false)
     }
 }

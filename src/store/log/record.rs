@@ -56,6 +56,8 @@ pub(crate) enum Key {
     Discovered(GatewayName, String),
     /// A master that has a topic at the broker.
     Master(GatewayName),
+    /// The number of the oldest segment; those before it are removed, or about to be.
+    OldestSegment,
 }
 
 /// A value as the log stores it.

@@ -64,12 +64,12 @@ impl Recovered {
             remove(&path)?;
             numbers.pop();
         }
-        let last = numbers.last().copied();
+        let (oldest, last) = (numbers.first().copied(), numbers.last().copied());
         let mut before = None;
         for number in numbers {
             let path = segment_path(dir, number);
             if before.replace(number).is_some_and(|before| before + 1 != number) {
-                scan.damaged(dir, format!("the segment before {} is missing", path.display()))?;
+                scan.missing_before(dir, number)?;
             }
             // Where it cannot be read, there may be a folder in its place.
             let bytes = fs::read(&path).unwrap_or_default();
@@ -82,12 +82,25 @@ impl Recovered {
                 set_aside(&path)?;
             }
         }
+        // It is of this log's files alone, and of none that an earlier build has written.
+        let stored = scan.content.values.remove(&Key::OldestSegment);
+        let stored = stored.and_then(|value| decode::<u32>(&value));
+        if let Some(oldest) = oldest.filter(|&oldest| stored.is_some_and(|stored| oldest > stored))
+        {
+            scan.missing_before(dir, oldest)?;
+        }
         let why = restarted.or_else(|| scan.contradiction());
         scan.unproven = scan.unproven.or(why.map(str::to_owned));
         let stored = scan.content.values.get(&Key::NextId).and_then(|value| decode(value));
         scan.index.skip_ids(stored.unwrap_or(0));
         scan.content.next_id = scan.index.next_id();
         Ok(scan)
+    }
+
+    /// The segment before this one is missing.
+    fn missing_before(&mut self, dir: &Path, number: u32) -> Result<(), StoreError> {
+        let path = segment_path(dir, number);
+        self.damaged(dir, format!("the segment before {} is missing", path.display()))
     }
 
     /// Why head and segments do not belong together, if they do not.

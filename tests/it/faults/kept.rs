@@ -167,6 +167,39 @@ async fn a_truncated_log_ends_the_chain_and_no_event_id_is_used_twice() {
     check_ids(&watcher);
 }
 
+/// Aim: the oldest segment does not count as cleaned away. Method: it is removed after a kill,
+/// while it has most of the events that wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_oldest_segment_ends_the_chain_and_its_events_are_reported_as_lost() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let proxy = Proxy::before(broker.port).await;
+    let simulator = crate::harness::simulator(20).await;
+    let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "no oldest segment: the first start").await;
+    proxy.set_mode(AWAY);
+    simulator.control().storm(Storm::of(14_000)).await.unwrap();
+    taken(&bridge, 14_000, "no oldest segment: until all is processed").await;
+    within(PATIENCE, "no oldest segment: until all is recorded", async || {
+        let waiting = bridge.metric("gsdk_outbox_events").await?;
+        (bridge.metric("gsdk_history_events").await? >= waiting).then_some(())
+    })
+    .await;
+    bridge.kill();
+    let log = bridge.state_dir().join("log");
+    assert!(log.join("segment-0000000002").metadata().unwrap().len() > 100_000);
+    std::fs::remove_file(log.join("segment-0000000001")).unwrap();
+    proxy.set_mode(Mode::default());
+    bridge.restart();
+    let reset = event(&watcher, "chain_reset").await;
+    let reason = reset["reason"].as_str().unwrap();
+    assert!(reason.contains("the segment before") && reason.contains("is missing"), "{reason}");
+    let lost = event(&watcher, "events_lost").await;
+    assert!(lost["count"].as_u64() > Some(5_000), "{lost}");
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "until the others are reported").await;
+    check_ids(&watcher);
+}
+
 /// Aim: the loss of the log is reported with the events that waited in it. Method: its folder is
 /// removed while the bridge is stopped; the history has their number.
 #[tokio::test(flavor = "multi_thread")]

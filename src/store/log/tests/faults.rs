@@ -22,16 +22,53 @@ fn a_missing_segment_ends_the_chain() {
     for (number, events) in [(1, 2), (2, 2)] {
         let copy = copied(dir.path());
         std::fs::remove_file(segment_path(copy.path(), number)).unwrap();
-        if number == 1 {
-            // The oldest may have been cleaned away; nothing says that it was not.
-            assert_eq!(continues(copy.path()).1.0.len(), events);
-        } else {
-            let (reason, left) = ends(copy.path());
-            assert!(reason.contains("missing"), "{number}: {reason}");
-            assert_eq!(left.0.len(), events);
-        }
+        let (reason, left) = ends(copy.path());
+        assert!(reason.contains("missing"), "{number}: {reason}");
+        assert_eq!(left.0.len(), events);
     }
     continues(dir.path());
+}
+
+/// Aim: a log whose oldest segment was removed by cleaning continues, and does not when the oldest
+/// of the rest is missing, also if no other segment was created since.
+#[test]
+fn a_segment_that_is_missing_behind_cleaned_ones_ends_the_chain() {
+    let dir = killed_in_segments();
+    let mut log = with_segments_of(1 << 20, continues(dir.path()).0);
+    let mut batch = LogBatch::default();
+    delivered(&mut batch, 1);
+    write(&mut log, &mut batch);
+    finish(&log);
+    assert_eq!(log.index.oldest(), Some(2));
+    drop(log);
+    continues(copied(dir.path()).path());
+    std::fs::remove_file(segment_path(dir.path(), 2)).unwrap();
+    assert!(ends(dir.path()).0.contains("missing"));
+}
+
+/// Aim: the log of a build that did not store the oldest segment continues, and stores it from its
+/// next segment on.
+#[test]
+fn a_log_of_an_earlier_build_continues_after_it_was_cleaned() {
+    let dir = tempfile::tempdir().unwrap();
+    LogHead::new("k7f3".to_owned(), false, 1).write(dir.path()).unwrap();
+    // The first segment is cleaned away.
+    for number in 2..=3 {
+        let segment = Segment::create(dir.path(), number, "k7f3").unwrap();
+        let mut batch = LogBatch::default();
+        batch.put(Key::NextId, &encode(&u64::from(number)));
+        add_event(&mut batch, event(number.into()));
+        segment.append(&mut batch).unwrap();
+    }
+    let (log, left) = continues(dir.path());
+    assert_eq!(left.0.len(), 2);
+    let mut log = with_segments_of(1, log);
+    write_event(&mut log, 4);
+    finish(&log);
+    drop(log);
+    continues(copied(dir.path()).path());
+    std::fs::remove_file(segment_path(dir.path(), 2)).unwrap();
+    assert!(ends(dir.path()).0.contains("missing"));
 }
 
 /// Aim: a kill in a write tears the end of the log also when the next segment is there already.
