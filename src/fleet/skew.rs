@@ -12,8 +12,12 @@ use crate::ids::Moment;
 /// The least time between two samples, in milliseconds: a burst of delayed events counts as one.
 const SAMPLE_EVERY_MS: i64 = 1_000;
 /// How long a sample is used, in milliseconds.
-const SAMPLE_LIFE_MS: i64 = 3_600_000;
+const SAMPLE_LIFE_MS: i64 = 1_200_000;
 const SAMPLES_MAX: usize = 31;
+/// Samples that are used for longer, so that one wrong sample is not the only one, and how long, in
+/// milliseconds.
+const SAMPLES_MIN: usize = 3;
+const SAMPLE_LIFE_MAX_MS: i64 = 86_400_000;
 
 #[derive(Debug, Default)]
 pub struct Skew {
@@ -40,7 +44,14 @@ impl Skew {
 
     /// Discards the samples that are too old by now.
     pub fn expire(&mut self, now: Moment) {
-        self.samples.retain(|(at, _)| now.since(*at) <= SAMPLE_LIFE_MS);
+        while let Some((at, _)) = self.samples.front() {
+            let is_spare = self.samples.len() > SAMPLES_MIN;
+            let life = if is_spare { SAMPLE_LIFE_MS } else { SAMPLE_LIFE_MAX_MS };
+            if now.since(*at) <= life {
+                break;
+            }
+            self.samples.pop_front();
+        }
     }
 
     /// The gateway's clock minus the bridge's, in milliseconds, to about half a second;
