@@ -137,7 +137,7 @@ impl StateDir {
         let aside = free_name(&self.path.join("log.set-aside"));
         fs::rename(&log, &aside).map_err(StoreError::io("moving", &log))?;
         tracing::warn!(folder = %aside.display(), "set aside the log of another store");
-        create_dir(&log)
+        Ok(())
     }
 
     /// The process that uses a directory, if one does. Changes nothing.
@@ -147,7 +147,8 @@ impl StateDir {
     }
 }
 
-fn create_dir(path: &Path) -> Result<(), StoreError> {
+/// Creates a directory, if it is not there.
+pub(crate) fn create_dir(path: &Path) -> Result<(), StoreError> {
     let created = DirBuilder::new().recursive(true).mode(MODE).create(path);
     created.map_err(StoreError::io("creating", path))
 }

@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::StoreError;
-use super::state_dir::LockFile;
+use super::state_dir::{LockFile, create_dir};
 use index::Index;
 use recover::Recovered;
 use segment::{Segment, remove, remove_replaced, remove_segments};
@@ -120,6 +120,7 @@ impl Log {
         after: u32,
         records: impl Iterator<Item = Record<'a>>,
     ) -> Result<Self, StoreError> {
+        create_dir(dir)?;
         let first = segment_numbers(dir)?.last().map_or(after, |&last| last.max(after)) + 1;
         let head = LogHead::new(chain.to_owned(), always, first);
         let created = Self::create_with(dir, head, next_id, records);

@@ -227,30 +227,33 @@ async fn a_log_that_is_missing_at_the_start_is_reported_with_the_events_that_wai
     check_ids_and_chains(&watcher);
 }
 
-/// Aim: the removal of a state directory in use is detected, also when nothing is written.
+/// Aim: the removal of a state directory in use, or of the log in it, is detected, also when
+/// nothing is written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_removed_while_in_use_is_reported_and_created_again() {
-    let broker = Mosquitto::start("max_queued_messages 0").await;
-    let watcher = Watcher::start(broker.port).await;
-    let simulator = crate::harness::simulator(20).await;
-    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
-    ready(&bridge, PATIENCE, "removed: the first start").await;
-    std::fs::remove_dir_all(bridge.state_dir()).unwrap();
-    let failed = reads(&bridge, "gsdk_store_ok", 0.0, PATIENCE, "removed: until detected");
-    failed.await;
-    let reason = event(&watcher, "store_failed").await;
-    assert!(reason["reason"].as_str().unwrap().contains("removed or replaced"), "{reason}");
-    let reset = event(&watcher, "chain_reset").await;
-    is_healed(&bridge).await;
-    bridge.kill();
-    bridge.restart();
-    ready(&bridge, PATIENCE, "removed: killed and started again").await;
-    simulator.control().storm(Storm::of(100)).await.unwrap();
-    within(PATIENCE, "removed: until its chain continues", async || {
-        (!of_chain(&watcher, &reset["to"]).is_empty()).then_some(())
-    })
-    .await;
-    check_ids_and_chains(&watcher);
+    for removed in ["", "log"] {
+        let broker = Mosquitto::start("max_queued_messages 0").await;
+        let watcher = Watcher::start(broker.port).await;
+        let simulator = crate::harness::simulator(20).await;
+        let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+        ready(&bridge, PATIENCE, "removed: the first start").await;
+        std::fs::remove_dir_all(bridge.state_dir().join(removed)).unwrap();
+        let failed = reads(&bridge, "gsdk_store_ok", 0.0, PATIENCE, "removed: until detected");
+        failed.await;
+        let reason = event(&watcher, "store_failed").await;
+        assert!(reason["reason"].as_str().unwrap().contains("removed or replaced"), "{reason}");
+        let reset = event(&watcher, "chain_reset").await;
+        is_healed(&bridge).await;
+        bridge.kill();
+        bridge.restart();
+        ready(&bridge, PATIENCE, "removed: killed and started again").await;
+        simulator.control().storm(Storm::of(100)).await.unwrap();
+        within(PATIENCE, "removed: until its chain continues", async || {
+            (!of_chain(&watcher, &reset["to"]).is_empty()).then_some(())
+        })
+        .await;
+        check_ids_and_chains(&watcher);
+    }
 }
 
 /// Aim: no other process can use the directory unnoticed. Method: the locked file is removed.
@@ -300,34 +303,36 @@ async fn a_stop_while_the_store_has_failed_is_the_reason_of_the_next_chain() {
     assert!(reason.contains("could not be written when the last process ended"), "{reason}");
 }
 
-/// Aim: events that are reported as stored are stored. Method: the directory is removed while
-/// events wait, and the bridge is stopped at once.
+/// Aim: events that are reported as stored are stored. Method: the directory, or the log in it, is
+/// removed while events wait, and the bridge is stopped at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_after_the_directory_was_removed_stores_what_it_reports_as_stored() {
-    let broker = Mosquitto::start("max_queued_messages 0").await;
-    let watcher = Watcher::start(broker.port).await;
-    let proxy = Proxy::before(broker.port).await;
-    let simulator = crate::harness::simulator(20).await;
-    let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
-    ready(&bridge, PATIENCE, "removed, then stopped: the first start").await;
-    proxy.set_mode(AWAY);
-    simulator.control().storm(Storm::of(500)).await.unwrap();
-    within(PATIENCE, "removed, then stopped: until events wait", async || {
-        (bridge.metric("gsdk_outbox_events").await > Some(100.0)).then_some(())
-    })
-    .await;
-    std::fs::remove_dir_all(bridge.state_dir()).unwrap();
-    let (_, log) = bridge.terminate().await;
-    let kept = kept(&log);
-    watcher.clear();
-    proxy.set_mode(Mode::default());
-    bridge.restart();
-    ready(&bridge, PATIENCE, "removed, then stopped: until ready").await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "until all is reported").await;
-    let events = watcher.all().iter().filter(|seen| seen.topic.contains("/event/")).count();
-    measured("kept, and reported after the next start", (kept, events));
-    assert!(events >= kept, "{events} of {kept}");
-    check_ids_and_chains(&watcher);
+    for removed in ["", "log"] {
+        let broker = Mosquitto::start("max_queued_messages 0").await;
+        let watcher = Watcher::start(broker.port).await;
+        let proxy = Proxy::before(broker.port).await;
+        let simulator = crate::harness::simulator(20).await;
+        let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
+        ready(&bridge, PATIENCE, "removed, then stopped: the first start").await;
+        proxy.set_mode(AWAY);
+        simulator.control().storm(Storm::of(500)).await.unwrap();
+        within(PATIENCE, "removed, then stopped: until events wait", async || {
+            (bridge.metric("gsdk_outbox_events").await > Some(100.0)).then_some(())
+        })
+        .await;
+        std::fs::remove_dir_all(bridge.state_dir().join(removed)).unwrap();
+        let (_, log) = bridge.terminate().await;
+        let kept = kept(&log);
+        watcher.clear();
+        proxy.set_mode(Mode::default());
+        bridge.restart();
+        ready(&bridge, PATIENCE, "removed, then stopped: until ready").await;
+        reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "until all is reported").await;
+        let events = watcher.all().iter().filter(|seen| seen.topic.contains("/event/")).count();
+        measured("kept, and reported after the next start", (kept, events));
+        assert!(events >= kept, "{events} of {kept}");
+        check_ids_and_chains(&watcher);
+    }
 }
 
 /// Aim: `events_lost` reports dropped events, although the process that dropped them has ended.
