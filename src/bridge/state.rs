@@ -338,7 +338,7 @@ impl State {
                 tracing::info!(events, "undelivered events are stored for the next start");
             }
             Ok(()) => {}
-            Err(error) => tracing::error!(%error, lost = events, "store: a new chain will begin"),
+            Err(error) => tracing::error!(%error, lost = events, "store: not written at the stop"),
         }
     }
 }

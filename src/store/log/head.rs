@@ -41,6 +41,8 @@ impl LogHead {
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = dir.join(NAME);
         let bytes = match fs::read(&path) {
+            // Emptied where it could not be removed.
+            Ok(bytes) if bytes.is_empty() => return Ok(None),
             Ok(bytes) => bytes,
             Err(cause) if cause.kind() == ErrorKind::NotFound => return Ok(None),
             Err(cause) => return Err(StoreError::io("reading", &path)(cause)),
@@ -74,9 +76,14 @@ impl LogHead {
         write().map_err(StoreError::io("writing", &path))
     }
 
-    /// Removes it, so that no start takes what is there for everything.
+    /// Removes it, so that no start takes what is there for everything. It is emptied in a folder
+    /// that does not permit to remove it.
     pub(crate) fn remove(dir: &Path) -> Result<(), StoreError> {
-        remove(&dir.join(NAME))?;
+        let path = dir.join(NAME);
+        remove(&path).or_else(|error| {
+            let file = File::options().write(true).truncate(true).open(&path);
+            file.and_then(|file| file.sync_all()).map_err(|_| error)
+        })?;
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io("syncing", dir))
     }
 

@@ -351,3 +351,39 @@ async fn a_damaged_log_is_set_aside_and_a_new_chain_begins() {
     goes_on(&mut bridge, &watcher, &simulator).await;
     check_chains(&watcher);
 }
+
+/// Aim: a chain that has ended does not come back, also if no file could be removed when it ended.
+/// Method: its head is mounted on itself, so that it can be written but neither removed nor
+/// replaced, and the segment is moved away until the bridge has stopped.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs root, to mount a file system: make test-root"]
+async fn a_head_that_cannot_be_removed_does_not_continue_a_chain_that_has_ended() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(5).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "fixed head: the first start").await;
+    let log = bridge.state_dir().join("log");
+    let (head, segment) = (log.join("head"), log.join("segment-0000000001"));
+    let away = log.join("away");
+    let shown = head.to_str().unwrap();
+    assert!(run("mount", &["--bind", shown, shown]), "run this test as root");
+    let mounted = Disk(head.clone());
+    std::fs::rename(&segment, &away).unwrap();
+    within(PATIENCE, "fixed head: until the chain has ended", async || {
+        reported(&watcher, "chain_reset")
+    })
+    .await;
+    let (_, said) = bridge.terminate().await;
+    assert!(said.contains("store: not written at the stop"), "{said}");
+    drop(mounted);
+    std::fs::rename(&away, &segment).unwrap();
+    watcher.clear();
+    bridge.restart();
+    let (reset, _) = within(PATIENCE, "fixed head: until a new chain is reported", async || {
+        reported(&watcher, "chain_reset")
+    })
+    .await;
+    let reason = reset["reason"].as_str().unwrap();
+    assert!(reason.contains("could not be written when the last process ended"), "{reason}");
+}

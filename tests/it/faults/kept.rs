@@ -294,7 +294,7 @@ async fn a_stop_while_the_store_has_failed_is_the_reason_of_the_next_chain() {
     reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "in memory: until delivered").await;
     let (status, said) = bridge.terminate().await;
     assert!(status.success(), "{said}");
-    assert!(said.contains("a new chain will begin") && said.contains("lost=0"), "{said}");
+    assert!(said.contains("store: not written at the stop") && said.contains("lost=0"), "{said}");
     std::fs::remove_dir(log.join("head.new")).unwrap();
     watcher.clear();
     bridge.restart();
