@@ -32,7 +32,7 @@ pub(crate) struct LockFile {
 impl LockFile {
     /// Fails if it was removed or replaced.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        check_in_place(&self.file, &self.path)
+        check_in_place(&self.file, &self.path, 0)
     }
 }
 
@@ -153,12 +153,16 @@ pub(crate) fn create_dir(path: &Path) -> Result<(), StoreError> {
     created.map_err(StoreError::io("creating", path))
 }
 
-/// Fails if the file at this path is not this open one any more.
-pub(crate) fn check_in_place(file: &File, path: &Path) -> Result<(), StoreError> {
+/// Fails if the file at this path is not this open one any more, or is shorter than this.
+pub(crate) fn check_in_place(file: &File, path: &Path, len: u64) -> Result<(), StoreError> {
     let check = || {
         let open = file.metadata()?;
         match path.metadata() {
-            Ok(found) if (open.dev(), open.ino()) == (found.dev(), found.ino()) => Ok(()),
+            Ok(found) if (open.dev(), open.ino()) == (found.dev(), found.ino()) => {
+                let is_whole = found.len() >= len;
+                let truncated = || io::Error::other("it was truncated while it was in use");
+                is_whole.then_some(()).ok_or_else(truncated)
+            }
             Err(cause) if cause.kind() != ErrorKind::NotFound => Err(cause),
             _ => Err(io::Error::other("it was removed or replaced while it was in use")),
         }

@@ -183,6 +183,7 @@ impl Log {
             let synced = File::open(&path).and_then(|file| file.sync_all());
             synced.map_err(StoreError::io("syncing", &path))?;
         }
+        self.tail.check()?;
         (self.starting, self.sync_at) = (false, None);
         self.head.write(&self.dir)
     }

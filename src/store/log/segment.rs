@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
 use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +91,8 @@ pub(crate) struct Segment {
     pub(crate) number: u32,
     file: File,
     path: PathBuf,
+    /// The length that its file has at least.
+    len: AtomicU64,
 }
 
 impl Segment {
@@ -102,10 +105,10 @@ impl Segment {
             file.write_all(&opening)?;
             file.sync_all()?;
             File::open(dir)?.sync_all()?;
-            Ok(file)
+            Ok((file, AtomicU64::new(opening.len() as u64)))
         };
-        let file = create().map_err(StoreError::io("creating", &path))?;
-        Ok(Self { number, file, path })
+        let (file, len) = create().map_err(StoreError::io("creating", &path))?;
+        Ok(Self { number, file, path, len })
     }
 
     /// Opens a segment to append to it, cut to this length.
@@ -117,12 +120,16 @@ impl Segment {
             Ok(file)
         };
         let file = open().map_err(StoreError::io("opening", &path))?;
-        Ok(Self { number, file, path })
+        Ok(Self { number, file, path, len: AtomicU64::new(len) })
     }
 
     /// Appends the frame of a batch.
     pub(crate) fn append(&self, batch: &mut LogBatch) -> Result<(), StoreError> {
-        let append = |frame: &[u8]| (&self.file).write_all(frame);
+        let append = |frame: &[u8]| {
+            (&self.file).write_all(frame)?;
+            self.len.fetch_add(frame.len() as u64, Ordering::Release);
+            Ok(())
+        };
         batch.seal().and_then(append).map_err(StoreError::io("writing", &self.path))
     }
 
@@ -132,8 +139,8 @@ impl Segment {
         self.check()
     }
 
-    /// Whether it is still the file at its path.
+    /// Whether it is still the file at its path, and has what was written.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        check_in_place(&self.file, &self.path)
+        check_in_place(&self.file, &self.path, self.len.load(Ordering::Acquire))
     }
 }

@@ -36,6 +36,11 @@ impl LogTail {
         if sync { self.segment.sync() } else { Ok(()) }
     }
 
+    /// Whether the segment is still the file at its path, and has what was written.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.segment.check()
+    }
+
     /// Requests that the segment and the locked file are looked for at their paths.
     pub(crate) fn request_check(&self, worker: &Worker, lock: Option<Arc<LockFile>>) {
         let segment = Arc::clone(&self.segment);

@@ -256,6 +256,37 @@ async fn a_directory_that_is_removed_while_in_use_is_reported_and_created_again(
     }
 }
 
+/// Aim: a log that is truncated while in use does not count as written. Method: its file is emptied
+/// while nothing is written, then again just before a stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_truncated_while_in_use_is_a_failed_store_until_another_is_created() {
+    let broker = Mosquitto::start("max_queued_messages 0").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(5).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "truncated: the start").await;
+    let segment = |number| bridge.state_dir().join(format!("log/segment-000000000{number}"));
+    let (first, second) = (segment(1), segment(2));
+    let empty = |path| std::fs::File::options().write(true).truncate(true).open(path).unwrap();
+    empty(first);
+    let failed = event(&watcher, "store_failed").await;
+    assert!(failed["reason"].as_str().unwrap().contains("truncated"), "{failed}");
+    is_healed(&bridge).await;
+    simulator.control().storm(Storm::of(100)).await.unwrap();
+    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "truncated: until delivered").await;
+    empty(second);
+    let (_, said) = bridge.terminate().await;
+    assert!(said.contains("stored for the next start"), "{said}");
+    bridge.restart();
+    ready(&bridge, PATIENCE, "truncated: started again").await;
+    within(PATIENCE, "truncated: until each of the two is reported", async || {
+        (reported(&watcher, "chain_reset").len() == 2).then_some(())
+    })
+    .await;
+    assert!(bridge.log().contains("chain continues"), "{}", bridge.log());
+    check_ids_and_chains(&watcher);
+}
+
 /// Aim: no other process can use the directory unnoticed. Method: the locked file is removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_removed_while_in_use_is_a_failed_store_until_it_is_locked_again() {
