@@ -248,13 +248,13 @@ impl Bridge {
     /// Handles what the task of a command reports.
     fn task_message(&mut self, message: TaskMessage) {
         match message {
-            TaskMessage::Intent { gateway, intent, effects, start } => {
+            TaskMessage::Intent { gateway, intent, progress, start } => {
                 if let Some(entry) = self.state.directory.gateway(gateway) {
                     let key = Key::Intent(entry.name.clone());
                     self.state.persistence.set(key, Some(&to_bytes(&intent)));
                 }
                 if let Some(provisioner) = self.gateways.provisioner(gateway) {
-                    provisioner.command_progress(&mut self.state, effects);
+                    provisioner.command_progress(&mut self.state, *progress);
                 }
                 self.dispatcher.start_when_persisted(start);
             }

@@ -14,7 +14,7 @@ use super::access::GatewayAccess;
 use super::provision_step::{Provisioned, may_concern_single};
 use super::provision_tasks::{BehindMasterItems, ProvisionTasks, TaskDone, TaskResult};
 use super::state::State;
-use crate::commands::{Command, Failure, FailureCode, Warning};
+use crate::commands::{Command, Failure, FailureCode, Progress, Warning};
 use crate::desired::{
     BatchPlanner, DesiredItem, DesiredState, ReadItems, Reconciler, by_kind, registered,
 };
@@ -113,10 +113,17 @@ impl Provisioner {
         self.desired.command_started();
     }
 
-    /// It has had these effects so far.
-    pub(crate) fn command_progress(&mut self, state: &mut State, effects: Vec<Effect>) {
+    /// It has done this so far. If the process ends before the next call does, what that removes
+    /// counts as removed.
+    pub(crate) fn command_progress(&mut self, state: &mut State, progress: Progress) {
+        let Progress { effects, attempted, .. } = progress;
         self.desired.apply(effects);
         state.set_desired(self.index, self.desired.commanded());
+        if let Some(effect) = attempted {
+            let mut left = self.desired.commanded().clone();
+            left.apply(effect.attempted());
+            state.persistence.set_desired(&self.name, &left);
+        }
     }
 
     /// It has finished. Warns about declared items that it removed.

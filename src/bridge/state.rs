@@ -19,7 +19,7 @@ use crate::payload::{
     BridgeEventKind, COMMAND_EVENT, Directory, EventPayload, GatewayEventContent, LinkFacts,
     OutboxInfo, Subject, to_bytes,
 };
-use crate::store::{HistoryStatus, Key, StoreError};
+use crate::store::{HistoryStatus, StoreError};
 
 /// The length of a chain's ID. Four of 32 characters: about a million chains.
 const CHAIN_ID_LEN: usize = 4;
@@ -98,8 +98,7 @@ impl State {
     /// Stores what commands made at a gateway, and marks its devices as kept.
     pub(crate) fn set_desired(&mut self, gateway: GatewayIndex, commanded: &DesiredState) {
         let Some(entry) = self.directory.gateway(gateway) else { return };
-        let value = (!commanded.is_empty()).then(|| to_bytes(commanded));
-        self.persistence.set(Key::Desired(entry.name.clone()), value.as_deref());
+        self.persistence.set_desired(&entry.name, commanded);
         let kept = commanded.kept().collect();
         self.change(gateway, |gateway, now, out| gateway.set_kept(now, kept, out));
     }

@@ -10,7 +10,7 @@ use super::failure::{Failure, FailureCode};
 use super::request::{Fields, RefusedRequest, Request};
 use super::values::{self, List};
 use crate::desired::DesiredState;
-use crate::fleet::{AcceptFilter, Mode, Slaves, Target};
+use crate::fleet::{AcceptFilter, Effect, Mode, Slaves, Target};
 use crate::ids::{CommandName, DEVICE_PORT, DeviceId, GatewayName};
 
 /// The default duration of a search.
@@ -279,9 +279,18 @@ impl Command {
         }
     }
 
-    /// Whether it is a change with steps, whose interruption is reported.
-    pub const fn has_steps(&self) -> bool {
-        matches!(self, Self::ModeSet { apply: true, .. } | Self::Ssl { apply: true, .. })
+    /// What it makes of items that are added again; a change with steps says so in its progress.
+    pub(crate) fn effect(&self) -> Option<Effect> {
+        Some(match self {
+            Self::AsyncAdd(devices) => Effect::Registered(devices.clone()),
+            Self::AsyncRemove(ids) => Effect::Unregistered(ids.clone()),
+            Self::FilterSet(filter) => Effect::Filter(filter.clone()),
+            Self::FilterAdd(ids) => Effect::Accepted(ids.clone()),
+            Self::FilterRemove(ids) => Effect::Unaccepted(ids.clone()),
+            Self::FilterAllowAll(enabled) => Effect::AllowAll(*enabled),
+            Self::SlavesSet(slaves) => Effect::Slaves(slaves.clone()),
+            _ => return None,
+        })
     }
 }
 

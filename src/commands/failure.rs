@@ -86,17 +86,21 @@ pub struct Failure {
     pub code: FailureCode,
     /// What is wrong and what to do.
     pub message: String,
+    /// Whether a change may have been made, at least in part.
+    #[serde(skip)]
+    pub may_be_made: bool,
 }
 
 impl Failure {
     pub fn new(code: impl Into<FailureCode>, message: impl Into<String>) -> Self {
-        Self { code: code.into(), message: message.into() }
+        Self { code: code.into(), message: message.into(), may_be_made: false }
     }
 
     /// The gateway has made a change that its master could not store.
     #[must_use]
     pub fn not_stored(self) -> Self {
-        Self { message: format!("{}; {NOT_STORED}", self.message), ..self }
+        let message = format!("{}; {NOT_STORED}", self.message);
+        Self { message, may_be_made: true, ..self }
     }
 
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -123,6 +127,7 @@ impl From<Error> for Failure {
             Some(Code::NotFound) => "; `devices` shows what the gateway has",
             _ => "",
         };
-        Self::new(code, format!("{error}{remedy}"))
+        let may_be_made = error.outcome_unknown();
+        Self { code, message: format!("{error}{remedy}"), may_be_made }
     }
 }

@@ -24,7 +24,10 @@ fn apply(effect: &Effect, filter: &mut AcceptFilter) {
         Effect::Accepted(ids) => filter.device_ids.extend(ids),
         Effect::Unaccepted(ids) => filter.device_ids.retain(|id| !ids.contains(id)),
         Effect::AllowAll(enabled) => filter.allow_all = *enabled,
-        Effect::Registered(_) | Effect::Unregistered(_) | Effect::Slaves(_) => {}
+        Effect::Registered(_)
+        | Effect::Unregistered(_)
+        | Effect::Slaves(_)
+        | Effect::Attempted(_) => {}
     }
 }
 
@@ -54,9 +57,14 @@ pub(crate) async fn edit(calls: &Calls, effect: &Effect) -> Result<AcceptFilter,
                  connection, if not before",
                 failure.message
             ),
+            may_be_made: true,
             ..failure
         }),
-        (Ok(_) | Err(_), Err(failure)) => Err(failure),
+        (Ok(_), Err(failure)) => Err(failure),
+        (Err(stored), Err(failure)) => {
+            let may_be_made = stored.may_be_made || failure.may_be_made;
+            Err(Failure { may_be_made, ..failure })
+        }
     }
 }
 
@@ -95,7 +103,8 @@ async fn edit_at(
                 apply(effect, &mut changed);
             }
             write(calls, place, &changed).await?;
-            filter = read(calls, place).await?;
+            let now = read(calls, place).await;
+            filter = now.map_err(|failure| Failure { may_be_made: true, ..failure })?;
         }
     }
     Err(Failure::new(

@@ -81,6 +81,7 @@ async fn to_device_to_server(runner: &mut StepRunner<'_>) {
 
 /// Removes the registrations of devices that are connected without them.
 async fn unregister(runner: &mut StepRunner<'_>, ids: &BTreeSet<DeviceId>) {
+    runner.attempt(Effect::Unregistered(ids.clone()));
     let removed = async {
         runner.calls().changing()?.async_remove(ids).await?;
         Ok(Some(Effect::Unregistered(ids.clone())))
@@ -122,6 +123,7 @@ async fn to_server_to_device(runner: &mut StepRunner<'_>) {
             return;
         }
         let effect = Effect::Unaccepted(ids.clone());
+        runner.attempt(effect.clone());
         let removed = filter::edit(runner.calls(), &effect).await.map(|_| Some(effect));
         let state = "It is connected; only its ID may be left in the accept filter, which \
                      accept_filter/remove removes";
@@ -314,7 +316,7 @@ fn with_remedy(DeviceError { device_id, code, message }: DeviceError) -> DeviceF
         Code::FailedPrecondition => "connect it first",
         _ => "see with `search` whether it was changed",
     };
-    let Failure { code, message } = gateway_says(code, &message);
+    let Failure { code, message, .. } = gateway_says(code, &message);
     DeviceFailure::new(device_id, Failure::new(code, format!("{message}; {remedy}")))
 }
 

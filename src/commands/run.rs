@@ -24,11 +24,11 @@ pub async fn run(command: &Command, calls: &Calls) -> Outcome {
     if !is_replayable {
         failure.message += "; nothing was changed";
     }
-    let outcome = match failure.code {
-        FailureCode::Timeout if calls.has_changed() => {
-            verify::timed_out(calls, command, failure).await
-        }
-        _ => Outcome::failed(failure),
+    let is_unknown = failure.code == FailureCode::Timeout || failure.may_be_made;
+    let outcome = if calls.has_changed() && is_unknown {
+        verify::unknown(calls, command, failure).await
+    } else {
+        Outcome::failed(failure)
     };
     Outcome { is_replayable, ..outcome }
 }
@@ -83,8 +83,8 @@ fn not_connected(error: Error) -> Failure {
         Some(Code::AlreadyExists) => "; `devices` shows it",
         _ => "",
     };
-    let Failure { code, message } = error.into();
-    Failure::new(code, message + remedy)
+    let failure = Failure::from(error);
+    Failure { message: failure.message + remedy, ..failure }
 }
 
 async fn disconnect(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Result<Outcome, Failure> {

@@ -20,7 +20,8 @@ pub(crate) enum StepName {
     Connected,
     AsyncRemoved,
     FilterRemoved,
-    /// The state at the gateway was read after a timeout. The payloads' name for it is `looked`.
+    /// The state at the gateway was read after a change without an answer. The payloads' name for
+    /// it is `looked`.
     #[serde(rename = "looked")]
     Verified,
 }
@@ -43,11 +44,13 @@ pub(crate) struct CommandStep {
     message: Option<String>,
 }
 
-/// What a change with steps has done so far.
+/// What a change has done so far.
 #[derive(Clone, Debug, Default)]
 pub struct Progress {
     pub(crate) steps: Vec<CommandStep>,
     pub(crate) effects: Vec<Effect>,
+    /// The effect of the call that is under way.
+    pub(crate) attempted: Option<Effect>,
 }
 
 impl CommandStep {

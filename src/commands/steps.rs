@@ -120,6 +120,13 @@ impl<'a> StepRunner<'a> {
         self.errors.push(DeviceFailure::new(id, Failure::new(failure.code, message)));
     }
 
+    /// A step begins that removes something. If no answer comes, or the bridge ends before it,
+    /// that counts as removed.
+    pub(crate) fn attempt(&mut self, effect: Effect) {
+        self.progress.attempted = Some(effect);
+        self.calls.report(&self.progress);
+    }
+
     /// A step ended alike on these devices, with its effect if it has one.
     pub(crate) fn finish_step(
         &mut self,
@@ -128,12 +135,17 @@ impl<'a> StepRunner<'a> {
         result: Result<Option<Effect>, Failure>,
         state: &str,
     ) {
+        let attempted = self.progress.attempted.take();
         match result {
             Ok(effect) => {
                 self.progress.effects.extend(effect);
                 self.done(step, ids);
             }
-            Err(failure) => ids.iter().for_each(|&id| self.fail(step, id, &failure, state)),
+            Err(failure) => {
+                let attempted = attempted.filter(|_| failure.may_be_made);
+                self.progress.effects.extend(attempted.map(Effect::attempted));
+                ids.iter().for_each(|&id| self.fail(step, id, &failure, state));
+            }
         }
     }
 
@@ -195,7 +207,7 @@ impl<'a> StepRunner<'a> {
         }
         let ids = &self.ids() | &self.skipped;
         let error = self.errors.first().filter(|_| ids.is_empty()).map(DeviceFailure::as_whole);
-        let Progress { steps, effects } = self.progress;
+        let Progress { steps, effects, .. } = self.progress;
         let data = json!({ "device_ids": ids, "steps": steps });
         let device_errors = self.errors;
         Outcome { error, device_errors, effects, ..Outcome::done(data) }

@@ -1,4 +1,4 @@
-//! After a change without an answer in time: reads the state that the command changes.
+//! After a change without an answer: reads the state that the command changes.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,13 +18,15 @@ use crate::ids::DeviceId;
 /// For one read, beyond the command's own deadline.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
 
-/// The outcome of a change that timed out, with what the gateway shows.
-pub(crate) async fn timed_out(calls: &Calls, command: &Command, failure: Failure) -> Outcome {
-    let Some((steps, effect)) = verify(calls, command).await else {
+/// The outcome of a change without an answer, with what the gateway shows. What the
+/// change was to remove counts as removed, as the gateway may still do so.
+pub(crate) async fn unknown(calls: &Calls, command: &Command, failure: Failure) -> Outcome {
+    let Some((steps, added)) = verify(calls, command).await else {
         return Outcome::failed(failure);
     };
     let data = json!({ "device_ids": [], "steps": steps });
-    let effects = effect.into_iter().collect();
+    let attempted = command.effect().map(Effect::attempted);
+    let effects = attempted.into_iter().chain(added).collect();
     Outcome { error: Some(failure), effects, ..Outcome::done(data) }
 }
 
@@ -33,8 +35,7 @@ pub(crate) fn client(calls: &Calls) -> GatewayClient {
     calls.without_deadline().with_deadline(Instant::now() + READ_DEADLINE)
 }
 
-/// The steps, and the effect of the change as far as it is desired from now on: what it removes, as
-/// the gateway may still do so, and what it adds, if the gateway has that. `None` for a command
+/// The steps, and what the change was to add as far as the gateway has it. `None` for a command
 /// that changes nothing.
 async fn verify(calls: &Calls, command: &Command) -> Option<(Vec<CommandStep>, Option<Effect>)> {
     let client = client(calls);
@@ -46,12 +47,12 @@ async fn verify(calls: &Calls, command: &Command) -> Option<(Vec<CommandStep>, O
         | Command::FilterAllowAll(_) => {
             let now = client.accept_filter().await;
             let steps = now.as_ref().map_or_else(failed, |now| filter(now, command));
-            (steps, filter_effect(command, now.as_ref().ok()))
+            (steps, now.ok().and_then(|now| filter_effect(command, &now)))
         }
         Command::SlavesSet(wanted) => {
             let now = client.slaves().await;
             let steps = now.as_deref().map_or_else(failed, |now| slaves(now, wanted));
-            (steps, Some(slaves_effect(wanted, now.as_deref().ok())))
+            (steps, now.ok().map(|now| slaves_effect(wanted, &now)))
         }
         Command::Connect(target) => {
             let now = client.device_list().await;
@@ -71,25 +72,19 @@ async fn verify(calls: &Calls, command: &Command) -> Option<(Vec<CommandStep>, O
             let registered = devices.iter().filter(is_there).copied().collect();
             (steps, Some(Effect::Registered(registered)))
         }
-        Command::AsyncRemove(ids) => {
-            (devices(calls, ids).await, Some(Effect::Unregistered(ids.clone())))
-        }
-        Command::Disconnect(_) | Command::ModeSet { .. } | Command::Ssl { .. } => {
-            (devices(calls, &command.device_ids()).await, None)
-        }
+        Command::AsyncRemove(_)
+        | Command::Disconnect(_)
+        | Command::ModeSet { .. }
+        | Command::Ssl { .. } => (devices(calls, &command.device_ids()).await, None),
         _ => return None,
     })
 }
 
-/// If the filter cannot be read, a replacement counts as made.
-fn filter_effect(command: &Command, now: Option<&AcceptFilter>) -> Option<Effect> {
+fn filter_effect(command: &Command, now: &AcceptFilter) -> Option<Effect> {
     match command {
-        Command::FilterAdd(ids) => Some(Effect::Accepted(ids & &now?.device_ids)),
-        Command::FilterRemove(ids) => Some(Effect::Unaccepted(ids.clone())),
-        Command::FilterAllowAll(true) => now?.allow_all.then_some(Effect::AllowAll(true)),
-        Command::FilterAllowAll(false) => Some(Effect::AllowAll(false)),
+        Command::FilterAdd(ids) => Some(Effect::Accepted(ids & &now.device_ids)),
+        Command::FilterAllowAll(true) => now.allow_all.then_some(Effect::AllowAll(true)),
         Command::FilterSet(wanted) => {
-            let now = now.unwrap_or(wanted);
             let device_ids = &wanted.device_ids & &now.device_ids;
             let allow_all = wanted.allow_all && now.allow_all;
             Some(Effect::Filter(AcceptFilter { allow_all, device_ids, ..AcceptFilter::default() }))
@@ -98,10 +93,8 @@ fn filter_effect(command: &Command, now: Option<&AcceptFilter>) -> Option<Effect
     }
 }
 
-/// If the slaves cannot be read, they count as set.
-fn slaves_effect(wanted: &[Slaves], now: Option<&[Slaves]>) -> Effect {
+fn slaves_effect(wanted: &[Slaves], now: &[Slaves]) -> Effect {
     let mut set = wanted.to_vec();
-    let Some(now) = now else { return Effect::Slaves(set) };
     for slaves in &mut set {
         let now = now.iter().find(|now| now.device_id == slaves.device_id);
         slaves.rs485.retain(|id| now.is_some_and(|now| now.rs485.contains(id)));

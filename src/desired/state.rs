@@ -72,6 +72,7 @@ impl DesiredItem {
             (Effect::Filter(filter), Self::Accepted(id)) => !filter.device_ids.contains(&id),
             (Effect::Filter(filter), Self::AllowAll) => !filter.allow_all,
             (Effect::AllowAll(enabled), Self::AllowAll) => !enabled,
+            (Effect::Attempted(effect), item) => item.is_removed_by(effect),
             // Setting slaves replaces the item.
             _ => false,
         }
@@ -161,6 +162,19 @@ impl DesiredState {
         }
     }
 
+    /// Removes what another state does not have.
+    fn keep_only(&mut self, other: &Self) {
+        self.registered.retain(|id, _| other.registered.contains_key(id));
+        self.accepted.retain(|id| other.accepted.contains(id));
+        self.allow_all &= other.allow_all;
+        self.slaves.retain(|id, slaves| {
+            let Some(other) = other.slaves.get(id) else { return false };
+            slaves.rs485.retain(|id| other.rs485.contains(id));
+            slaves.wiegand.retain(|id| other.wiegand.contains(id));
+            !slaves.is_empty()
+        });
+    }
+
     /// Records the effect of a command.
     pub(crate) fn apply(&mut self, effect: Effect) {
         match effect {
@@ -181,6 +195,11 @@ impl DesiredState {
                         self.slaves.insert(slaves.device_id, slaves);
                     }
                 }
+            }
+            Effect::Attempted(effect) => {
+                let mut made = self.clone();
+                made.apply(*effect);
+                self.keep_only(&made);
             }
         }
     }

@@ -41,8 +41,7 @@ impl Slaves {
     }
 }
 
-/// What a command changed at its gateway. Recorded are effects that the gateway confirmed, and
-/// those of a change that timed out as far as they were verified.
+/// What a command changed at its gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     Registered(Vec<(DeviceId, Target)>),
@@ -55,9 +54,16 @@ pub enum Effect {
     /// The accept filter was replaced.
     Filter(AcceptFilter),
     Slaves(Vec<Slaves>),
+    /// It may have been made: what it removes counts as removed, what it adds does not count.
+    Attempted(Box<Self>),
 }
 
 impl Effect {
+    #[must_use]
+    pub fn attempted(self) -> Self {
+        Self::Attempted(Box::new(self))
+    }
+
     /// Whether it has to be provisioned again after a restart of the gateway.
     pub fn adds(&self) -> bool {
         match self {
@@ -66,7 +72,7 @@ impl Effect {
             Self::AllowAll(enabled) => *enabled,
             Self::Filter(filter) => filter.allow_all || !filter.device_ids.is_empty(),
             Self::Slaves(slaves) => !slaves.iter().all(Slaves::is_empty),
-            Self::Unregistered(_) | Self::Unaccepted(_) => false,
+            Self::Unregistered(_) | Self::Unaccepted(_) | Self::Attempted(_) => false,
         }
     }
 }

@@ -116,12 +116,9 @@ impl Error {
         }
     }
 
-    /// Whether the gateway may have executed the call.
+    /// Whether the gateway may have executed the call, or a part of it.
     pub const fn outcome_unknown(&self) -> bool {
-        match self {
-            Self::NotStored(error) => error.outcome_unknown(),
-            error => matches!(error, Self::Deadline { .. } | Self::Broken { .. }),
-        }
+        matches!(self, Self::Deadline { .. } | Self::Broken { .. } | Self::NotStored(_))
     }
 
     /// That of a call to store a change which the gateway has made.

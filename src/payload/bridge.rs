@@ -43,7 +43,7 @@ pub struct OutboxInfo {
     pub dropped: u64,
 }
 
-/// A change with steps, as it is kept while it is under way.
+/// A change, as it is kept while it is under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
     /// The command's name.
@@ -82,7 +82,7 @@ pub enum BridgeEventKind {
         /// Why.
         reason: String,
     },
-    /// A change with steps was under way when an earlier process ended.
+    /// A change was under way when an earlier process ended.
     CommandInterrupted {
         /// At which gateway.
         gateway: GatewayName,

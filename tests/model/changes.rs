@@ -157,7 +157,7 @@ fn calls_are_asked_for(
     }
 }
 
-/// A change with steps that ended with its process is reported, once, and no other.
+/// A change that ended with its process is reported, once, and no other.
 fn interruptions(
     schedule: &Schedule,
     shown: &Shown,
@@ -181,11 +181,7 @@ fn interruptions(
         let may_be = |change: &&Change<'_>| {
             let Process { until, end, .. } = ended(change);
             let is_open = *end == End::PowerCut || !change.is_over();
-            change.sends[0].request.has_steps()
-                && change.may_have_run()
-                && until <= at
-                && is_open
-                && is_of(event, change)
+            change.may_have_run() && until <= at && is_open && is_of(event, change)
         };
         // A power cut may remove the record of the report.
         let cuts = shown.processes.iter().filter(|it| it.end == End::PowerCut && it.until <= *at);
@@ -197,7 +193,7 @@ fn interruptions(
             wrong.push(format!("reported as interrupted at {at:?}, at most {most} were: {event}"));
         }
     }
-    for change in changes.iter().filter(|change| change.sends[0].request.has_steps()) {
+    for change in changes {
         let Process { until, end, .. } = *ended(change);
         let is_lost = shown.cuts.iter().any(|cut| cut.until >= until);
         if end == End::Killed

@@ -87,7 +87,7 @@ impl CommandDispatcher {
         self.admission.response_prefix()
     }
 
-    /// A change with steps may start with [`CommandDispatcher::persisted`].
+    /// A change may start with [`CommandDispatcher::persisted`].
     pub(crate) fn start_when_persisted(&mut self, start: Option<oneshot::Sender<()>>) {
         self.pending_starts.extend(start);
     }

@@ -28,12 +28,12 @@ const STOP_GRACE: Duration = Duration::from_secs(1);
 /// What a task reports to the loop.
 #[derive(Debug)]
 pub(crate) enum TaskMessage {
-    /// A change with steps has done these, with these effects. The first time there are none, and
-    /// the change starts once `start` is answered: when its intent is persisted.
+    /// A change has done this. The first time it is nothing, and the change starts once `start` is
+    /// answered: when its intent is persisted.
     Intent {
         gateway: GatewayIndex,
         intent: Intent,
-        effects: Vec<Effect>,
+        progress: Box<Progress>,
         start: Option<oneshot::Sender<()>>,
     },
     Finished(Box<Finished>),
@@ -81,7 +81,7 @@ impl Finished {
     /// Whether its intent is removed. The next process reports a change that a stop interrupted:
     /// the answer may not reach its requester.
     pub(crate) fn ends_intent(&self) -> bool {
-        self.started.request.command.has_steps() && self.was_run && !self.is_interrupted()
+        self.is_change() && self.was_run && !self.is_interrupted()
     }
 }
 
@@ -171,31 +171,32 @@ pub(crate) async fn run(
     context.report(TaskMessage::Finished(Box::new(finished))).await;
 }
 
-/// Runs a command; the intent of a change with steps is persisted before it starts and after each
-/// step.
+/// Runs a command; the intent of a change is persisted before it starts and after each step.
 async fn run_command(started: &StartedCommand, calls: Calls, context: &TaskContext) -> Outcome {
     let StartedCommand { gateway, request, .. } = started;
     let (gateway, command) = (*gateway, &request.command);
-    let changes = request.name.changes();
-    if !command.has_steps() {
+    if !request.name.changes() {
         return tokio::select! {
             outcome = run_caught(run_on(command, &calls)) => outcome,
-            () = context.interrupted() => interrupted(changes, json!({})),
+            () = context.interrupted() => interrupted(None),
         };
     }
-    let mut intent = Intent {
-        command: request.name.to_string(),
-        device_ids: command.device_ids(),
-        requested_by: request.requested_by.clone(),
-        steps: json!([]),
+    let first = Progress { attempted: command.effect(), ..Progress::default() };
+    let intent_of = |progress: Progress, start| {
+        let intent = Intent {
+            command: request.name.to_string(),
+            device_ids: command.device_ids(),
+            requested_by: request.requested_by.clone(),
+            steps: json!(progress.steps),
+        };
+        TaskMessage::Intent { gateway, intent, progress: Box::new(progress), start }
     };
     let (start, may_start) = oneshot::channel();
-    let (first, effects, start) = (intent.clone(), Vec::new(), Some(start));
-    context.report(TaskMessage::Intent { gateway, intent: first, effects, start }).await;
+    context.report(intent_of(first.clone(), Some(start))).await;
     if may_start.await.is_err() {
         return Outcome::failed(stopping());
     }
-    let (report, mut progress) = watch::channel(Progress::default());
+    let (report, mut progress) = watch::channel(first);
     let calls = calls.reporting_to(report);
     let run = run_caught(run_on(command, &calls));
     let interrupt = context.interrupted();
@@ -206,27 +207,27 @@ async fn run_command(started: &StartedCommand, calls: Calls, context: &TaskConte
             biased;
             outcome = &mut run => return outcome,
             Ok(()) = progress.changed() => {
-                let Progress { steps, effects } = progress.borrow_and_update().clone();
-                intent.steps = json!(steps);
-                let (intent, start) = (intent.clone(), None);
-                context.report(TaskMessage::Intent { gateway, intent, effects, start }).await;
+                let latest = progress.borrow_and_update().clone();
+                context.report(intent_of(latest, None)).await;
             }
-            () = &mut interrupt => {
-                return interrupted(changes, json!({ "device_ids": [], "steps": intent.steps }));
-            }
+            () = &mut interrupt => return interrupted(Some(progress.borrow().clone())),
         }
     }
 }
 
-fn interrupted(changes: bool, data: Value) -> Outcome {
-    let message = if changes {
-        "the bridge stopped while the gateway ran the command; what was done is not known: see \
-         what it changes once the bridge is back, and send the request again"
-    } else {
-        "the bridge stopped before the gateway answered; repeat the request when it runs again"
+/// The outcome of a command when the bridge stops; of a change with what it has done.
+fn interrupted(change: Option<Progress>) -> Outcome {
+    let Some(Progress { steps, mut effects, attempted }) = change else {
+        let message =
+            "the bridge stopped before the gateway answered; repeat the request when it runs again";
+        return Outcome::failed(Failure::new(FailureCode::Interrupted, message));
     };
+    let message = "the bridge stopped while the gateway ran the command; what was done is not \
+                   known: see what it changes once the bridge is back, and send the request again";
     let failure = Failure::new(FailureCode::Interrupted, message);
-    Outcome { data: Data::Value(data), ..Outcome::failed(failure) }
+    effects.extend(attempted.map(Effect::attempted));
+    let data = Data::Value(json!({ "device_ids": [], "steps": steps }));
+    Outcome { data, effects, ..Outcome::failed(failure) }
 }
 
 /// Runs a command. A panic fails only this command.

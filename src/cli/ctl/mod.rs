@@ -172,9 +172,9 @@ async fn execute(
         }
         Err(error) => {
             let is_usage = is_usage_error(error.code());
-            let Failure { code, message } = error.into();
+            let Failure { code, message, .. } = error.into();
             let code = if is_usage { FailureCode::InvalidRequest } else { code };
-            Outcome::failed(Failure { code, message })
+            Outcome::failed(Failure::new(code, message))
         }
     }
 }

@@ -45,10 +45,7 @@ fn interrupted(command: &Command, progress: &Progress) -> Outcome {
     let message =
         format!("interrupted while the gateway was at it; what was done is not known: see {see}");
     let failure = Failure::new(Code::Cancelled, message);
-    let data = match command.has_steps() {
-        true => json!({ "device_ids": [], "steps": progress.steps }),
-        false => json!({}),
-    };
+    let data = json!({ "device_ids": [], "steps": progress.steps });
     Outcome { error: Some(failure), ..Outcome::done(data) }
 }
 

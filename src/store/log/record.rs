@@ -37,7 +37,7 @@ pub(crate) enum Key {
     Lost(Subject),
     /// What commands have registered at a gateway, to be registered again after its restart.
     Desired(GatewayName),
-    /// A command with several steps that is running at a gateway.
+    /// A change that is running at a gateway.
     Intent(GatewayName),
     /// A gateway that has topics at the broker.
     Gateway(GatewayName),

@@ -12,7 +12,7 @@ use super::{Stack, refusal};
 use crate::harness::{eventually, patiently};
 
 /// Restarts the gateway, and waits until what is missing on its next link was added.
-async fn restart(stack: &Stack) {
+pub(super) async fn restart(stack: &Stack) {
     let control = stack.simulator.control();
     let series = "gsdk_gateway_stream_starts_total{gateway=\"lobby\"}";
     let starts = stack.bridge.metric(series).await;

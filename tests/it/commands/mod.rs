@@ -16,6 +16,7 @@ mod remembered;
 mod steps;
 mod stopping;
 mod terminal;
+mod unanswered;
 
 use serde_json::Value;
 
