@@ -2,10 +2,14 @@
 //! requests. A command beyond them is refused at once, so that no queue grows while a gateway
 //! hangs.
 
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::failure::{Failure, FailureCode};
@@ -29,10 +33,16 @@ struct ClassSlots {
 }
 
 /// A command's place among those that run or wait.
-#[derive(Debug)]
 pub struct Slot {
-    running: Arc<Semaphore>,
+    /// It is in the semaphore's queue.
+    running: Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>,
     slot: OwnedSemaphorePermit,
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot").field("slot", &self.slot).finish_non_exhaustive()
+    }
 }
 
 /// A command's permission to run, until it is dropped.
@@ -85,16 +95,28 @@ impl CommandSlots {
             );
             Failure::new(FailureCode::RateLimited, message)
         })?;
-        Ok(Slot { running: running.clone(), slot })
+        Ok(Slot::queued(running.clone(), slot))
     }
 }
 
 impl Slot {
+    /// Enters the queue at once: tasks start in any order, and commands run in that of arrival.
+    fn queued(semaphore: Arc<Semaphore>, slot: OwnedSemaphorePermit) -> Self {
+        // The semaphores are never closed; if one were, the command would run beside the others.
+        let acquired = async { semaphore.acquire_owned().await.ok() };
+        let mut running: Pin<Box<dyn Future<Output = _> + Send>> =
+            Box::pin(unconstrained(acquired));
+        // The first poll enters the queue.
+        if let Poll::Ready(permit) = running.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        {
+            running = Box::pin(std::future::ready(permit));
+        }
+        Self { running, slot }
+    }
+
     /// Waits until the command may run, in the order of the slots.
     pub async fn permit(self) -> Permit {
-        // The semaphores are never closed; if one were, the command would run beside the others.
-        let running = self.running.acquire_owned().await.ok();
-        Permit { _slot: self.slot, _running: running }
+        Permit { _running: self.running.await, _slot: self.slot }
     }
 }
 

@@ -234,6 +234,35 @@ async fn changes_that_hang_delay_no_event_of_their_gateway_and_no_answer_from_th
     assert_eq!(answers().len(), 1, "all this time they hang");
 }
 
+/// The changes of a gateway are made in the order of arrival, so that the last one counts.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_wait_run_in_the_order_of_arrival() {
+    let stack = Stack::new(3, ALL).await;
+    let watcher = Watcher::start(stack.broker.port).await;
+    for round in 0..5 {
+        watcher.clear();
+        let line = |number: u32| {
+            json!({"enabled": number.is_multiple_of(2), "transaction": round * 100 + number})
+                .to_string()
+                + "\n"
+        };
+        let lines: String = (0..30).map(line).collect();
+        publish_lines(stack.broker.port, "accept_filter/allow_all", &lines);
+        let answers = || {
+            let all = watcher.all().into_iter();
+            let topic = "gsdk/lobby/response/accept_filter/allow_all";
+            let answers = all.filter(|seen| seen.topic == topic).map(|seen| seen.json());
+            answers.collect::<Vec<Value>>()
+        };
+        crate::harness::eventually("all are answered", || (answers().len() == 30).then_some(()))
+            .await;
+        for (number, answer) in (round * 100..).zip(answers()) {
+            assert_eq!((&answer["transaction"], &answer["result"]), (&json!(number), &json!("ok")));
+        }
+        assert!(!stack.simulator.control().filter().allow_all, "the last one counts");
+    }
+}
+
 /// A request to the lobby for each line.
 fn publish_lines(port: u16, command: &str, lines: &str) {
     let topic = format!("gsdk/lobby/request/{command}");
