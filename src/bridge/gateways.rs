@@ -281,7 +281,10 @@ impl Gateways {
             provisioner.listed(state, &rows);
         }
         let others = masters::affected_gateways(state, gateway, &rows);
-        let missing = missing_devices(state, gateway, &rows);
+        let has_just_changed = self.provisioner(gateway).is_some_and(|it| it.has_just_changed());
+        // A command may have removed them, or they have moved to another gateway.
+        let is_surprise = !has_just_changed && others.is_empty();
+        let missing = if is_surprise { missing_devices(state, gateway, &rows) } else { Vec::new() };
         state.step(gateway, LinkEvent::List(rows));
         let moved = masters::moved_devices(state, gateway);
         state.forget(gateway, &moved);

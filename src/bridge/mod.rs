@@ -283,7 +283,8 @@ impl Bridge {
             }
             let effects = std::mem::take(&mut finished.outcome.effects);
             if let Some(provisioner) = gateways.provisioner(gateway) {
-                finished.outcome.warnings.extend(provisioner.command_finished(state, effects));
+                let warnings = provisioner.command_finished(state, finished.was_run, effects);
+                finished.outcome.warnings.extend(warnings);
             }
             if finished.was_run {
                 state.request_list(gateway);

@@ -14,10 +14,9 @@ use tokio::time::Instant;
 
 use super::event_queue::EventQueue;
 use super::observations::Observations;
-use crate::desired::DesiredState;
 use crate::fleet::{Fleet, GatewayIndex};
-use crate::ids::{DeviceId, GatewayName, Moment};
-use crate::payload::{Directory, to_bytes};
+use crate::ids::{DeviceId, Moment};
+use crate::payload::Directory;
 use crate::store::{
     self, HistoryStatus, Key, Log, LogContent, Record, Recorder, Recovery, StartedStore, StateDir,
     StoreError, StoreSettings, encode,
@@ -125,12 +124,6 @@ impl Persistence {
                 changes.remove(key);
             }
         }
-    }
-
-    /// What commands made at a gateway.
-    pub(crate) fn set_desired(&mut self, gateway: &GatewayName, commanded: &DesiredState) {
-        let value = (!commanded.is_empty()).then(|| to_bytes(commanded));
-        self.set(Key::Desired(gateway.clone()), value.as_deref());
     }
 
     /// Topics that are to be cleared (`true`), or are not any more.

@@ -20,11 +20,16 @@ use crate::desired::{
 };
 use crate::fleet::{AcceptFilter, Effect, GatewayEvent, GatewayIndex, Listed};
 use crate::ids::{DeviceId, GatewayName};
+use crate::payload::to_bytes;
+use crate::store::Key;
 
 /// The first delay before a retry; each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 /// The longest delay.
 const RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long after a command a device that leaves the list may be its work: the stream may say so
+/// later than the list.
+const JUST_CHANGED: Duration = Duration::from_secs(10);
 /// Items named in one line of the log; further ones are counted.
 const NAMED_MAX: usize = 10;
 
@@ -41,6 +46,11 @@ pub(crate) struct Provisioner {
     /// item is logged again when these change.
     logged: BTreeMap<DesiredItem, (FailureCode, bool)>,
     tasks: ProvisionTasks,
+    /// The effect of the change that runs. If the process ends before it does, what that removes
+    /// counts as removed.
+    attempted: Option<Effect>,
+    /// When a change last ended.
+    changed_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -71,13 +81,28 @@ impl Provisioner {
             retry_delay: RETRY_FIRST,
             logged: BTreeMap::new(),
             tasks: ProvisionTasks::new(index, access, results),
+            attempted: None,
+            changed_at: None,
         }
     }
 
     /// Replaces what commands made: by what is stored of it, or by nothing.
     pub(crate) fn set_commanded(&mut self, state: &mut State, commanded: DesiredState) {
         self.desired.set_commanded(commanded);
-        state.set_desired(self.index, self.desired.commanded());
+        self.store(state);
+    }
+
+    /// Stores what commands made, without what the change that runs removes, and marks the devices
+    /// as kept.
+    fn store(&self, state: &mut State) {
+        let commanded = self.desired.commanded();
+        let mut stored = commanded.clone();
+        if let Some(effect) = &self.attempted {
+            stored.apply(effect.clone().attempted());
+        }
+        let value = (!stored.is_empty()).then(|| to_bytes(&stored));
+        state.persistence.set(Key::Desired(self.name.clone()), value.as_deref());
+        state.set_kept(self.index, commanded.kept().collect());
     }
 
     /// When the next retry is due.
@@ -113,30 +138,37 @@ impl Provisioner {
         self.desired.command_started();
     }
 
-    /// It has done this so far. If the process ends before the next call does, what that removes
-    /// counts as removed.
+    /// It has done this so far.
     pub(crate) fn command_progress(&mut self, state: &mut State, progress: Progress) {
         let Progress { effects, attempted, .. } = progress;
         self.desired.apply(effects);
-        state.set_desired(self.index, self.desired.commanded());
-        if let Some(effect) = attempted {
-            let mut left = self.desired.commanded().clone();
-            left.apply(effect.attempted());
-            state.persistence.set_desired(&self.name, &left);
-        }
+        self.attempted = attempted;
+        self.store(state);
     }
 
-    /// It has finished. Warns about declared items that it removed.
+    /// It has finished; one that was not run has waited for another. Warns about declared items
+    /// that it removed.
     pub(crate) fn command_finished(
         &mut self,
         state: &mut State,
+        was_run: bool,
         effects: Vec<Effect>,
     ) -> Vec<Warning> {
+        if was_run {
+            self.attempted = None;
+            self.changed_at = Some(Instant::now());
+        }
         let retained_by_config = self.desired.command_finished(effects);
-        state.set_desired(self.index, self.desired.commanded());
+        self.store(state);
         let warning =
             |item: DesiredItem| Warning::kept_by_configuration(&self.name, item.device_id());
         retained_by_config.into_iter().map(warning).collect()
+    }
+
+    /// Whether a command may be why devices are missing in a list.
+    pub(crate) fn has_just_changed(&self) -> bool {
+        let has_ended = self.changed_at.is_some_and(|at| at.elapsed() < JUST_CHANGED);
+        self.attempted.is_some() || has_ended
     }
 
     pub(crate) fn link_up(&mut self) {
@@ -227,7 +259,7 @@ impl Provisioner {
             state.change(self.index, |gateway, now, _| gateway.request_second_look(now));
         }
         if !items.is_empty() {
-            state.set_desired(self.index, self.desired.commanded());
+            self.store(state);
         }
         for (what, count, device_ids) in by_kind(items) {
             let event = GatewayEvent::Withdrawn { what, count, device_ids };

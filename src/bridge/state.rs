@@ -10,7 +10,6 @@ use tokio::time::Instant;
 use super::clock::Clock;
 use super::dispatch::Audit;
 use super::persistence::Persistence;
-use crate::desired::DesiredState;
 use crate::fleet::{Fleet, Gateway, GatewayEvent, GatewayIndex, LinkEvent, Output};
 use crate::ids::{DeviceId, Moment, random_id};
 use crate::metrics::Metrics;
@@ -95,11 +94,8 @@ impl State {
         self.change(gateway, Gateway::request_list);
     }
 
-    /// Stores what commands made at a gateway, and marks its devices as kept.
-    pub(crate) fn set_desired(&mut self, gateway: GatewayIndex, commanded: &DesiredState) {
-        let Some(entry) = self.directory.gateway(gateway) else { return };
-        self.persistence.set_desired(&entry.name, commanded);
-        let kept = commanded.kept().collect();
+    /// These devices of a gateway are kept by commands.
+    pub(crate) fn set_kept(&mut self, gateway: GatewayIndex, kept: BTreeSet<DeviceId>) {
         self.change(gateway, |gateway, now, out| gateway.set_kept(now, kept, out));
     }
 

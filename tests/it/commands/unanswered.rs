@@ -79,6 +79,10 @@ async fn items_stay_removed(loss: Loss) {
         watcher.clear();
         publish(stack.broker.port, &["-t", &topic, "-m", &request]);
         eventually("the gateway has done it", || is_done().then_some(())).await;
+        // A change that ends while it waits changes nothing of what is stored.
+        let waiting = json!({"device_id": 99, "timeout_s": 0.2}).to_string();
+        let refused = stack.ask("accept_filter/add", &waiting).await;
+        assert_eq!(refusal(&refused).0, "expired", "{refused}");
         match loss {
             Loss::Cut => {
                 control.apply_fault(&Fault::CutConnections);
