@@ -68,12 +68,14 @@ pub(crate) async fn edit(calls: &Calls, effect: &Effect) -> Result<AcceptFilter,
     }
 }
 
+/// Where this fails, nothing was changed by it.
 async fn read(calls: &Calls, place: FilterPlace) -> Result<AcceptFilter, Failure> {
     let client = calls.client()?;
-    match client.stored().filter(|_| matches!(place, FilterPlace::Master)) {
-        Some(stored) => Ok(stored.accept_filter().await?),
-        None => Ok(client.accept_filter().await?),
-    }
+    let filter = match client.stored().filter(|_| matches!(place, FilterPlace::Master)) {
+        Some(stored) => stored.accept_filter().await,
+        None => client.accept_filter().await,
+    };
+    filter.map_err(|error| Failure { may_be_made: false, ..error.into() })
 }
 
 async fn write(calls: &Calls, place: FilterPlace, filter: &AcceptFilter) -> Result<(), Failure> {
@@ -91,6 +93,10 @@ async fn edit_at(
 ) -> Result<AcceptFilter, Failure> {
     let mut filter = read(calls, place).await?;
     for attempt in 0..=ATTEMPTS_MAX {
+        let after_a_write = |failure: Failure| {
+            let may_be_made = failure.may_be_made || attempt > 0;
+            Failure { may_be_made, ..failure }
+        };
         let mut changed = filter.clone();
         apply(effect, &mut changed);
         if changed == filter {
@@ -99,10 +105,11 @@ async fn edit_at(
         if attempt < ATTEMPTS_MAX {
             if matches!(place, FilterPlace::Master) {
                 // What is stored may replace the gateway's filter, which must lose nothing else.
-                add(&mut changed, read(calls, FilterPlace::Gateway).await?);
+                let at_gateway = read(calls, FilterPlace::Gateway).await;
+                add(&mut changed, at_gateway.map_err(after_a_write)?);
                 apply(effect, &mut changed);
             }
-            write(calls, place, &changed).await?;
+            write(calls, place, &changed).await.map_err(after_a_write)?;
             let now = read(calls, place).await;
             filter = now.map_err(|failure| Failure { may_be_made: true, ..failure })?;
         }

@@ -121,7 +121,7 @@ impl<'a> StepRunner<'a> {
     }
 
     /// A step begins that removes something. If no answer comes, or the bridge ends before it,
-    /// that counts as removed.
+    /// that counts as removed. The step does not wait until this is stored.
     pub(crate) fn attempt(&mut self, effect: Effect) {
         self.progress.attempted = Some(effect);
         self.calls.report(&self.progress);

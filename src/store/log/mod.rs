@@ -199,7 +199,7 @@ impl Log {
             return Ok(());
         }
         self.rotate()?;
-        self.append(batch, urgent)
+        self.append(batch, self.sync_within(urgent))
     }
 
     /// Requests from the worker what is due.
@@ -244,7 +244,7 @@ impl Log {
                 batch.put(Key::OldestSegment, &remaining);
             }
             if !batch.is_empty() {
-                self.append(&mut batch, false)?;
+                self.append(&mut batch, Some(SYNC_IDLE_WITHIN))?;
             }
             let path = segment_path(&self.dir, oldest);
             // What replaces it has to be on the disk first. Refused, it stays the oldest.
@@ -306,13 +306,15 @@ impl Log {
         _ = LogHead::remove(&self.dir);
     }
 
-    fn append(&mut self, batch: &mut LogBatch, urgent: bool) -> Result<(), StoreError> {
-        let sync = self.head.always && !self.starting;
-        self.tail.append(batch, sync)?;
-        if !sync {
-            let sync_at = Instant::now() + if urgent { SYNC_WITHIN } else { SYNC_IDLE_WITHIN };
-            self.sync_at = Some(self.sync_at.map_or(sync_at, |at| at.min(sync_at)));
-        }
+    /// When a batch is synced: `None` for at once.
+    fn sync_within(&self, urgent: bool) -> Option<Duration> {
+        let within = if urgent { SYNC_WITHIN } else { SYNC_IDLE_WITHIN };
+        (!self.head.always || self.starting).then_some(within)
+    }
+
+    fn append(&mut self, batch: &mut LogBatch, sync: Option<Duration>) -> Result<(), StoreError> {
+        self.tail.append(batch, sync.is_none())?;
+        self.sync_at = self.sync_at.into_iter().chain(sync.map(|it| Instant::now() + it)).min();
         self.index.add(self.tail.number(), batch.len(), batch.take_changes());
         batch.clear();
         Ok(())
@@ -338,13 +340,11 @@ impl Log {
         self.begin_segment()
     }
 
-    /// Each segment says which IDs were used, and which segment is the oldest, as earlier ones are
-    /// removed.
+    /// Each segment has the next ID and the oldest segment's number: earlier ones are removed.
     fn begin_segment(&mut self) -> Result<(), StoreError> {
         let mut batch = LogBatch::default();
         batch.put(Key::NextId, &encode(&self.index.next_id()));
-        let oldest = self.index.oldest().unwrap_or(self.current());
-        batch.put(Key::OldestSegment, &encode(&oldest));
-        self.append(&mut batch, false)
+        batch.put(Key::OldestSegment, &encode(&self.index.oldest().unwrap_or(self.current())));
+        self.append(&mut batch, self.sync_within(false))
     }
 }
