@@ -38,7 +38,7 @@ pub enum PeriodError {
     },
     /// The number was hardly meant as milliseconds.
     #[error(
-        "{key} is {millis}: that many milliseconds after 1970 began; multiply seconds by 1,000, \
+        "{key} is {millis}: as Unix milliseconds a time before 1974; multiply seconds by 1,000, \
          and write a year as its months, 2026-01 to 2026-12"
     )]
     Small {

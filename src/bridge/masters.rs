@@ -107,6 +107,8 @@ impl Masters {
             if master.lost_at.take_if(|at| *at <= now).is_none() {
                 continue;
             }
+            master.skew = Skew::default();
+            set_skew(state, name, &master.skew);
             if set_facts(state, name, |facts| facts.state = LinkState::Lost) {
                 tracing::warn!(master = %name, "master lost; its gateways are unknown");
                 let error =

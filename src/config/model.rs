@@ -136,7 +136,8 @@ pub struct Mqtt {
     #[serde(rename = "max_answer", deserialize_with = "values::size::<_, _, KIB, { 256 * MIB }>")]
     #[schemars(with = "String", title = "size", extend("default" = "256KiB"))]
     pub max_answer_bytes: usize,
-    /// How often all retained topics are published again; 10 s to 30 d.
+    /// How often all retained topics are published again, Home Assistant discovery included; 10 s
+    /// to 30 d.
     // Repairs what a broker lost unnoticed; with 100,000 devices 28 messages a second.
     #[serde(deserialize_with = "values::duration_or_never::<_, 10, { 30 * DAY }>")]
     #[schemars(with = "String", title = "duration or `\"never\"`", extend("default" = "1h"))]

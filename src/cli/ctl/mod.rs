@@ -61,7 +61,7 @@ pub(crate) struct CtlArgs {
     /// Do not ask for confirmation of commands that affect every device
     #[arg(long, short, global = true)]
     yes: bool,
-    /// The maximum duration of the command, in seconds; a change may take 10 s more
+    /// The maximum duration of the command, in seconds; a change may last up to 10 s more
     #[arg(long, global = true, value_name = "SECONDS")]
     timeout: Option<f64>,
     #[command(subcommand)]

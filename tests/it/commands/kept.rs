@@ -76,7 +76,7 @@ async fn a_change_that_timed_out_is_kept_if_it_was_made() {
     let is_registered = || control.managed().iter().any(|row| row.device_id == id);
     // The first call of a change is answered in time, the second is not.
     let late = async |command: &str, mut request: Value, timeout_s: f64| {
-        control.apply_fault(&Fault::LateAnswers { ms: 600 });
+        control.apply_fault(&Fault::LateAnswers { ms: 1500 });
         request["timeout_s"] = json!(timeout_s);
         let answer = stack.ask(command, &request.to_string()).await;
         assert_eq!(refusal(&answer).0, "timeout", "{answer}");
@@ -84,11 +84,11 @@ async fn a_change_that_timed_out_is_kept_if_it_was_made() {
         answer
     };
     let add = json!({"devices": [{"device_id": id, "ip": ip}]});
-    late("async/add", add, 0.3).await;
+    late("async/add", add, 0.5).await;
     let slaves = json!({"slaves": [{"device_id": id, "rs485": [7]}]});
-    late("slaves/set", slaves, 0.3).await;
-    late("accept_filter/set", json!({"device_ids": [8, 9]}), 0.9).await;
-    late("accept_filter/add", json!({"device_id": 10}), 0.9).await;
+    late("slaves/set", slaves, 0.5).await;
+    late("accept_filter/set", json!({"device_ids": [8, 9]}), 2.4).await;
+    late("accept_filter/add", json!({"device_id": 10}), 2.4).await;
     restart(&stack).await;
     assert_eq!(filter(), [8, 9, 10]);
     assert!(is_registered());
@@ -96,10 +96,10 @@ async fn a_change_that_timed_out_is_kept_if_it_was_made() {
     kept(&stack, id, &json!("command")).await;
 
     watcher.clear();
-    late("slaves/set", json!({"slaves": [{"device_id": id}]}), 0.3).await;
-    late("async/remove", json!({"device_id": id}), 0.9).await;
-    late("accept_filter/remove", json!({"device_id": 8}), 0.9).await;
-    late("accept_filter/set", json!({"device_ids": [10]}), 0.9).await;
+    late("slaves/set", json!({"slaves": [{"device_id": id}]}), 0.5).await;
+    late("async/remove", json!({"device_id": id}), 2.4).await;
+    late("accept_filter/remove", json!({"device_id": 8}), 2.4).await;
+    late("accept_filter/set", json!({"device_ids": [10]}), 2.4).await;
     kept(&stack, id, &Value::Null).await;
     restart(&stack).await;
     assert_eq!(filter(), [10]);
