@@ -95,6 +95,10 @@ impl Provisioner {
     /// Stores what commands made, without what the change that runs removes, and marks the devices
     /// as kept.
     fn store(&self, state: &mut State) {
+        if state.directory.gateway(self.index).is_none() {
+            // It was forgotten while the change ran.
+            return;
+        }
         let commanded = self.desired.commanded();
         let mut stored = commanded.clone();
         if let Some(effect) = &self.attempted {

@@ -2,15 +2,15 @@
 //! requests. A command beyond them is refused at once, so that no queue grows while a gateway
 //! hangs.
 
-use std::fmt;
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::unconstrained;
 use tokio::time::Instant;
+use tokio_util::sync::PollSemaphore;
 
 use super::failure::{Failure, FailureCode};
 use crate::ids::CommandClass;
@@ -33,16 +33,12 @@ struct ClassSlots {
 }
 
 /// A command's place among those that run or wait.
+#[derive(Debug)]
 pub struct Slot {
-    /// It is in the semaphore's queue.
-    running: Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>,
+    /// The place in the queue, until the command may run.
+    queue: PollSemaphore,
+    running: Option<OwnedSemaphorePermit>,
     slot: OwnedSemaphorePermit,
-}
-
-impl fmt::Debug for Slot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Slot").field("slot", &self.slot).finish_non_exhaustive()
-    }
 }
 
 /// A command's permission to run, until it is dropped.
@@ -101,23 +97,27 @@ impl CommandSlots {
 
 impl Slot {
     /// Enters the queue at once: tasks start in any order, and commands run in that of arrival.
-    fn queued(semaphore: Arc<Semaphore>, slot: OwnedSemaphorePermit) -> Self {
-        // The semaphores are never closed; if one were, the command would run beside the others.
-        let acquired = async { semaphore.acquire_owned().await.ok() };
-        let mut running: Pin<Box<dyn Future<Output = _> + Send>> =
-            Box::pin(unconstrained(acquired));
-        // The first poll enters the queue.
-        if let Poll::Ready(permit) = running.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        {
-            running = Box::pin(std::future::ready(permit));
-        }
-        Self { running, slot }
+    fn queued(running: Arc<Semaphore>, slot: OwnedSemaphorePermit) -> Self {
+        let mut queue = PollSemaphore::new(running);
+        let running = acquired(&mut queue).now_or_never().flatten();
+        Self { queue, running, slot }
     }
 
     /// Waits until the command may run, in the order of the slots.
-    pub async fn permit(self) -> Permit {
-        Permit { _running: self.running.await, _slot: self.slot }
+    pub async fn permit(mut self) -> Permit {
+        if self.running.is_none() {
+            self.running = acquired(&mut self.queue).await;
+        }
+        Permit { _slot: self.slot, _running: self.running }
     }
+}
+
+/// The first poll enters the queue, whatever the task has done before. The semaphores are never
+/// closed; if one were, the command would run beside the others.
+fn acquired(
+    queue: &mut PollSemaphore,
+) -> impl Future<Output = Option<OwnedSemaphorePermit>> + use<'_> {
+    unconstrained(poll_fn(|cx| queue.poll_acquire(cx)))
 }
 
 /// Allows `count` requests in `per`, all at once if need be.

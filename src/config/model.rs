@@ -138,7 +138,8 @@ pub struct Mqtt {
     pub max_answer_bytes: usize,
     /// How often all retained topics are published again, Home Assistant discovery included; 10 s
     /// to 30 d.
-    // Repairs what a broker lost unnoticed; with 100,000 devices 28 messages a second.
+    // Repairs what a broker lost unnoticed; with 100,000 devices 28 messages a second, and as many
+    // of discovery.
     #[serde(deserialize_with = "values::duration_or_never::<_, 10, { 30 * DAY }>")]
     #[schemars(with = "String", title = "duration or `\"never\"`", extend("default" = "1h"))]
     pub republish_interval: Option<Duration>,

@@ -11,12 +11,38 @@ use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::proxy::{Mode, Proxy};
 use crate::harness::watcher::{Seen, Watcher, check_chain};
-use gsdk2mqtt::simulator::Storm;
+use gsdk2mqtt::simulator::{Simulator, Storm};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Events that are lost after a report are reported a minute later.
 const REPORTED_WITHIN: Duration = Duration::from_secs(90);
 const AWAY: Mode = Mode { refuses: true, withholds_acks: false, delay: Duration::ZERO };
+
+/// A bridge that has lost its broker, and changes since.
+struct Outage {
+    watcher: Watcher,
+    proxy: Proxy,
+    bridge: Bridge,
+    /// They end with the test.
+    others: (Mosquitto, Simulator),
+}
+
+impl Outage {
+    async fn start(lines: &str, changes: u64, name: &str) -> Self {
+        let broker = Mosquitto::start("max_queued_messages 0").await;
+        let watcher = Watcher::start(broker.port).await;
+        let proxy = Proxy::before(broker.port).await;
+        let simulator = crate::harness::simulator(20).await;
+        let setup = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").lines(lines);
+        let bridge = setup.start();
+        ready(&bridge, PATIENCE, &format!("{name}: the first start")).await;
+        reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, &format!("{name}: until delivered"))
+            .await;
+        proxy.set_mode(AWAY);
+        simulator.control().storm(Storm::of(changes)).await.unwrap();
+        Self { watcher, proxy, bridge, others: (broker, simulator) }
+    }
+}
 
 /// The bridge's info.
 fn reported(watcher: &Watcher, what: &str) -> Vec<Value> {
@@ -98,15 +124,8 @@ async fn taken(bridge: &Bridge, changes: u32, what: &str) {
 /// and it is available a little later, as on a disk that is mounted late.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_not_available_at_the_start_is_exit_1_and_nothing_is_lost() {
-    let broker = Mosquitto::start("max_queued_messages 0").await;
-    let watcher = Watcher::start(broker.port).await;
-    let proxy = Proxy::before(broker.port).await;
-    let simulator = crate::harness::simulator(20).await;
-    let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
-    ready(&bridge, PATIENCE, "not available: the first start").await;
-    reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "not available: until delivered").await;
-    proxy.set_mode(AWAY);
-    simulator.control().storm(Storm::of(500)).await.unwrap();
+    let Outage { watcher, proxy, mut bridge, others: _others } =
+        Outage::start("", 500, "not available").await;
     within(PATIENCE, "not available: until events wait", async || {
         (bridge.metric("gsdk_outbox_events").await > Some(100.0)).then_some(())
     })
@@ -171,14 +190,8 @@ async fn a_truncated_log_ends_the_chain_and_no_event_id_is_used_twice() {
 /// while it has most of the events that wait.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_oldest_segment_ends_the_chain_and_its_events_are_reported_as_lost() {
-    let broker = Mosquitto::start("max_queued_messages 0").await;
-    let watcher = Watcher::start(broker.port).await;
-    let proxy = Proxy::before(broker.port).await;
-    let simulator = crate::harness::simulator(20).await;
-    let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
-    ready(&bridge, PATIENCE, "no oldest segment: the first start").await;
-    proxy.set_mode(AWAY);
-    simulator.control().storm(Storm::of(14_000)).await.unwrap();
+    let Outage { watcher, proxy, mut bridge, others: _others } =
+        Outage::start("", 14_000, "no oldest segment").await;
     taken(&bridge, 14_000, "no oldest segment: until all is processed").await;
     within(PATIENCE, "no oldest segment: until all is recorded", async || {
         let waiting = bridge.metric("gsdk_outbox_events").await?;
@@ -204,14 +217,8 @@ async fn a_missing_oldest_segment_ends_the_chain_and_its_events_are_reported_as_
 /// removed while the bridge is stopped; the history has their number.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_missing_at_the_start_is_reported_with_the_events_that_waited() {
-    let broker = Mosquitto::start("max_queued_messages 0").await;
-    let watcher = Watcher::start(broker.port).await;
-    let proxy = Proxy::before(broker.port).await;
-    let simulator = crate::harness::simulator(20).await;
-    let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
-    ready(&bridge, PATIENCE, "missing log: the first start").await;
-    proxy.set_mode(AWAY);
-    simulator.control().storm(Storm::of(200)).await.unwrap();
+    let Outage { watcher, proxy, mut bridge, others: _others } =
+        Outage::start("", 200, "missing log").await;
     taken(&bridge, 200, "missing log: until all is processed").await;
     let (_, log) = bridge.terminate().await;
     std::fs::remove_dir_all(bridge.state_dir().join("log")).unwrap();
@@ -339,14 +346,8 @@ async fn a_stop_while_the_store_has_failed_is_the_reason_of_the_next_chain() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_after_the_directory_was_removed_stores_what_it_reports_as_stored() {
     for removed in ["", "log"] {
-        let broker = Mosquitto::start("max_queued_messages 0").await;
-        let watcher = Watcher::start(broker.port).await;
-        let proxy = Proxy::before(broker.port).await;
-        let simulator = crate::harness::simulator(20).await;
-        let mut bridge = Setup::new(proxy.port, "").gateway("lobby", &simulator, "").start();
-        ready(&bridge, PATIENCE, "removed, then stopped: the first start").await;
-        proxy.set_mode(AWAY);
-        simulator.control().storm(Storm::of(500)).await.unwrap();
+        let Outage { watcher, proxy, mut bridge, others: _others } =
+            Outage::start("", 500, "removed, then stopped").await;
         within(PATIENCE, "removed, then stopped: until events wait", async || {
             (bridge.metric("gsdk_outbox_events").await > Some(100.0)).then_some(())
         })
@@ -369,16 +370,8 @@ async fn a_stop_after_the_directory_was_removed_stores_what_it_reports_as_stored
 /// Aim: `events_lost` reports dropped events, although the process that dropped them has ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn events_lost_includes_events_dropped_before_the_start() {
-    let broker = Mosquitto::start("max_queued_messages 0").await;
-    let watcher = Watcher::start(broker.port).await;
-    let proxy = Proxy::before(broker.port).await;
-    let simulator = crate::harness::simulator(20).await;
-    let lines = "[outbox]\nmax_events = 20\n";
-    let mut bridge =
-        Setup::new(proxy.port, "").gateway("lobby", &simulator, "").lines(lines).start();
-    ready(&bridge, PATIENCE, "dropped: the first start").await;
-    proxy.set_mode(AWAY);
-    simulator.control().storm(Storm::of(200)).await.unwrap();
+    let Outage { watcher, proxy, mut bridge, others: _others } =
+        Outage::start("[outbox]\nmax_events = 20\n", 200, "dropped").await;
     taken(&bridge, 200, "dropped: until all is processed").await;
     let dropped = bridge.metric("gsdk_outbox_dropped_total").await.unwrap();
     bridge.terminate().await;

@@ -29,6 +29,12 @@ fn a_missing_segment_ends_the_chain() {
     continues(dir.path());
 }
 
+fn needs_its_second_segment(dir: &Path) {
+    continues(copied(dir).path());
+    std::fs::remove_file(segment_path(dir, 2)).unwrap();
+    assert!(ends(dir).0.contains("missing"));
+}
+
 /// Aim: a log whose oldest segment was removed by cleaning continues, and does not when the oldest
 /// of the rest is missing, also if no other segment was created since.
 #[test]
@@ -41,9 +47,7 @@ fn a_segment_that_is_missing_behind_cleaned_ones_ends_the_chain() {
     finish(&log);
     assert_eq!(log.index.oldest(), Some(2));
     drop(log);
-    continues(copied(dir.path()).path());
-    std::fs::remove_file(segment_path(dir.path(), 2)).unwrap();
-    assert!(ends(dir.path()).0.contains("missing"));
+    needs_its_second_segment(dir.path());
 }
 
 /// Aim: the log of a build that did not store the oldest segment continues, and stores it from its
@@ -66,9 +70,7 @@ fn a_log_of_an_earlier_build_continues_after_it_was_cleaned() {
     write_event(&mut log, 4);
     finish(&log);
     drop(log);
-    continues(copied(dir.path()).path());
-    std::fs::remove_file(segment_path(dir.path(), 2)).unwrap();
-    assert!(ends(dir.path()).0.contains("missing"));
+    needs_its_second_segment(dir.path());
 }
 
 /// Aim: a kill in a write tears the end of the log also when the next segment is there already.
