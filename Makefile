@@ -11,6 +11,11 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 IMAGE ?= gsdk2mqtt
 HOST = $(shell rustc --print host-tuple)
+# Four at a time, the longest first; the output of each is shown when it ends.
+PYTHON_TESTS := tests/deploy/test_alerts.py tests/dashboards/test_dashboards.py \
+  tests/simulator/test_client.py tests/demo/test_clients.py tests/schema/test_schema.py \
+  tests/deploy/test_image.py tests/deploy/test_release.py tests/deploy/test_chart.py \
+  tests/deploy/test_notify.py tests/deploy/test_alertmanager.py tests/deploy/test_addon.py
 
 help:
 	@echo "make test        installs missing tools, then lints and runs every test"
@@ -71,24 +76,16 @@ lint: tools
 lint-deploy: tools
 	sh tests/deploy/lint.sh
 
-# Twelve at a time: most tests wait, a dozen of them for more than a minute.
+# Sixteen at a time: most tests wait, a dozen of them for more than a minute.
 test: lint
-	RUST_TEST_THREADS=12 cargo test --locked
+	RUST_TEST_THREADS=16 cargo test --locked
 	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-root; \
 	else echo "not root: the tests of make test-root were not run"; fi
-	target/tools/venv/bin/python tests/simulator/test_client.py
-	target/tools/venv/bin/python tests/demo/test_clients.py
-	target/tools/venv/bin/python tests/dashboards/test_dashboards.py
 	sh tests/deploy/first_steps.sh target/debug/gsdk2mqtt
+	@printf '%s\n' $(PYTHON_TESTS) | xargs -P 4 -I SCRIPT sh -c \
+	  'output=$$(target/tools/venv/bin/python SCRIPT 2>&1); code=$$?; \
+	  printf "== SCRIPT\n%s\n" "$$output"; exit $$code'
 	DEMO_PROFILE=dev ./dev demo --for 1s
-	target/tools/venv/bin/python tests/deploy/test_image.py
-	target/tools/venv/bin/python tests/deploy/test_release.py
-	target/tools/venv/bin/python tests/deploy/test_chart.py
-	target/tools/venv/bin/python tests/deploy/test_notify.py
-	target/tools/venv/bin/python tests/deploy/test_alertmanager.py
-	target/tools/venv/bin/python tests/deploy/test_alerts.py
-	target/tools/venv/bin/python tests/deploy/test_addon.py
-	target/tools/venv/bin/python tests/schema/test_schema.py target/debug/gsdk2mqtt
 
 # One line a check. Each is a test of `make test` too, there with fewer cases.
 nightly: tools
@@ -170,7 +167,7 @@ test-page:
 test-schema: tools
 	npm install --silent --no-audit --no-fund --prefix target/tools/asyncapi @asyncapi/specs@6
 	cargo build --locked
-	target/tools/venv/bin/python tests/schema/test_schema.py target/debug/gsdk2mqtt \
+	target/tools/venv/bin/python tests/schema/test_schema.py \
 		target/tools/asyncapi/node_modules/@asyncapi/specs
 
 # Unoptimized: eight doors need no speed, and it is built in a third of the time.

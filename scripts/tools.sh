@@ -79,9 +79,9 @@ install_rust() {
 install_cargo_deny() {
     command -v cargo-deny >/dev/null 2>&1 && return
     echo "installing into target/tools: cargo-deny"
-    # Unoptimized, since it runs once.
-    cargo install --locked --debug --quiet --root target/tools cargo-deny \
-        --version "^$CARGO_DENY_VERSION"
+    # Unoptimized and without symbols, since it runs once.
+    CARGO_PROFILE_DEV_DEBUG=false cargo install --locked --debug --quiet \
+        --root target/tools cargo-deny --version "^$CARGO_DENY_VERSION"
 }
 
 venv=target/tools/venv
@@ -125,6 +125,8 @@ fi
 install_missing
 install_rust
 if [ "${1:-}" = test ]; then
-    install_cargo_deny
+    # One compiles while the other downloads.
+    install_cargo_deny &
     install_python_packages
+    wait $!
 fi

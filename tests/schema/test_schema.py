@@ -1,4 +1,4 @@
-"""The schemas against what is really said and taken: `test_schema.py PROGRAM [SPECS]`.
+"""The schemas against what is really said and taken: `test_schema.py [SPECS]`.
 
 A bridge runs beside a real broker and a simulated gateway; every message it sends has to fit its
 channel's schema. The example configurations have to fit the configuration's schema, and those with a value of
@@ -22,9 +22,8 @@ import jsonschema
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "tests/deploy"))
-from programs import free_port, get, running, until  # noqa: E402
+from programs import BRIDGE, free_port, get, running, until  # noqa: E402
 
-PROGRAM = sys.argv[1]
 CONNECTED = 'gsdk_gateway_devices{gateway="lobby",connected="true"}'
 # Wrong by the form of a value, an unknown key or word, a name or a range; the other bad ones a
 # schema cannot see.
@@ -35,7 +34,7 @@ WRONG_FORM = ["bad-wrong-form", "bad-table-expected", "bad-unknown-key", "bad-un
 
 
 def printed(*args):
-    return json.loads(subprocess.check_output([PROGRAM, "schema", *args]))
+    return json.loads(subprocess.check_output([BRIDGE, "schema", *args]))
 
 
 def validator(schema):
@@ -89,7 +88,7 @@ def payloads_fit(document):
         start("spied", "mosquitto_sub", "-V", "5", "-p", port, "-t", "#", "-F", "%t %p", "-q", "1",
               "-c", "-i", "spy", "-x", "3600")
         until("the listener listens", lambda: heard(port, folder / "spied.log"))
-        start("gateway", PROGRAM, "simulate", "--listen", f"127.0.0.1:{gateway}", "--control",
+        start("gateway", BRIDGE, "simulate", "--listen", f"127.0.0.1:{gateway}", "--control",
               control.removeprefix("http://"), "--certs", folder, "--devices", "8", "--manage",
               "--reconnect-interval", "1")
         until("there is a certificate", (folder / "ca.crt").exists)
@@ -98,7 +97,7 @@ def payloads_fit(document):
             f'[http]\nlisten = "127.0.0.1:{http}"\n[outbox]\nmax_events = 5\n'
             f'[commands]\nallow = ["*"]\n[gateways.lobby]\nunknown_after = "1s"\n'
             f'address = "127.0.0.1:{gateway}"\nca_file = "{folder}/ca.crt"\n')
-        start("bridge", PROGRAM, "run", "--config", folder / "config.toml")
+        start("bridge", BRIDGE, "run", "--config", folder / "config.toml")
         until("the bridge is ready", lambda: get(f"http://127.0.0.1:{http}/readyz"))
         fault(control, {"do": "drop", "devices": {"random": 3}})
         device = json.loads(get(f"{control}/devices"))[0]["device_id"]
@@ -279,7 +278,7 @@ def configurations():
 if __name__ == "__main__":
     configurations()
     api = printed()
-    if len(sys.argv) > 2:
-        document_is_valid(api, Path(sys.argv[2]))
+    if len(sys.argv) > 1:
+        document_is_valid(api, Path(sys.argv[1]))
     schemas_refuse(api)
     payloads_fit(api)
