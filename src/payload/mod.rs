@@ -7,11 +7,7 @@ mod bridge;
 mod device;
 mod event;
 mod gateway;
-mod health;
-mod master;
-mod recorded;
 pub(crate) mod seconds;
-mod subject;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -21,14 +17,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 
-pub use bridge::{BridgeEventKind, BridgeInfo, EVENTS_LOST, Intent, OutboxInfo};
+pub use bridge::{
+    BridgeEventKind, BridgeInfo, Degraded, DegradedReason, EVENTS_LOST, Health, Intent, OutboxInfo,
+};
 pub use device::{DeviceEventPayload, DeviceStatePayload, LastKnownPayload};
-pub use event::{COMMAND_EVENT, EventPayload, EventTypeName};
-pub use gateway::{AcceptFilterInfo, GatewayEventContent, GatewayInfo, LastError, LinkFacts};
-pub use health::{Degraded, DegradedReason, Health};
-pub use master::{MasterFacts, MasterInfo};
-pub(crate) use recorded::RecordedEvent;
-pub use subject::Subject;
+pub(crate) use event::RecordedEvent;
+pub use event::{COMMAND_EVENT, EventPayload, EventTypeName, Subject};
+pub use gateway::{
+    AcceptFilterInfo, GatewayEventContent, GatewayInfo, LastError, LinkFacts, MasterFacts,
+    MasterInfo,
+};
 
 use crate::fleet::{DeviceState, DeviceType, GatewayIndex};
 use crate::ids::{DeviceId, GatewayName};
