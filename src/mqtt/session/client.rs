@@ -21,8 +21,7 @@ use super::connection::{Ack, BrokerConnection, Connected, ConnectionCommand, Ses
 use super::fault::{BrokenConnection, BrokerProblem, FaultContext, SessionFault};
 use super::in_flight::InFlight;
 use super::packet::{Granted, Packet, TooLarge};
-use super::reader::PacketReader;
-use super::writer::PacketWriter;
+use super::socket::{PacketReader, PacketWriter};
 use crate::certificate::Certificate;
 use crate::config::Mqtt;
 use crate::mqtt::refusal::Refusal;

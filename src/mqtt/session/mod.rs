@@ -7,18 +7,18 @@
 mod client;
 mod codec;
 mod connection;
-mod failures;
 mod fault;
 mod in_flight;
 mod packet;
-mod reader;
 mod settings;
-mod writer;
+mod socket;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tracing::{debug, warn};
 
 pub use connection::{
     Ack, BrokerConnection, Connected, ConnectionEnded, FILTERS_PER_PACKET, Message, Publish,
@@ -27,15 +27,19 @@ pub use connection::{
 pub use settings::{SessionLimits, SessionSettings, Will};
 
 use crate::config::Mqtt;
-use crate::net::{self, Backoff, DialError, DialTarget, Peer, Tls, TlsFiles};
+use crate::net::{
+    self, Backoff, CountedFailure, DialError, DialTarget, FailureLog, Peer, Tls, TlsFiles,
+};
 use crate::task::catch_panic;
 use client::{Ended, SessionClient};
-use failures::{BrokerFailureLog, ClosedSoon};
-use fault::{FaultContext, SessionFault};
+use fault::{BrokerProblem, FaultContext, SessionFault};
 
 /// Events that may wait for the bridge. When full, nothing more is read from the broker. An event
 /// may be a message of [`SessionLimits::incoming_max`], so this bounds the memory too.
 const EVENTS_MAX: usize = 16;
+
+/// Connections closed soon, one after another, that are no coincidence.
+const CLOSED_SOON_MAX: u32 = 3;
 
 /// The bridge's end of the session. Dropping it ends the session at once, and the broker publishes
 /// the last will; [`BrokerConnection::disconnect`] ends it in order.
@@ -140,4 +144,84 @@ async fn attempt(
     let context = FaultContext::new(settings, target, dialed.certificate_requested);
     let client = SessionClient::new(dialed, &context, events.clone(), Arc::clone(stopping));
     Ok(client.run(password.as_ref()).await)
+}
+
+/// Connections that the broker closed soon, one after another, without giving a reason.
+#[derive(Debug, Default)]
+pub(crate) struct ClosedSoon {
+    times: u32,
+    /// In how many of them something was not acknowledged yet.
+    unacknowledged: u32,
+}
+
+impl ClosedSoon {
+    /// Names the likely cause once the broker has closed several connections. One that closes over
+    /// a message (access list, size limit, quota) leaves that message unacknowledged each time.
+    /// Many brokers, mosquitto 2.0.11 among them, close so when another client takes over.
+    pub(crate) fn explain(
+        &mut self,
+        fault: SessionFault,
+        lasted: Option<Duration>,
+        is_unacknowledged: bool,
+        settings: &SessionSettings,
+    ) -> SessionFault {
+        let is_soon = lasted.is_some_and(|lasted| lasted < settings.retry.stable);
+        let is_closed = match &fault {
+            SessionFault::Broker { problem: BrokerProblem::Closed, .. } => true,
+            SessionFault::Broker { problem: BrokerProblem::Reset { .. }, .. } => is_unacknowledged,
+            _ => false,
+        };
+        if !(is_soon && is_closed) {
+            *self = Self::default();
+            return fault;
+        }
+        self.times += 1;
+        self.unacknowledged += u32::from(is_unacknowledged);
+        if self.times < CLOSED_SOON_MAX {
+            return fault;
+        }
+        let Self { times, unacknowledged } = std::mem::take(self);
+        let (url, client_id) = (settings.mqtt.broker.to_string(), settings.mqtt.client_id.clone());
+        let problem = if unacknowledged == times {
+            BrokerProblem::ClosedOnMessage { client_id, times }
+        } else {
+            BrokerProblem::ClosedAgain { client_id, times }
+        };
+        SessionFault::Broker { url, problem }
+    }
+}
+
+/// Logs failures, each reason when it is new and then rarely.
+#[derive(Debug, Default)]
+pub(crate) struct BrokerFailureLog {
+    /// Failed attempts since the last connection.
+    connect: FailureLog,
+    disconnect: FailureLog,
+}
+
+impl BrokerFailureLog {
+    /// A connection has ended. One that was `stable` makes its reason new again.
+    pub(crate) fn disconnected(&mut self, reason: &str, retry_in: Duration, stable: bool) {
+        self.connect.reset();
+        if stable {
+            self.disconnect.reset();
+        }
+        let CountedFailure { times, is_due } = self.disconnect.count(reason);
+        if is_due {
+            warn!(reason, times, ?retry_in, "disconnected from the broker; retrying");
+        } else {
+            debug!(reason, times, ?retry_in, "disconnected from the broker; retrying");
+        }
+    }
+
+    /// An attempt has failed.
+    pub(crate) fn failed(&mut self, reason: &str, retry_in: Duration) {
+        let is_due = self.connect.count(reason).is_due;
+        let attempts = self.connect.failures();
+        if is_due {
+            warn!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
+        } else {
+            debug!(reason, attempts, ?retry_in, "cannot connect to the broker; retrying");
+        }
+    }
 }
