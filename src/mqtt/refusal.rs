@@ -19,8 +19,6 @@ impl Refusal {
     pub const TOPIC_INVALID: Self = Self::Code(0x90);
     /// The broker keeps no retained messages.
     pub const RETAIN_NOT_SUPPORTED: Self = Self::Code(0x9A);
-    /// More publishes are unacknowledged than the broker allows.
-    pub const RECEIVE_MAXIMUM_EXCEEDED: Self = Self::Code(0x93);
     /// The packet is larger than the broker takes.
     pub const PACKET_TOO_LARGE: Self = Self::Code(0x95);
 
