@@ -59,15 +59,9 @@ pub(crate) fn of_bridge(
     let mut connection = connection(&state, "online", "offline");
     connection["entity_category"] = Value::from("diagnostic");
     components.add("connection", "binary_sensor", connection);
-    let waiting = json!({
-        "name": "Waiting events",
-        "state_topic": info,
-        "value_template": field("outbox.pending"),
-        "state_class": "measurement",
-        "entity_category": "diagnostic",
-        "icon": "mdi:tray-full",
-        "availability": available,
-    });
+    let mut waiting = diagnostic("Waiting events", &info, "outbox.pending", "mdi:tray-full");
+    waiting["state_class"] = Value::from("measurement");
+    waiting["availability"] = available.clone();
     components.add("waiting_events", "sensor", waiting);
     for master in directory.masters.keys() {
         // While the bridge is still connecting, it is not known.
@@ -131,14 +125,9 @@ pub(crate) fn of_gateway(
         });
         components.add(key, "sensor", count);
     }
-    let certificate = json!({
-        "name": "Certificate expires",
-        "state_topic": info,
-        "value_template": field("certificate_expires_at"),
-        "device_class": "timestamp",
-        "entity_category": "diagnostic",
-        "icon": "mdi:certificate",
-    });
+    let mut certificate =
+        diagnostic("Certificate expires", &info, "certificate_expires_at", "mdi:certificate");
+    certificate["device_class"] = Value::from("timestamp");
     components.add("certificate_expires", "sensor", certificate);
     let disconnect_all = json!({
         "name": "Disconnect all devices",
@@ -202,24 +191,12 @@ pub(crate) fn of_device(
         "icon": "mdi:lan",
     });
     components.add("status", "sensor", status);
-    let since = json!({
-        "name": "Since",
-        "state_topic": state,
-        "value_template": field("since"),
-        "device_class": "timestamp",
-        "entity_category": "diagnostic",
-        "enabled_by_default": false,
-        "icon": "mdi:timer-outline",
-    });
+    let mut since = diagnostic("Since", &state, "since", "mdi:timer-outline");
+    since["device_class"] = Value::from("timestamp");
+    since["enabled_by_default"] = Value::from(false);
     components.add("since", "sensor", since);
-    let firmware = json!({
-        "name": "Firmware",
-        "state_topic": state,
-        "value_template": field("firmware"),
-        "entity_category": "diagnostic",
-        "enabled_by_default": false,
-        "icon": "mdi:chip",
-    });
+    let mut firmware = diagnostic("Firmware", &state, "firmware", "mdi:chip");
+    firmware["enabled_by_default"] = Value::from(false);
     components.control(options.firmware, "firmware", "sensor", firmware);
     let request = format!(r#"{{"device_id":{device_id},"requested_by":"Home Assistant"}}"#);
     let disconnect = json!({
@@ -241,6 +218,17 @@ fn connection(state_topic: &str, on: &str, off: &str) -> Value {
         "payload_on": on,
         "payload_off": off,
         "device_class": "connectivity",
+    })
+}
+
+/// A diagnostic sensor of one field of a topic's JSON.
+fn diagnostic(name: &str, state_topic: &str, path: &str, icon: &str) -> Value {
+    json!({
+        "name": name,
+        "state_topic": state_topic,
+        "value_template": field(path),
+        "entity_category": "diagnostic",
+        "icon": icon,
     })
 }
 
