@@ -8,12 +8,10 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::history::{
-    BLOCK_EVENTS_MAX, Backlog, Database, Error, Reader, Totals, is_removed_or_empty,
-};
+use super::history::{BLOCK_EVENTS_MAX, Database, Error, Reader, Totals, is_removed_or_empty};
 use super::log::Position;
 use super::log_reader::LogReader;
-use super::span_writer::SpanWriter;
+use super::span_writer::{Backlog, SpanWriter};
 use crate::config::HistoryConfig;
 use crate::ids::Moment;
 use crate::payload::Subject;

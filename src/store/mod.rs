@@ -1,10 +1,9 @@
 //! Data that survives the process. The log holds events until the broker has acknowledged them, the
 //! last states of devices, and what else a restart needs; the outbox has the waiting events in
 //! memory; the recorder's thread copies all events from the log to the history, with availability.
+//! The start decides which log continues, and what is recorded before another one replaces it.
 
-mod disk_probe;
 mod error;
-mod event;
 pub mod history;
 mod history_writer;
 mod log;
@@ -13,17 +12,96 @@ mod outbox;
 mod ready;
 mod recorder;
 mod span_writer;
-mod start;
 mod state_dir;
 mod waiting;
 
+use std::path::PathBuf;
+
+use crate::config::HistoryConfig;
+use crate::ids::Moment;
+use history::Reader;
+
 pub use error::StoreError;
-pub use event::Event;
 pub(crate) use history_writer::HistoryStatus;
-pub use log::Position;
+pub use log::{Event, Position};
 pub(crate) use log::{Key, Log, LogContent, Record, Recovery, decode, encode};
 pub use log_reader::LogReader;
 pub(crate) use outbox::{Outbox, OutboxLimits};
 pub(crate) use recorder::Recorder;
-pub(crate) use start::{StartedStore, StoreSettings, start};
 pub(crate) use state_dir::StateDir;
+
+/// Where and how the bridge stores.
+#[derive(Clone, Debug)]
+pub(crate) struct StoreSettings {
+    /// The state directory.
+    pub(crate) state_dir: PathBuf,
+    /// Whether the log is synced before anything is published.
+    pub(crate) always_sync: bool,
+    /// How many events may wait.
+    pub(crate) limits: OutboxLimits,
+    /// How long the history keeps events.
+    pub(crate) history: HistoryConfig,
+    /// Reads the history, and has its path.
+    pub(crate) history_reader: Reader,
+}
+
+/// A store that has started.
+#[derive(Debug)]
+pub(crate) struct StartedStore {
+    /// The locked directory.
+    pub(crate) dir: StateDir,
+    /// It follows the log.
+    pub(crate) recorder: Recorder,
+    /// What an earlier process has stored.
+    pub(crate) content: LogContent,
+    /// Whether its chain continues.
+    pub(crate) recovery: Recovery,
+}
+
+/// Locks the state directory and reads it.
+///
+/// # Errors
+/// When the directory cannot be used, or another process uses it.
+pub(crate) fn start(settings: &StoreSettings, now: Moment) -> Result<StartedStore, StoreError> {
+    let dir = StateDir::lock(&settings.state_dir)?;
+    let earlier = dir.set_aside_earlier()?;
+    let (mut content, mut recovery) = Log::open(&dir.log(), settings.always_sync)?;
+    if let Some(earlier) = earlier {
+        // That build ran after this log was written.
+        let reason = format!(
+            "the store of a build made before version 2 was set aside as {}; see docs/upgrading.md",
+            earlier.display()
+        );
+        end_chain(&mut recovery, None, reason);
+    }
+    let continues = matches!(recovery, Recovery::Continue(_));
+    let reader = settings.history_reader.clone();
+    let (recorder, history, read_before) =
+        Recorder::start(dir.log(), reader, settings.history, now, &mut content, continues)?;
+    if let Recovery::Continue(log) = &recovery
+        && read_before > content.end
+    {
+        let from = Some(log.chain().to_owned());
+        let reason = "the log was cut: the history has read more than is left of it";
+        end_chain(&mut recovery, from, reason.to_owned());
+    }
+    if let Recovery::NewChain { reason: reason @ None, .. } = &mut recovery
+        && history.last_id > 0
+    {
+        *reason = Some("its log is missing".to_owned());
+    }
+    if matches!(recovery, Recovery::NewChain { .. }) {
+        // Above the IDs of every earlier store in this place, also if that was lost.
+        let now = now.millis().unsigned_abs() * 1_000;
+        content.next_id = content.next_id.max(history.last_id + 1).max(now);
+    }
+    Ok(StartedStore { dir, recorder, content, recovery })
+}
+
+/// Discards the log, if it was to continue.
+fn end_chain(recovery: &mut Recovery, from: Option<String>, reason: String) {
+    let ended = Recovery::NewChain { from, reason: Some(reason) };
+    if let Recovery::Continue(log) = std::mem::replace(recovery, ended) {
+        log.give_up();
+    }
+}

@@ -12,8 +12,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Instant;
 
-use super::event::Event;
-use super::log::{Key, LogBatch, Record, encode};
+use super::log::{Event, Key, LogBatch, Record, encode};
 use super::ready::ReadySubjects;
 use super::waiting::{Compressor, Waiting};
 use crate::payload::Subject;

@@ -11,10 +11,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::StoreError;
-use super::history::{Backlog, Observation, Reader};
+use super::history::{Observation, Reader};
 use super::history_writer::{HistoryStatus, HistoryWriter, LogEnd, ReplacedLog};
 use super::log::{LogContent, Position};
-use super::span_writer::PROVEN_EVERY;
+use super::span_writer::{Backlog, PROVEN_EVERY};
 use crate::config::HistoryConfig;
 use crate::ids::Moment;
 

@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use lz4_flex::block::{compress_into_with_dict, decompress_with_dict, get_maximum_output_size};
 
-use super::event::Event;
-use super::log::{decode, encode};
+use super::log::{Event, decode, encode};
 
 /// A dictionary is used for this many events.
 const DICTIONARY_USES: u32 = 1_000;

@@ -22,7 +22,7 @@ pub use query::{EVENT_ID_MAX, EventFilter, EventGap, Missing, Order, Page};
 pub use reader::Reader;
 #[cfg(feature = "model")]
 pub(crate) use reader::model;
-pub(crate) use spans::{Backlog, Tracker};
+pub(crate) use spans::Tracker;
 pub use spans::{
     Observation, ObservedDevice, RowKey, Selection, Snapshot, Span, SpanState, Timeline,
     UnobservedReason,

@@ -11,7 +11,6 @@ mod index;
 mod record;
 mod recover;
 mod segment;
-mod tail;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -27,12 +26,12 @@ use super::StoreError;
 use super::state_dir::{LockFile, create_dir};
 use index::Index;
 use recover::Recovered;
-use segment::{Segment, remove, remove_replaced, remove_segments};
-use tail::LogTail;
+use segment::{LogTail, Segment, remove, remove_replaced, remove_segments};
 use worker::Worker;
 
 pub(crate) use frame::frames;
 pub(crate) use head::LogHead;
+pub use record::Event;
 pub(crate) use record::{Key, LogBatch, Record, decode, encode, records};
 pub(crate) use recover::LogContent;
 pub use segment::Position;

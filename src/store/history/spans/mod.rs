@@ -3,7 +3,6 @@
 //!
 //! [`Tracker`] turns observations into rows without a database; `table` reads and writes them.
 
-mod backlog;
 mod gateway;
 mod snapshot;
 mod table;
@@ -11,7 +10,6 @@ mod table;
 mod tests;
 mod tracker;
 
-pub(crate) use backlog::Backlog;
 pub use snapshot::{RowKey, Selection, Snapshot, Span, Timeline};
 pub(crate) use table::{SpanTables, TABLES};
 pub(crate) use tracker::Tracker;
