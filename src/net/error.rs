@@ -1,13 +1,6 @@
 //! Why a connection could not be established: one error for gateways and brokers, because the
-//! causes are the same.
+//! causes are the same. Its text has the failure, its subject, and the remedy.
 
-use std::path::Path;
-
-use super::certificate_failure::CertificateFailure;
-use super::code::DialCode;
-use super::failure::DialFailure;
-use super::file::SecretError;
-use super::file_failure::{FileFailure, FileKind};
 use super::target::DialTarget;
 use crate::ids::Moment;
 
@@ -16,7 +9,7 @@ use crate::ids::Moment;
 #[error("{message}")]
 pub struct DialError {
     pub(crate) code: DialCode,
-    message: String,
+    pub(crate) message: String,
     /// Those in the certificate, where none of them is the expected one.
     pub(crate) names: Vec<String>,
     /// When the certificate ends that was refused.
@@ -24,27 +17,93 @@ pub struct DialError {
 }
 
 impl DialError {
-    pub(crate) fn new(target: &DialTarget, failure: DialFailure) -> Self {
-        let (code, mut message) = failure.describe(target);
-        if target.peer.is_gateway() {
-            message = format!("{}: {message}", target.peer);
-        }
-        let (mut names, mut certificate_expires_at) = (Vec::new(), None);
-        if let DialFailure::Certificate { failure, not_after } = failure {
-            certificate_expires_at = Some(not_after);
-            if let CertificateFailure::NameMismatch { names: presented, .. } = failure {
-                names = presented;
-            }
-        }
-        Self { code, message, names, certificate_expires_at }
+    pub(crate) fn new(target: &DialTarget, code: DialCode, text: String) -> Self {
+        let message = match target.peer.is_gateway() {
+            true => format!("{}: {text}", target.peer),
+            false => text,
+        };
+        Self { code, message, names: Vec::new(), certificate_expires_at: None }
+    }
+}
+
+/// The stable code of a failed attempt to connect, in payloads, metrics and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[cfg_attr(test, derive(strum::VariantNames))]
+#[strum(serialize_all = "snake_case")]
+pub enum DialCode {
+    CaFileUnreadable,
+    CaFileInvalid,
+    CertFileUnreadable,
+    CertFileInvalid,
+    KeyFileUnreadable,
+    KeyFileInvalid,
+    PasswordFileUnreadable,
+    PasswordFileInvalid,
+    NoFileHandles,
+    NoSystemRoots,
+    ServerNameInvalid,
+    HostNotFound,
+    LookupTimeout,
+    ConnectionRefused,
+    Unreachable,
+    ConnectTimeout,
+    TlsTimeout,
+    NotTls,
+    NotHttp2,
+    TlsClosed,
+    CertificateNameMismatch,
+    CertificateWithoutSan,
+    CertificateV1,
+    CertificateExpired,
+    CertificateNotYetValid,
+    CertificateUnknownIssuer,
+    CertificateIsCa,
+    CertificateInvalid,
+    ClientCertificateRequired,
+    ClientCertificateRefused,
+    TlsIncompatible,
+    TlsFailed,
+    AlpnRefused,
+    WebsocketTimeout,
+    NotWebsocket,
+}
+
+impl DialCode {
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
-    /// A password that cannot be had from its file.
-    pub(crate) fn password(target: &DialTarget, path: &Path, error: SecretError) -> Self {
-        let failure = match error {
-            SecretError::Unread(error) => FileFailure::unread(FileKind::Password, path, error),
-            error => FileFailure::unusable(FileKind::Password, path, error.to_string()),
-        };
-        Self::new(target, failure.into())
+    /// The code with the text of its failure.
+    pub(crate) const fn with(self, text: String) -> (Self, String) {
+        (self, text)
+    }
+
+    /// Whether a file of the configuration is missing or cannot be read.
+    pub(crate) const fn is_file_missing(self) -> bool {
+        matches!(
+            self,
+            Self::CaFileUnreadable
+                | Self::CertFileUnreadable
+                | Self::KeyFileUnreadable
+                | Self::PasswordFileUnreadable
+        )
+    }
+
+    /// Whether trying again costs the peer nothing: nothing answers at the address now, as while it
+    /// restarts or hangs, or a file of ours is missing, or no file handle is left.
+    pub(crate) const fn is_absence(self) -> bool {
+        self.is_file_missing()
+            || matches!(
+                self,
+                Self::NoFileHandles
+                    | Self::HostNotFound
+                    | Self::LookupTimeout
+                    | Self::ConnectionRefused
+                    | Self::Unreachable
+                    | Self::ConnectTimeout
+                    | Self::TlsTimeout
+                    | Self::TlsClosed
+                    | Self::WebsocketTimeout
+            )
     }
 }

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 use tokio_rustls::rustls::crypto::ring as provider;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
+use super::certificate_failure::ExpectedCertificate;
 use super::dial::connect_tcp;
 use super::error::DialError;
-use super::failure::{DialFailure, TlsFailure};
+use super::explain::failed;
 use super::target::DialTarget;
 use super::tls::Handshake;
 use super::verifier::RecordingVerifier;
@@ -51,22 +52,15 @@ impl PresentedCertificate {
 pub(crate) async fn presented_certificate(
     target: &DialTarget,
 ) -> Result<PresentedCertificate, DialError> {
-    present(target).await.map_err(|failure| DialError::new(target, failure))
-}
-
-async fn present(target: &DialTarget) -> Result<PresentedCertificate, DialFailure> {
     let verifier = Arc::new(RecordingVerifier::refusing(Arc::new(provider::default_provider())));
-    let expected = target.address.host.clone();
-    let handshake = Handshake::new(expected, verifier.clone(), None, &[], None)?;
+    let expected = ExpectedCertificate { name: target.address.host.clone(), ca: None };
+    let handshake = Handshake::new(target, expected, verifier.clone(), None, &[])?;
     let until = Instant::now() + target.deadline;
-    let tcp = connect_tcp(&target.address, until, target.deadline).await?;
-    let outcome = handshake.connect(tcp, until, target.deadline).await;
+    let tcp = connect_tcp(target, until).await?;
+    let outcome = handshake.connect(tcp, until).await;
     match (verifier.presented(), outcome) {
         (Some(presented), _) => Ok(PresentedCertificate(presented)),
         (None, Err(failure)) => Err(failure),
-        (None, Ok(_)) => {
-            let problem = "it presents no certificate".to_owned();
-            Err(DialFailure::Tls(TlsFailure::Other(problem)))
-        }
+        (None, Ok(_)) => Err(failed(target, "it presents no certificate")),
     }
 }

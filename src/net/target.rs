@@ -121,6 +121,14 @@ pub(crate) struct DialTarget {
 }
 
 impl DialTarget {
+    /// What is dialled, in messages.
+    pub(crate) fn shown(&self) -> String {
+        match &self.peer {
+            Peer::Broker { url } => url.clone(),
+            _ => self.address.to_string(),
+        }
+    }
+
     pub(crate) fn has_client_certificate(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.files.key_file.is_some())
     }

@@ -2,10 +2,9 @@
 //!
 //! rustls decides whether a certificate is trusted.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
@@ -18,11 +17,11 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::sign::CertifiedKey;
 use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore, SignatureScheme};
 
-use super::error::DialError;
-use super::explain::Facts;
-use super::failure::{DialFailure, TlsFailure};
+use super::certificate_failure::ExpectedCertificate;
+use super::error::{DialCode, DialError};
+use super::explain::{failed, failed_handshake};
 use super::file::{expect_file, off_runtime, read};
-use super::file_failure::{FileFailure, FileKind};
+use super::file_failure::{FileKind, key_mismatch, unread, unusable};
 use super::target::{DialTarget, Tls};
 use super::verifier::RecordingVerifier;
 use crate::certificate::Certificate;
@@ -31,54 +30,62 @@ use crate::certificate::Certificate;
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
 /// A TLS handshake to come.
-pub(crate) struct Handshake {
+pub(crate) struct Handshake<'a> {
+    target: &'a DialTarget,
     config: Arc<ClientConfig>,
     server_name: ServerName<'static>,
     verifier: Arc<RecordingVerifier>,
     client: Arc<ClientCertificate>,
-    facts: Facts,
+    expected: ExpectedCertificate,
 }
 
-impl Handshake {
+impl<'a> Handshake<'a> {
     /// Reads the files and builds the settings.
-    pub(crate) async fn prepare(tls: &Tls, host: &str) -> Result<Self, DialFailure> {
+    pub(crate) async fn prepare(target: &'a DialTarget, tls: &Tls) -> Result<Self, DialError> {
         let provider = Arc::new(ring::default_provider());
         let trusted = match &tls.files.ca_file {
-            Some(path) => read_pem(FileKind::Ca, path, Trusted::parse).await?,
-            None => Trusted::of_system().await?,
+            Some(path) => read_pem(target, FileKind::Ca, path, Trusted::parse).await?,
+            None => Trusted::of_system(target).await?,
         };
         let key = match (&tls.files.cert_file, &tls.files.key_file) {
-            (Some(cert), Some(key)) => Some(client_key(cert, key, &provider).await?),
+            (Some(cert), Some(key)) => Some(client_key(target, cert, key, &provider).await?),
             _ => None,
         };
         let verifier = RecordingVerifier::new(trusted.roots, trusted.pinned, provider)
-            .map_err(|error| DialFailure::Tls(TlsFailure::Other(error.to_string())))?;
-        let expected = tls.server_name.as_deref().unwrap_or(host).to_owned();
+            .map_err(|error| failed(target, error))?;
+        let name = tls.server_name.as_deref().unwrap_or(&target.address.host).to_owned();
         let ca = tls.files.ca_file.clone().zip(trusted.subject);
-        Self::new(expected, Arc::new(verifier), key, &tls.alpn, ca)
+        let expected = ExpectedCertificate { name, ca };
+        Self::new(target, expected, Arc::new(verifier), key, &tls.alpn)
     }
 
-    /// `ca`: the CA file with the name of its first authority, for messages.
     pub(crate) fn new(
-        expected: String,
+        target: &'a DialTarget,
+        expected: ExpectedCertificate,
         verifier: Arc<RecordingVerifier>,
         key: Option<Arc<CertifiedKey>>,
         alpn: &[String],
-        ca: Option<(PathBuf, String)>,
-    ) -> Result<Self, DialFailure> {
-        let server_name = ServerName::try_from(expected.clone())
-            .map_err(|_| DialFailure::ServerName(expected.clone()))?;
-        let facts = Facts { expected, ca, certificate_given: key.is_some() };
+    ) -> Result<Self, DialError> {
+        let server_name = ServerName::try_from(expected.name.clone()).map_err(|_| {
+            let is_gateway = target.peer.is_gateway();
+            let text = format!(
+                "{:?} is neither a host name nor an IP address, so no certificate can contain it; \
+                 correct {}",
+                expected.name,
+                target.peer.key(if is_gateway { "server_name" } else { "url" })
+            );
+            DialError::new(target, DialCode::ServerNameInvalid, text)
+        })?;
         let client = Arc::new(ClientCertificate { key, requested: AtomicBool::new(false) });
         let mut config = ClientConfig::builder_with_provider(verifier.provider())
             .with_safe_default_protocol_versions()
-            .map_err(|error| DialFailure::Tls(TlsFailure::Other(error.to_string())))?
+            .map_err(|error| failed(target, error))?
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone())
             .with_client_cert_resolver(client.clone());
         // A server without ALPN ignores this, and the protocol is used nevertheless.
         config.alpn_protocols = alpn.iter().map(|name| name.clone().into_bytes()).collect();
-        Ok(Self { config: Arc::new(config), server_name, verifier, client, facts })
+        Ok(Self { target, config: Arc::new(config), server_name, verifier, client, expected })
     }
 
     /// Does the handshake. Returns also the certificate that the peer presented, and whether it
@@ -87,17 +94,26 @@ impl Handshake {
         self,
         socket: S,
         until: Instant,
-        deadline: Duration,
-    ) -> Result<(TlsStream<S>, Option<Certificate>, bool), DialFailure> {
-        let connecting = TlsConnector::from(self.config).connect(self.server_name, socket);
-        let outcome = timeout_at(until, connecting)
-            .await
-            .map_err(|_| DialFailure::Tls(TlsFailure::Timeout(deadline)))?;
+    ) -> Result<(TlsStream<S>, Option<Certificate>, bool), DialError> {
+        let Self { target, config, server_name, .. } = self;
+        let connecting = TlsConnector::from(config).connect(server_name, socket);
+        let outcome = timeout_at(until, connecting).await.map_err(|_| {
+            let text = format!(
+                "{} accepts connections but did not answer the TLS handshake within {} s; it \
+                 hangs, or it is not the {}",
+                target.shown(),
+                target.deadline.as_secs_f32(),
+                target.peer.expected_port()
+            );
+            DialError::new(target, DialCode::TlsTimeout, text)
+        })?;
         let presented = self.verifier.presented().and_then(|der| Certificate::read(&der));
         let requested = self.client.requested.load(Ordering::Relaxed);
         match outcome {
             Ok(stream) => Ok((stream, presented, requested)),
-            Err(error) => Err(self.facts.explain(error, presented, requested)),
+            Err(error) => {
+                Err(failed_handshake(target, &self.expected, error, presented, requested))
+            }
         }
     }
 }
@@ -130,11 +146,17 @@ impl Trusted {
     }
 
     /// The roots that this system trusts.
-    async fn of_system() -> Result<Self, DialFailure> {
+    async fn of_system(target: &DialTarget) -> Result<Self, DialError> {
         let roots = off_runtime(Path::new("system roots"), load_system_roots).await;
-        let roots = roots
-            .map_err(|error| DialFailure::NoSystemRoots(format!("its store {error}")))?
-            .map_err(DialFailure::NoSystemRoots)?;
+        let roots = roots.map_err(|error| format!("its store {error}")).flatten();
+        let roots = roots.map_err(|why| {
+            let text = format!(
+                "the certificates that this system trusts cannot be read ({why}); install the \
+                 package ca-certificates, correct the environment, or set {}",
+                target.peer.key("ca_file")
+            );
+            DialError::new(target, DialCode::NoSystemRoots, text)
+        })?;
         Ok(Self { roots, pinned: Vec::new(), subject: None })
     }
 }
@@ -152,12 +174,13 @@ fn load_system_roots() -> Result<RootCertStore, String> {
 
 /// Reads a file of this kind, and what it holds.
 async fn read_pem<T>(
+    target: &DialTarget,
     kind: FileKind,
     path: &Path,
     parse: impl FnOnce(&[u8]) -> Result<T, String>,
-) -> Result<T, FileFailure> {
-    let bytes = read(path).await.map_err(|error| FileFailure::unread(kind, path, error))?;
-    parse(&bytes).map_err(|problem| FileFailure::unusable(kind, path, problem))
+) -> Result<T, DialError> {
+    let bytes = read(path).await.map_err(|error| unread(target, kind, path, &error))?;
+    parse(&bytes).map_err(|problem| unusable(target, kind, path, &problem))
 }
 
 /// The certificates of a PEM file: at least one.
@@ -197,23 +220,23 @@ pub(crate) async fn client_certificate(target: &DialTarget) -> Result<String, Di
         certificates(bytes)?;
         String::from_utf8(bytes.to_vec()).map_err(|_| "is not text".to_owned())
     };
-    let read = read_pem(FileKind::Certificate, path, text).await;
-    read.map_err(|failure| DialError::new(target, failure.into()))
+    read_pem(target, FileKind::Certificate, path, text).await
 }
 
 async fn client_key(
+    target: &DialTarget,
     cert: &Path,
     key: &Path,
     provider: &CryptoProvider,
-) -> Result<Arc<CertifiedKey>, DialFailure> {
-    let chain = read_pem(FileKind::Certificate, cert, certificates).await?;
-    let secret = read_pem(FileKind::Key, key, private_key).await?;
+) -> Result<Arc<CertifiedKey>, DialError> {
+    let chain = read_pem(target, FileKind::Certificate, cert, certificates).await?;
+    let secret = read_pem(target, FileKind::Key, key, private_key).await?;
     let certified = CertifiedKey::from_der(chain, secret, provider);
     certified.map(Arc::new).map_err(|error| match error {
-        TlsError::InconsistentKeys(_) => FileFailure::key_mismatch(key).into(),
+        TlsError::InconsistentKeys(_) => key_mismatch(target, key),
         error => {
             let problem = format!("cannot be used with its certificate ({error})");
-            FileFailure::unusable(FileKind::Key, key, problem).into()
+            unusable(target, FileKind::Key, key, &problem)
         }
     })
 }

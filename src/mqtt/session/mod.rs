@@ -27,9 +27,7 @@ pub use connection::{
 pub use settings::{SessionLimits, SessionSettings, Will};
 
 use crate::config::Mqtt;
-use crate::net::{
-    self, Backoff, CountedFailure, DialError, DialTarget, FailureLog, Peer, Tls, TlsFiles,
-};
+use crate::net::{self, Backoff, CountedFailure, DialTarget, FailureLog, Peer, Tls, TlsFiles};
 use crate::task::catch_panic;
 use client::{Ended, SessionClient};
 use fault::{BrokerProblem, FaultContext, SessionFault};
@@ -136,7 +134,7 @@ async fn attempt(
         (Some(password), _) => Some(password.clone()),
         (None, Some(path)) => {
             let read = net::read_secret(path).await;
-            Some(read.map_err(|error| DialError::password(&target, path, error))?)
+            Some(read.map_err(|error| net::no_password(&target, path, &error))?)
         }
         (None, None) => None,
     };
