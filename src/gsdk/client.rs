@@ -7,13 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::connection::{Connector, GrpcConnection, RpcObserver};
-use super::convert;
+use super::convert::{self, DeviceError, FoundDevice, PendingDevice};
 use super::error::Error;
 use super::master_client::MasterClient;
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, GatewayRpc, Method, Rpc};
 use super::stored::StoredItems;
-use super::types::{DeviceError, FoundDevice, PendingDevice};
 use crate::certificate::Certificate;
 use crate::fleet::{AcceptFilter, DeviceDetails, Listed, Mode, Slaves, Target};
 use crate::ids::DeviceId;

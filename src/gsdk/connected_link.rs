@@ -12,11 +12,11 @@ use super::client::GatewayClient;
 use super::convert;
 use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
-use super::keep_alive;
-use super::list_requests::ListRequests;
-use super::reports::{GatewaySink, LinkReport};
+use super::link_output::LinkOutput;
+use super::reports::LinkReport;
 use super::rpc::SUBSCRIBE_STATUS;
 use super::subscription::{BATCH_LEN_MAX, Subscription};
+use super::supervisor::keep_alive_by_calls;
 use crate::fleet::{AcceptFilter, Listed};
 use crate::proto::connect::{GetAcceptFilterRequest, StatusChange};
 
@@ -27,8 +27,7 @@ const UNANSWERED_LISTS_MAX: u32 = 3;
 type PendingCall<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 pub(crate) struct ConnectedLink<'a> {
-    reports: &'a GatewaySink,
-    list_requests: &'a ListRequests,
+    output: &'a LinkOutput,
     client: &'a GatewayClient,
     subscription: Subscription,
     list: Option<PendingCall<Vec<Listed>>>,
@@ -39,13 +38,11 @@ pub(crate) struct ConnectedLink<'a> {
 
 impl<'a> ConnectedLink<'a> {
     pub(crate) fn new(
-        reports: &'a GatewaySink,
-        list_requests: &'a ListRequests,
+        output: &'a LinkOutput,
         client: &'a GatewayClient,
         subscription: Subscription,
     ) -> Self {
-        let (list, unanswered_lists, filter) = (None, 0, None);
-        Self { reports, list_requests, client, subscription, list, unanswered_lists, filter }
+        Self { output, client, subscription, list: None, unanswered_lists: 0, filter: None }
     }
 
     /// Reads until the link ends.
@@ -54,14 +51,14 @@ impl<'a> ConnectedLink<'a> {
         let probe = |deadline| connection.call(GetAcceptFilterRequest {}, deadline);
         tokio::select! {
             end = self.read() => end,
-            disconnect = keep_alive::by_calls(connection, probe) => Err(disconnect),
+            disconnect = keep_alive_by_calls(connection, probe) => Err(disconnect),
         }
     }
 
     async fn read(&mut self) -> Result<Infallible, Disconnect> {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
         loop {
-            if self.list.is_none() && self.list_requests.take(|_| true).is_some() {
+            if self.list.is_none() && self.output.list_requests.take(|_| true).is_some() {
                 self.request_list()?;
             }
             tokio::select! {
@@ -84,10 +81,10 @@ impl<'a> ConnectedLink<'a> {
                     self.filter = None;
                     // A filter that cannot be read is no failure of the link.
                     if let Ok(filter) = filter {
-                        self.reports.try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
+                        self.output.reports.try_send(LinkReport::AcceptFilter(Box::new(filter)))?;
                     }
                 }
-                () = self.list_requests.requested() => {}
+                () = self.output.list_requests.requested() => {}
             }
         }
     }
@@ -110,7 +107,7 @@ impl<'a> ConnectedLink<'a> {
     }
 
     fn request_list(&mut self) -> Result<(), Disconnect> {
-        self.reports.try_send(LinkReport::ListRequested)?;
+        self.output.reports.try_send(LinkReport::ListRequested)?;
         let client = self.client.clone();
         self.list = Some(Box::pin(async move { client.device_list().await }));
         Ok(())
@@ -127,10 +124,10 @@ impl<'a> ConnectedLink<'a> {
                     let client = self.client.clone();
                     self.filter = Some(Box::pin(async move { client.accept_filter().await }));
                 }
-                self.reports.try_send(LinkReport::List(rows))
+                self.output.reports.try_send(LinkReport::List(rows))
             }
             Err(error) => {
-                self.reports.try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
+                self.output.reports.try_send(LinkReport::ListFailed(LinkError::from(&error)))?;
                 let is_unanswered = matches!(error, Error::Deadline { .. });
                 self.unanswered_lists = if is_unanswered { self.unanswered_lists + 1 } else { 0 };
                 match error {
@@ -148,7 +145,7 @@ impl<'a> ConnectedLink<'a> {
         let received = Instant::now().into_std();
         for change in batch.drain(..) {
             match convert::status_change(change, received) {
-                Some(status) => self.reports.try_send(LinkReport::Status(status))?,
+                Some(status) => self.output.reports.try_send(LinkReport::Status(status))?,
                 None => self.client.connection().warn_about_id_0(SUBSCRIBE_STATUS, 1),
             }
         }

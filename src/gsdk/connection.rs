@@ -12,10 +12,9 @@ use tonic::client::Grpc;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-use super::channel::{self, GrpcChannel, KeepAlive};
+use super::channel::{self, GrpcChannel, KeepAlive, PingsRejected};
 use super::encoded::{BytesCodec, EncodedAnswer, EncodedCall};
 use super::error::{self, Error};
-use super::goaway::PingsRejected;
 use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Method, Rpc, SUBSCRIBE_STATUS, Service};
 use super::token::Token;

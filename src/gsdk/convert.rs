@@ -1,4 +1,5 @@
-//! Conversion between the wire's types and ours, in this file only.
+//! Results of the typed calls, and the conversion between the wire's types and ours, in this file
+//! only.
 //!
 //! Enums are open: an unlisted number keeps its value. Rows with the device ID 0 convert to `None`.
 
@@ -7,9 +8,9 @@ use std::net::Ipv4Addr;
 use std::time::Instant;
 
 use prost::Message;
+use serde::Serialize;
 use tonic::{Code, Status as GrpcStatus};
 
-use super::types::{DeviceError, FoundDevice, ListedGateway, PendingDevice};
 use crate::fleet::{
     AcceptFilter, DeviceDetails, DeviceInfo, DeviceType, Listed, Mode, Slaves, Status,
     StreamedStatus, Target,
@@ -19,6 +20,50 @@ use crate::proto::{connect, device, err, gateway};
 
 /// The longest text of a device that is taken.
 const TEXT_CHARS_MAX: usize = 64;
+
+/// A device that dialed the gateway and was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PendingDevice {
+    pub device_id: DeviceId,
+    #[serde(rename = "type")]
+    pub device_type: DeviceType,
+    pub ip: Option<Ipv4Addr>,
+    /// By the gateway's clock.
+    pub last_try: Moment,
+}
+
+/// A device that answered a search of the gateway's subnet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FoundDevice {
+    pub device_id: DeviceId,
+    #[serde(rename = "type")]
+    pub device_type: DeviceType,
+    pub ip: Option<Ipv4Addr>,
+    /// As sent.
+    pub port: i32,
+    pub mode: Mode,
+    pub ssl: bool,
+    pub dhcp: bool,
+    /// The server that the device dials; empty if none.
+    pub server: String,
+}
+
+/// A gateway of a master, as the master lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedGateway {
+    pub id: String,
+    pub is_connected: bool,
+    pub device_ids: Vec<DeviceId>,
+}
+
+/// Why a call for many devices failed for one of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceError {
+    pub device_id: DeviceId,
+    pub code: Code,
+    /// The gateway's message.
+    pub message: String,
+}
 
 pub(crate) fn status_change(
     wire: connect::StatusChange,

@@ -12,8 +12,7 @@ use super::connected_link::ConnectedLink;
 use super::connection::{Connector, RpcObserver};
 use super::disconnect::Disconnect;
 use super::error::LinkError;
-use super::link_output::LinkOutput;
-use super::list_requests::ListRequests;
+use super::link_output::{LinkOutput, ListRequests};
 use super::options::GatewayOptions;
 use super::reports::LinkReportSender;
 use super::subscription::Subscription;
@@ -41,20 +40,16 @@ impl Link {
         observer: RpcObserver,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let output = LinkOutput::new(gateway, options.peer.clone(), reports);
-        let list_requests = Arc::<ListRequests>::default();
-        let task = GatewayTask { output: output.clone(), list_requests: list_requests.clone() };
-        let task = supervisor::start(task, Connector::new(options, observer), stop);
-        Self::new(&output, list_requests, Some(task))
+        let output = LinkOutput::new(gateway, options.peer.clone(), reports, Default::default());
+        let task =
+            supervisor::start(GatewayTask(output.clone()), Connector::new(options, observer), stop);
+        Self::new(&output, Some(task))
     }
 
     /// The link whose task has this output. `task`: its own, if it is not served by its master's.
-    pub(crate) fn new(
-        output: &LinkOutput,
-        list_requests: Arc<ListRequests>,
-        task: Option<JoinHandle<()>>,
-    ) -> Self {
-        Self { gateway: output.gateway, list_requests, client: output.clients(), task }
+    pub(crate) fn new(output: &LinkOutput, task: Option<JoinHandle<()>>) -> Self {
+        let (gateway, list_requests) = (output.gateway, output.list_requests.clone());
+        Self { gateway, list_requests, client: output.clients(), task }
     }
 
     /// Requests the device list. Requests made while one is running lead to one more list. While
@@ -83,26 +78,22 @@ impl Link {
 }
 
 /// The task of a link to a gateway at its own address.
-struct GatewayTask {
-    output: LinkOutput,
-    list_requests: Arc<ListRequests>,
-}
+struct GatewayTask(LinkOutput);
 
 impl Supervised for GatewayTask {
     async fn attempt(&self, state: &mut AttemptState) -> Result<Infallible, Disconnect> {
         let client = GatewayClient::open(&state.connector).await?;
         let (subscription, api_version) = Subscription::establish(client.connection()).await?;
         state.connector.api_version = api_version;
-        self.list_requests.discard(self.output.gateway);
+        self.0.list_requests.discard(self.0.gateway);
         let certificate_expires_at = client.certificate().map(|shown| shown.not_after);
         let package = api_version.package();
         state.connected(client.connection(), package);
-        self.output.up(client.clone(), package, certificate_expires_at)?;
-        let (reports, list_requests) = (&self.output.reports, &self.list_requests);
-        ConnectedLink::new(reports, list_requests, &client, subscription).run().await
+        self.0.up(client.clone(), package, certificate_expires_at)?;
+        ConnectedLink::new(&self.0, &client, subscription).run().await
     }
 
     async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
-        self.output.connection_ended(error.clone(), last_activity).await
+        self.0.connection_ended(error.clone(), last_activity).await
     }
 }

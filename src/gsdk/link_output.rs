@@ -1,6 +1,10 @@
-//! What the task of a gateway's link gives to others: its reports, and a client while it is up.
+//! What the task of a gateway's link gives to others: its reports, and a client while it is up; and
+//! the lists that they request of it.
 
-use tokio::sync::watch;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::client::GatewayClient;
@@ -16,14 +20,21 @@ use crate::net::Peer;
 pub(crate) struct LinkOutput {
     pub(crate) gateway: GatewayIndex,
     pub(crate) reports: GatewaySink,
+    /// Those of all gateways behind the same master.
+    pub(crate) list_requests: Arc<ListRequests>,
     /// For calls beside the stream, while the link is up.
     client: watch::Sender<Option<GatewayClient>>,
 }
 
 impl LinkOutput {
-    pub(crate) fn new(gateway: GatewayIndex, peer: Peer, queue: LinkReportSender) -> Self {
+    pub(crate) fn new(
+        gateway: GatewayIndex,
+        peer: Peer,
+        queue: LinkReportSender,
+        list_requests: Arc<ListRequests>,
+    ) -> Self {
         let reports = GatewaySink::new(gateway, peer, queue);
-        Self { gateway, reports, client: watch::Sender::new(None) }
+        Self { gateway, reports, list_requests, client: watch::Sender::new(None) }
     }
 
     pub(crate) fn clients(&self) -> watch::Receiver<Option<GatewayClient>> {
@@ -74,5 +85,45 @@ impl LinkOutput {
         let last_activity = last_activity.unwrap_or_else(Instant::now);
         let last_activity = was_up.then(|| last_activity.into_std());
         self.reports.send(LinkReport::Down { error, last_activity }).await
+    }
+}
+
+/// The gateways whose list has to be read: requested by the loop, read by the task of the link.
+/// A gateway that is requested again while its list is being read is in here again.
+#[derive(Debug, Default)]
+pub(crate) struct ListRequests {
+    /// In the order of their requests, each once.
+    gateways: Mutex<VecDeque<GatewayIndex>>,
+    requested: Notify,
+}
+
+impl ListRequests {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<GatewayIndex>> {
+        self.gateways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn request(&self, gateway: GatewayIndex) {
+        let mut gateways = self.lock();
+        if !gateways.contains(&gateway) {
+            gateways.push_back(gateway);
+        }
+        self.requested.notify_one();
+    }
+
+    /// Discards a request made while the link was down.
+    pub(crate) fn discard(&self, gateway: GatewayIndex) {
+        self.lock().retain(|other| *other != gateway);
+    }
+
+    /// Takes the first one that may be read now.
+    pub(crate) fn take(&self, may_read: impl Fn(GatewayIndex) -> bool) -> Option<GatewayIndex> {
+        let mut gateways = self.lock();
+        let first = gateways.iter().position(|gateway| may_read(*gateway))?;
+        gateways.remove(first)
+    }
+
+    /// Waits for a request. Cancel safe.
+    pub(crate) async fn requested(&self) {
+        self.requested.notified().await;
     }
 }

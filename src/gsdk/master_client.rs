@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 
 use super::connection::{Connector, GrpcConnection, RpcObserver};
-use super::convert;
+use super::convert::{self, ListedGateway};
 use super::disconnect::Disconnect;
 use super::encoded::{EncodedAnswer, EncodedCall};
 use super::error::Error;
@@ -18,7 +18,6 @@ use super::options::GatewayOptions;
 use super::rpc::{ApiVersion, Rpc, Service};
 use super::subscription::Subscription;
 use super::token::Token;
-use super::types::ListedGateway;
 use crate::certificate::Certificate;
 use crate::fleet::{AcceptFilter, GatewayIndex, Listed};
 use crate::net;

@@ -10,12 +10,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::behind_master::{BehindMaster, GatewaysBehind};
+use super::behind_master::{BehindMaster, SessionGateways};
 use super::connection::{Connector, RpcObserver};
 use super::disconnect::Disconnect;
 use super::error::LinkError;
 use super::link::Link;
-use super::link_output::LinkOutput;
+use super::link_output::{LinkOutput, ListRequests};
 use super::master_client::MasterClient;
 use super::master_session::MasterSession;
 use super::options::GatewayOptions;
@@ -28,7 +28,9 @@ use crate::net::Peer;
 /// A handle to a master's task.
 #[derive(Debug)]
 pub struct MasterLink {
-    behind: Arc<GatewaysBehind>,
+    /// Its gateways. More are added while its link is up, too.
+    behind: watch::Sender<Vec<BehindMaster>>,
+    list_requests: Arc<ListRequests>,
     reports: LinkReportSender,
     task: JoinHandle<()>,
 }
@@ -45,21 +47,24 @@ impl MasterLink {
         observer: RpcObserver,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        let behind = Arc::new(GatewaysBehind::default());
+        let (behind, list_requests) = (watch::Sender::default(), Arc::<ListRequests>::default());
         let task = MasterTask {
-            behind: behind.clone(),
+            behind: behind.subscribe(),
+            list_requests: list_requests.clone(),
             reports: MasterSink::new(name, options.peer.clone(), master_reports),
         };
         let task = supervisor::start(task, Connector::new(options, observer), stop);
-        Self { behind, reports, task }
+        Self { behind, list_requests, reports, task }
     }
 
     /// Adds a gateway behind the master, with an index of its own; returns its link.
     #[must_use]
     pub fn add(&self, index: GatewayIndex, name: GatewayName, gateway_id: &str) -> Link {
-        let output = LinkOutput::new(index, Peer::Gateway(name), self.reports.clone());
-        let link = Link::new(&output, self.behind.list_requests.clone(), None);
-        self.behind.add(BehindMaster { id: gateway_id.into(), output });
+        let (reports, list_requests) = (self.reports.clone(), self.list_requests.clone());
+        let output = LinkOutput::new(index, Peer::Gateway(name), reports, list_requests);
+        let link = Link::new(&output, None);
+        let gateway = BehindMaster { id: gateway_id.into(), output };
+        self.behind.send_modify(|gateways| gateways.push(gateway));
         link
     }
 
@@ -71,7 +76,8 @@ impl MasterLink {
 
 /// The task of a link to a master.
 struct MasterTask {
-    behind: Arc<GatewaysBehind>,
+    behind: watch::Receiver<Vec<BehindMaster>>,
+    list_requests: Arc<ListRequests>,
     reports: MasterSink,
 }
 
@@ -101,14 +107,17 @@ impl Supervised for MasterTask {
         let certificate_expires_at = master.certificate().map(|shown| shown.not_after);
         self.reports.try_send(MasterReport::Up { certificate_expires_at })?;
         state.connected(master.connection(), master.package());
-        let (behind, reports) = (self.behind.clone(), self.reports.clone());
-        MasterSession::start(master, streams, gateways, behind, reports)?.run().await
+        let own =
+            SessionGateways::new(master.clone(), self.behind.clone(), self.list_requests.clone());
+        let reports = self.reports.clone();
+        MasterSession::start(master, streams, gateways, own, reports)?.run().await
     }
 
     async fn ended(&self, error: &LinkError, last_activity: Option<Instant>) -> bool {
         // The certificate is the master's.
         let of_gateway = LinkError { certificate_expires_at: None, ..error.clone() };
-        for gateway in self.behind.after(0) {
+        let gateways = self.behind.borrow().clone();
+        for gateway in gateways {
             if !gateway.output.connection_ended(of_gateway.clone(), last_activity).await {
                 return false;
             }

@@ -9,19 +9,17 @@ use futures_util::future::OptionFuture;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::behind_master::GatewaysBehind;
-use super::convert;
+use super::behind_master::{AtMaster, SessionGateways};
+use super::convert::{self, ListedGateway};
 use super::device_routes::{DeviceRoutes, Reported, StatusRoute};
 use super::disconnect::Disconnect;
 use super::error::{Error, LinkError};
-use super::keep_alive;
 use super::master_client::{CallResult, MasterClient, MasterStreams, next_result};
 use super::master_timers::{Check, Renewal};
 use super::reports::{LinkReport, MasterReport, MasterSink};
 use super::rpc::SUBSCRIBE_STATUS;
-use super::session_gateways::{AtMaster, SessionGateways};
 use super::subscription::BATCH_LEN_MAX;
-use super::types::ListedGateway;
+use super::supervisor::keep_alive_by_calls;
 use crate::fleet::{GatewayIndex, Listed};
 use crate::proto::connect::StatusChange;
 use crate::proto::gateway::{self, GetListRequest};
@@ -29,7 +27,6 @@ use crate::proto::gateway::{self, GetListRequest};
 pub(crate) struct MasterSession {
     master: Arc<MasterClient>,
     streams: MasterStreams,
-    behind: Arc<GatewaysBehind>,
     reports: MasterSink,
     gateways: SessionGateways,
     routes: DeviceRoutes,
@@ -48,14 +45,12 @@ impl MasterSession {
         master: Arc<MasterClient>,
         streams: MasterStreams,
         listed: Vec<ListedGateway>,
-        behind: Arc<GatewaysBehind>,
+        gateways: SessionGateways,
         reports: MasterSink,
     ) -> Result<Self, Disconnect> {
-        let gateways = SessionGateways::new(master.clone(), behind.list_requests.clone());
         let mut session = Self {
             master,
             streams,
-            behind,
             reports,
             gateways,
             routes: DeviceRoutes::default(),
@@ -79,13 +74,13 @@ impl MasterSession {
         let probe = |deadline| master.call(GetListRequest {}, deadline);
         tokio::select! {
             end = self.read() => end,
-            disconnect = keep_alive::by_calls(master.connection(), probe) => Err(disconnect),
+            disconnect = keep_alive_by_calls(master.connection(), probe) => Err(disconnect),
         }
     }
 
     async fn read(&mut self) -> Result<Infallible, Disconnect> {
         let mut batch = Vec::with_capacity(BATCH_LEN_MAX);
-        let mut gateways = Vec::new();
+        let (mut gateways, list_requests) = (Vec::new(), self.gateways.list_requests.clone());
         loop {
             self.start_lists()?;
             let check = OptionFuture::from(self.check.due().map(sleep_until));
@@ -119,8 +114,8 @@ impl MasterSession {
                     self.call_ended(result)?;
                     end?;
                 }
-                () = self.behind.list_requests.requested() => {}
-                () = self.behind.added.notified() => self.add_gateways()?,
+                () = list_requests.requested() => {}
+                Ok(()) = self.gateways.added() => self.add_gateways()?,
                 Some(()) = check => self.start_check(),
                 Some(()) = renewal => self.start_renewal(),
             }
@@ -217,11 +212,9 @@ impl MasterSession {
 
     /// Takes over gateways that were added.
     fn add_gateways(&mut self) -> Result<(), Disconnect> {
-        for gateway in self.behind.after(self.gateways.len()) {
-            let id = gateway.id.clone();
+        for gateway in self.gateways.take_added() {
+            let (id, index) = (gateway.id, gateway.output.gateway);
             let status = self.connected.get(id.as_ref()).map(|&it| AtMaster::listed(it));
-            let index = gateway.output.gateway;
-            self.gateways.add(gateway);
             self.routes.add_gateway(id, index);
             if let Some(status) = status {
                 self.gateways.set_status(&mut self.routes, index, self.status_seq, status)?;

@@ -11,12 +11,9 @@ mod device_routes;
 mod disconnect;
 mod encoded;
 mod error;
-mod goaway;
 mod held_statuses;
-mod keep_alive;
 mod link;
 mod link_output;
-mod list_requests;
 mod master_client;
 mod master_link;
 mod master_session;
@@ -24,16 +21,15 @@ mod master_timers;
 mod options;
 mod reports;
 mod rpc;
-mod session_gateways;
 mod stored;
 mod subscription;
 mod supervisor;
 mod target;
 mod token;
-mod types;
 
 pub use client::GatewayClient;
 pub use connection::{RpcObserver, RpcRecord};
+pub use convert::{DeviceError, FoundDevice, ListedGateway, PendingDevice};
 pub(crate) use error::NOT_STORED;
 pub use error::{Error, ErrorCode, LinkError, code_name};
 pub use link::Link;
@@ -44,6 +40,5 @@ pub use reports::{LinkReport, LinkReportSender, MasterReport, MasterReportSender
 pub use rpc::{ApiVersion, Method};
 pub use stored::StoredItems;
 pub use target::GatewayTarget;
-pub use types::{DeviceError, FoundDevice, ListedGateway, PendingDevice};
 
 pub use crate::fleet::{AcceptFilter, Slaves, Target};

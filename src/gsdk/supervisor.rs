@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use super::channel::KeepAlive;
 use super::connection::{Connector, GrpcConnection};
 use super::disconnect::Disconnect;
-use super::error::{ErrorCode, LinkError};
+use super::error::{Error, ErrorCode, LinkError};
 use crate::net::{Backoff, FailureLog};
 use crate::task::catch_panic;
 
@@ -123,4 +123,37 @@ async fn attempt(link: &impl Supervised, state: &mut AttemptState) -> Disconnect
         Err(Disconnect::from_panic(peer, &panic))
     });
     disconnect
+}
+
+/// Keep-alive for a link to a gateway or master that rejects HTTP/2 pings: makes a light call, with
+/// this deadline, whenever nothing has come for an interval. Ends when the other side does not
+/// answer; never where pings do this.
+pub(crate) async fn keep_alive_by_calls<T, Answer>(
+    connection: &GrpcConnection,
+    call: impl Fn(Duration) -> Answer,
+) -> Disconnect
+where
+    Answer: Future<Output = Result<T, Error>>,
+{
+    if connection.keep_alive() == KeepAlive::Pings {
+        return std::future::pending().await;
+    }
+    let timing = connection.options().timing;
+    loop {
+        let idle = connection.activity().idle_for();
+        if idle < timing.keep_alive_interval {
+            sleep(timing.keep_alive_interval - idle).await;
+            continue;
+        }
+        match call(timing.keep_alive_timeout).await {
+            // Any answer shows that the other side is alive, even an error.
+            Ok(_) | Err(Error::Status { .. }) => {}
+            Err(Error::Deadline { .. }) => {
+                if connection.activity().idle_for() >= timing.keep_alive_timeout {
+                    return Disconnect::from_timeout(connection);
+                }
+            }
+            Err(error) => return Disconnect::from_call(connection, error),
+        }
+    }
 }
