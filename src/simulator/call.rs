@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 
 use axum::extract::Request;
+use futures_util::TryFutureExt as _;
 use prost::Message;
 use tokio_stream::{Stream, StreamExt};
 use tonic::codec::{BufferSettings, Codec};
@@ -12,8 +13,7 @@ use tonic::transport::server::TlsConnectInfo;
 use tonic::{Response, Status};
 use tonic_prost::ProstCodec;
 
-use super::interceptor::Package;
-use super::strictness::Strictness;
+use super::interceptor::{Package, Strictness};
 
 /// The space for one message of a stream, in bytes.
 const SINGLE_FRAME_BUFFER: usize = 256;
@@ -32,22 +32,15 @@ pub(crate) struct Call {
     request: Request,
     package: Package,
     strictness: Strictness,
-    /// Else the error, returned once the request is decoded.
-    allowed: Result<(), Status>,
 }
 
 impl Call {
     pub(crate) fn new(request: Request, package: Package, strictness: Strictness) -> Self {
-        Self { request, package, strictness, allowed: Ok(()) }
+        Self { request, package, strictness }
     }
 
     pub(crate) fn package(&self) -> Package {
         self.package
-    }
-
-    /// Has the call fail if `check` refuses its token.
-    pub(crate) fn check(&mut self, check: impl FnOnce(Option<&str>) -> Result<(), Status>) {
-        self.allowed = check(self.token().as_deref());
     }
 
     /// The token in the metadata.
@@ -84,11 +77,10 @@ impl Call {
         R: Message + 'static,
         F: Future<Output = Result<R, Status>> + Send + 'a,
     {
-        let Self { request, allowed, strictness, .. } = self;
+        let Self { request, strictness, .. } = self;
         Box::pin(async move {
             let service = tower::service_fn(|request: tonic::Request<M>| {
-                let handled = allowed.clone().map(|()| handler(request.into_inner()));
-                async move { handled?.await.map(Response::new) }
+                handler(request.into_inner()).map_ok(Response::new)
             });
             as_grpc_go(
                 grpc(ProstCodec::<R, M>::default(), strictness).unary(service, request).await,
@@ -108,10 +100,10 @@ impl Call {
         T: Message + 'static,
         S: Stream<Item = Result<T, Status>> + Send + Unpin + 'static,
     {
-        let Self { request, allowed, strictness, .. } = self;
+        let Self { request, strictness, .. } = self;
         Box::pin(async move {
             let service = tower::service_fn(|request: tonic::Request<M>| {
-                let subscribed = allowed.clone().and_then(|()| subscribe(request.into_inner()));
+                let subscribed = subscribe(request.into_inner());
                 async move {
                     let mut stream = subscribed?;
                     let first = if strictness.lazy_headers { stream.next().await } else { None };

@@ -6,6 +6,7 @@
 //! them, and the default is ECDSA P-256.
 
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -210,12 +211,7 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> CertificateError {
 /// Writes a private key that only its owner can read.
 fn write_secret(path: &Path, pem: &str) -> Result<(), CertificateError> {
     let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(0o600);
-    }
+    options.write(true).create(true).truncate(true).mode(0o600);
     let mut file = options.open(path).map_err(at(path))?;
     std::io::Write::write_all(&mut file, pem.as_bytes()).map_err(at(path))
 }

@@ -82,26 +82,28 @@ impl Control {
                 return master.is_some_and(|one| one.set_listed(gateway, *listed)).into();
             }
             Fault::ExpireTokens => _ = master.map(|one| one.forget_tokens()),
-            fault => self.apply_to_calls(fault),
+            Fault::Fail { method, code, message, times } => {
+                let message = message.as_deref().unwrap_or("ordered by a fault");
+                let error = CallError { status: Status::new(code.0, message), times: *times };
+                self.interceptor.update(|rules| _ = rules.errors.insert(method.clone(), error));
+            }
+            Fault::Heal => self.interceptor.update(|rules| rules.errors.clear()),
+            Fault::Latency { ms } => {
+                self.interceptor
+                    .update(|rules| rules.latency = Duration::from_millis((*ms).into()));
+            }
+            Fault::LateAnswers { ms } => {
+                self.interceptor
+                    .update(|rules| rules.answer_delay = Duration::from_millis((*ms).into()));
+            }
+            Fault::Packages { serve } => self.interceptor.update(|rules| rules.packages = *serve),
+            Fault::LazyHeaders { on } => {
+                self.interceptor.update(|rules| rules.strictness.lazy_headers = *on);
+            }
+            // Those of devices are applied above.
+            _ => {}
         }
         self.world.gateways_count()
-    }
-
-    /// Applies a fault of calls.
-    fn apply_to_calls(&self, fault: &Fault) {
-        self.interceptor.update(|rules| match fault {
-            Fault::Fail { method, code, message, times } => {
-                let message = message.clone().unwrap_or_else(|| "ordered by a fault".to_owned());
-                let error = CallError { status: Status::new(code.0, message), times: *times };
-                rules.errors.insert(method.clone(), error);
-            }
-            Fault::Heal => rules.errors.clear(),
-            Fault::Latency { ms } => rules.latency = Duration::from_millis((*ms).into()),
-            Fault::LateAnswers { ms } => rules.answer_delay = Duration::from_millis((*ms).into()),
-            Fault::Packages { serve } => rules.packages = *serve,
-            Fault::LazyHeaders { on } => rules.strictness.lazy_headers = *on,
-            _ => {}
-        });
     }
 
     /// Applies a fault and waits for its end: a restart until the gateway is back, a storm until

@@ -1,4 +1,5 @@
-//! What happens to a call before and after its service: package names, delays, injected errors.
+//! What happens to a call before and after its service: package names, delays, injected errors;
+//! and how strict a gateway is.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,8 +8,6 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tonic::Status;
-
-use super::strictness::Strictness;
 
 /// Most methods that are counted: clients can make up names, which may not fill the memory.
 const METHODS_MAX: usize = 64;
@@ -63,6 +62,39 @@ impl Packages {
             Self::Bare => package == Package::Bare,
         }
     }
+}
+
+/// How strict a gateway is towards its clients: by default as a real one, which is written with
+/// grpc-go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Strictness {
+    /// Sends a stream's response headers only with its first message.
+    pub lazy_headers: bool,
+    /// Sends each message of a stream in a DATA frame of its own.
+    pub single_frames: bool,
+    /// Ends the connection of a client that pings too often.
+    pub enforces_pings: bool,
+    /// The order of lists changes from call to call.
+    pub shuffles_lists: bool,
+    /// The largest request it reads, in bytes.
+    pub max_recv_size: usize,
+}
+
+impl Strictness {
+    pub const REAL: Self = Self {
+        lazy_headers: true,
+        single_frames: true,
+        enforces_pings: true,
+        shuffles_lists: true,
+        max_recv_size: 75_497_472,
+    };
+    pub const LENIENT: Self = Self {
+        lazy_headers: false,
+        single_frames: false,
+        enforces_pings: false,
+        shuffles_lists: false,
+        ..Self::REAL
+    };
 }
 
 /// An injected error.

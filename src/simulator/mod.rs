@@ -20,7 +20,6 @@ mod call;
 mod certs;
 mod control;
 mod control_api;
-mod details;
 mod device_services;
 mod fault;
 mod gate;
@@ -38,7 +37,6 @@ mod services;
 mod settings;
 mod site;
 mod storm;
-mod strictness;
 mod world;
 
 use std::net::SocketAddr;
@@ -55,7 +53,7 @@ pub use certs::{Authority, CertificateError, CertificateKind, Identity, Keys};
 pub use control::{Control, FaultOutcome};
 pub use fault::{Fault, ScenarioStep};
 pub use gateway::GatewayTiming;
-pub use interceptor::Packages;
+pub use interceptor::{Packages, Strictness};
 pub use listener::TlsError;
 pub use parameters::{AllWord, DeviceSelector, GrpcCode, Pattern, StatusCode, Storm};
 pub use queue::SubscriptionReport;
@@ -65,7 +63,6 @@ pub use site::{
     DEVICE_PORT, DialMode, SiteDevice, address_of, kind_name, kind_of_name, mixed_devices,
 };
 pub use storm::{NothingManaged, StormReport};
-pub use strictness::Strictness;
 
 use crate::net;
 use gate::ConnectionGates;

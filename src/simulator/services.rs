@@ -61,11 +61,12 @@ pub(crate) async fn serve(State(services): State<Arc<Services>>, request: Reques
 }
 
 impl Services {
-    async fn dispatch(&self, service: &str, method: &str, mut call: Call) -> CallAnswer {
+    async fn dispatch(&self, service: &str, method: &str, call: Call) -> CallAnswer {
         let full_name = format!("{}{service}", call.package().prefix());
-        if let Some(master) = self.master.as_ref().filter(|_| service != LOGIN) {
-            call.check(|token| master.check(token));
-        }
+        let allowed = match &self.master {
+            Some(master) if service != LOGIN => master.check(call.token().as_deref()),
+            _ => Ok(()),
+        };
         let answer = match (service, &self.master) {
             ("connect.Connect", None) => self.connect(method, call),
             ("device.Device", _) => device_services::device(&self.world, method, call),
@@ -78,9 +79,10 @@ impl Services {
             ("connect_master.ConnectMaster", Some(_)) => self.connect(method, call),
             _ => return unimplemented(format!("unknown service {full_name}")),
         };
-        match answer {
-            Some(answer) => answer.await,
-            None => unimplemented(format!("unknown method {method} for service {full_name}")),
+        match (answer, allowed) {
+            (Some(answer), Ok(())) => answer.await,
+            (Some(_), Err(status)) => status.into_http(),
+            (None, _) => unimplemented(format!("unknown method {method} for service {full_name}")),
         }
     }
 

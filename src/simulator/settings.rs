@@ -7,9 +7,8 @@ use std::time::Duration;
 use super::certs::{CertificateKind, Keys};
 use super::fault::ScenarioStep;
 use super::gateway::GatewayTiming;
-use super::interceptor::Packages;
+use super::interceptor::{Packages, Strictness};
 use super::site::{SiteDevice, mixed_devices};
-use super::strictness::Strictness;
 
 /// The default number of devices.
 pub const DEVICES_COUNT: usize = 20;

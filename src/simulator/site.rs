@@ -26,8 +26,21 @@ const KINDS: [Type; 10] = [
 ];
 
 /// Which side dials (`ConnectionMode` on the wire).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    strum::FromRepr,
+)]
 #[serde(rename_all = "snake_case")]
+#[repr(i32)]
 pub enum DialMode {
     /// The gateway dials the device.
     #[default]
@@ -39,19 +52,7 @@ pub enum DialMode {
 impl DialMode {
     /// The number on the wire.
     pub const fn code(self) -> i32 {
-        match self {
-            Self::ServerToDevice => 0,
-            Self::DeviceToServer => 1,
-        }
-    }
-
-    /// The mode with this number; `None` for an unknown number.
-    pub const fn from_code(code: i32) -> Option<Self> {
-        match code {
-            0 => Some(Self::ServerToDevice),
-            1 => Some(Self::DeviceToServer),
-            _ => None,
-        }
+        self as i32
     }
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn address(ip: &str) -> Result<Ipv4Addr, Status> {
 
 pub(crate) fn mode(code: i32) -> Result<DialMode, Status> {
     let unknown = || format!("{code} is no connection mode; it is 0 or 1");
-    DialMode::from_code(code).ok_or_else(|| Status::invalid_argument(unknown()))
+    DialMode::from_repr(code).ok_or_else(|| Status::invalid_argument(unknown()))
 }
 
 fn device_id(id: u32) -> Result<(), Status> {

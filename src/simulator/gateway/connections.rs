@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use super::Rules;
 use super::admission::SimulatedFilter;
 use super::checks;
-use super::logs::Logs;
 use super::managed::{Managed, ManagedBy};
-use super::reports::{GatewayClock, Reports};
+use super::reports::{GatewayClock, Logs, Reports};
 use super::subnet::{Address, DialOutcome, Subnet};
 use super::time::{Millis, Timer, Timers};
 use crate::proto::connect::{

@@ -8,7 +8,6 @@
 mod admission;
 pub(crate) mod checks;
 mod connections;
-mod logs;
 mod managed;
 mod reports;
 mod subnet;
@@ -23,8 +22,7 @@ use tonic::Status as RpcStatus;
 use super::site::{DialMode, SiteDevice};
 use crate::proto::connect::{AcceptFilter, AsyncConnectInfo, ConnectInfo, SlaveDeviceInfo, Status};
 pub(crate) use connections::Connections;
-pub(crate) use logs::Logs;
-pub(crate) use reports::GatewayClock;
+pub(crate) use reports::{GatewayClock, Logs};
 use subnet::Address;
 pub use time::GatewayTiming;
 pub(crate) use time::Millis;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
-use super::logs::Logs;
+use super::reports::Logs;
 use crate::proto::connect::{SearchDeviceInfo, Status};
 use crate::simulator::site::{DialMode, SiteDevice};
 
