@@ -11,8 +11,8 @@ use clap::Args;
 
 use super::WrongUsage;
 use crate::simulator::{
-    CertificateKind, DEVICES_COUNT, DialMode, Keys, MasterSettings, Packages, Scenario,
-    ScenarioError, Simulator, SimulatorSettings, Strictness, kind_name, mixed_devices,
+    CertificateKind, DEVICES_COUNT, DialMode, MasterSettings, Packages, Scenario, ScenarioError,
+    Simulator, SimulatorSettings, Strictness, kind_name, mixed_devices,
 };
 
 /// A simulated G-SDK device gateway: real TLS, every call of the Connect API, devices that connect
@@ -53,9 +53,6 @@ pub(crate) struct SimulateArgs {
     /// The content of the server certificate; the invalid ones are for tests of your client.
     #[arg(long, value_enum, default_value = "both", value_name = "KIND", ignore_case = true)]
     pub certificate: CertificateKind,
-    /// The keys of the certificates. RSA-2048, as of a real gateway, needs the openssl program.
-    #[arg(long, value_enum, default_value = "ecdsa", value_name = "KIND", ignore_case = true)]
-    pub keys: Keys,
     /// A further address for the server certificate. May be given several times.
     #[arg(long, value_name = "ADDRESS")]
     pub san: Vec<IpAddr>,
@@ -97,7 +94,6 @@ impl SimulateArgs {
     fn settings(&self) -> Result<SimulatorSettings, ScenarioError> {
         let base = SimulatorSettings {
             certificates_dir: Some(self.certs.clone()),
-            keys: self.keys,
             certificate: self.certificate,
             certificate_addresses: self.san.clone(),
             packages: self.packages,

@@ -2,8 +2,7 @@
 //!
 //! X.509 v3; the root has CA:TRUE, digitalSignature and keyCertSign, both EKUs; the server has
 //! digitalSignature, both EKUs, and a SAN that contains only what an operator entered. A real
-//! gateway's keys are RSA-2048, which `ring` cannot make: `Keys::Rsa` uses the openssl program for
-//! them, and the default is ECDSA P-256.
+//! gateway's keys are RSA-2048, which `ring` cannot make; these are ECDSA P-256.
 
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -36,39 +35,12 @@ pub enum CertificateKind {
     OtherCa,
 }
 
-/// What kind of keys certificates have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Keys {
-    /// ECDSA P-256: made without another program.
-    #[default]
-    Ecdsa,
-    /// RSA-2048, as a gateway makes them: needs the openssl program.
-    Rsa,
-}
-
-impl Keys {
-    fn make(self) -> Result<KeyPair, CertificateError> {
-        if self == Self::Ecdsa {
-            return Ok(KeyPair::generate()?);
-        }
-        let output = std::process::Command::new("openssl")
-            .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
-            .stderr(std::process::Stdio::null())
-            .output()
-            .map_err(CertificateError::Openssl)?;
-        Ok(KeyPair::from_pem(&String::from_utf8_lossy(&output.stdout))?)
-    }
-}
-
 /// Why certificates could not be made, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The certificate could not be made, or the one in the folder is invalid.
     #[error("cannot make a certificate")]
     Make(#[from] rcgen::Error),
-    /// The openssl program, which makes RSA keys, could not be run.
-    #[error("cannot run openssl, which makes RSA keys")]
-    Openssl(#[source] std::io::Error),
     #[error("cannot read or write {path}")]
     File { path: String, source: std::io::Error },
 }
@@ -93,7 +65,6 @@ impl Identity {
 /// A private root.
 pub struct Authority {
     root_pem: String,
-    keys: Keys,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -103,13 +74,13 @@ impl Authority {
     /// # Errors
     ///
     /// When no key or signature can be made.
-    pub fn new(name: &str, keys: Keys) -> Result<Self, CertificateError> {
-        let key = keys.make()?;
+    pub fn new(name: &str) -> Result<Self, CertificateError> {
+        let key = KeyPair::generate()?;
         let mut params = params(name, 10 * 365);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
         let root_pem = params.self_signed(&key)?.pem();
-        Ok(Self { root_pem, keys, issuer: Issuer::new(params, key) })
+        Ok(Self { root_pem, issuer: Issuer::new(params, key) })
     }
 
     /// The root in this folder, `ca.crt` and `ca.key`; a new one is written there when there is
@@ -118,15 +89,15 @@ impl Authority {
     /// # Errors
     ///
     /// When the folder cannot be written, or holds something else under these names.
-    pub fn load_or_create(folder: &Path, name: &str, keys: Keys) -> Result<Self, CertificateError> {
+    pub fn load_or_create(folder: &Path, name: &str) -> Result<Self, CertificateError> {
         let (root_path, key_path) = (folder.join("ca.crt"), folder.join("ca.key"));
         if root_path.exists() && key_path.exists() {
             let read = |path: &Path| std::fs::read_to_string(path).map_err(at(path));
             let (root_pem, key) = (read(&root_path)?, KeyPair::from_pem(&read(&key_path)?)?);
             let issuer = Issuer::from_ca_cert_pem(&root_pem, key)?;
-            return Ok(Self { root_pem, keys, issuer });
+            return Ok(Self { root_pem, issuer });
         }
-        let new = Self::new(name, keys)?;
+        let new = Self::new(name)?;
         std::fs::create_dir_all(folder).map_err(at(folder))?;
         write_secret(&key_path, &new.issuer.key().serialize_pem())?;
         std::fs::write(&root_path, &new.root_pem).map_err(at(&root_path))?;
@@ -165,7 +136,7 @@ impl Authority {
             params.not_after = (SystemTime::now() - DAY).into();
         }
         if kind == CertificateKind::OtherCa {
-            return Self::new("another gateway's root", self.keys)?.sign(params);
+            return Self::new("another gateway's root")?.sign(params);
         }
         self.sign(params)
     }
@@ -185,7 +156,7 @@ impl Authority {
     fn sign(&self, mut params: CertificateParams) -> Result<Identity, CertificateError> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let key = self.keys.make()?;
+        let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Identity { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
     }
@@ -229,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_root_and_the_server_are_made_as_a_gateway_makes_them() {
-        let authority = Authority::new("G-SDK root", Keys::Ecdsa).unwrap();
+        let authority = Authority::new("G-SDK root").unwrap();
         parsed(authority.root_pem(), |root| {
             assert!(root.is_ca());
             let usage = root.key_usage().unwrap().unwrap().value;
@@ -253,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_variants_are_as_named() {
-        let authority = Authority::new("G-SDK root", Keys::Ecdsa).unwrap();
+        let authority = Authority::new("G-SDK root").unwrap();
         let addresses = [[127, 0, 0, 1].into()];
         let names = |kind| {
             let server = authority.server(kind, &addresses).unwrap();
@@ -274,8 +245,8 @@ mod tests {
     #[test]
     fn a_root_in_a_folder_is_used_again() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Authority::load_or_create(folder.path(), "G-SDK root", Keys::Ecdsa).unwrap();
-        let second = Authority::load_or_create(folder.path(), "G-SDK root", Keys::Ecdsa).unwrap();
+        let first = Authority::load_or_create(folder.path(), "G-SDK root").unwrap();
+        let second = Authority::load_or_create(folder.path(), "G-SDK root").unwrap();
         assert_eq!(first.root_pem(), second.root_pem());
         second.server(CertificateKind::Both, &[]).unwrap();
     }

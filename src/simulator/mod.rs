@@ -49,7 +49,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-pub use certs::{Authority, CertificateError, CertificateKind, Identity, Keys};
+pub use certs::{Authority, CertificateError, CertificateKind, Identity};
 pub use control::{Control, FaultOutcome};
 pub use fault::{Fault, ScenarioStep};
 pub use gateway::GatewayTiming;
@@ -110,8 +110,8 @@ impl Simulator {
     /// When its certificates cannot be made or written, or its port cannot be opened.
     pub async fn start(settings: SimulatorSettings) -> Result<Self, SimulatorError> {
         let authority = match &settings.certificates_dir {
-            Some(folder) => Authority::load_or_create(folder, "G-SDK gateway root", settings.keys)?,
-            None => Authority::new("G-SDK gateway root", settings.keys)?,
+            Some(folder) => Authority::load_or_create(folder, "G-SDK gateway root")?,
+            None => Authority::new("G-SDK gateway root")?,
         };
         let identity = authority.server(settings.certificate, &settings.certificate_ips())?;
         let clients = Clients::new(&authority, &settings)?;

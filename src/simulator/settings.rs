@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::certs::{CertificateKind, Keys};
+use super::certs::CertificateKind;
 use super::fault::ScenarioStep;
 use super::gateway::GatewayTiming;
 use super::interceptor::{Packages, Strictness};
@@ -22,7 +22,6 @@ pub struct SimulatorSettings {
     /// The folder of `ca.crt` and `ca.key`, which are used if they exist and written if not;
     /// `None` makes a new root in memory.
     pub certificates_dir: Option<PathBuf>,
-    pub keys: Keys,
     pub certificate: CertificateKind,
     /// Further addresses for the certificate's SAN, besides the one listened on and 127.0.0.1.
     pub certificate_addresses: Vec<IpAddr>,
@@ -53,7 +52,6 @@ impl Default for SimulatorSettings {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             certificates_dir: None,
-            keys: Keys::Ecdsa,
             certificate: CertificateKind::Both,
             certificate_addresses: Vec::new(),
             devices: mixed_devices(0, 0, DEVICES_COUNT),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use gsdk2mqtt::simulator::{Authority, CertificateKind, Keys};
+use gsdk2mqtt::simulator::{Authority, CertificateKind};
 
 use super::Campus;
 use crate::harness::bounded;
@@ -38,7 +38,7 @@ async fn last_error(master: &Master, certificate: &Path, key: &Path) -> (String,
 #[tokio::test(flavor = "multi_thread")]
 async fn each_wrong_tenant_certificate_is_explained() {
     let master = Master::start(&["a"], 1).await;
-    let authority = Authority::load_or_create(master.folder(), "x", Keys::Ecdsa).unwrap();
+    let authority = Authority::load_or_create(master.folder(), "x").unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (tenant, tenant_key) = (master.file("tenant.crt"), master.file("tenant.key"));
     let nowhere = dir.path().join("nowhere.crt");
@@ -55,7 +55,7 @@ async fn each_wrong_tenant_certificate_is_explained() {
     assert_eq!(code, "client_certificate_refused", "{message}");
     assert!(message.contains("masters.campus.cert_file"), "{message}");
 
-    let stranger = Authority::new("another", Keys::Ecdsa).unwrap().tenant("tenant1").unwrap();
+    let stranger = Authority::new("another").unwrap().tenant("tenant1").unwrap();
     let (certificate, key) = written(dir.path(), &stranger);
     let (code, message) = last_error(&master, &certificate, &key).await;
     assert_eq!(code, "client_certificate_refused", "{message}");
