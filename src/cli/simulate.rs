@@ -161,7 +161,7 @@ fn announce(args: &SimulateArgs, simulator: &Simulator, out: &mut impl Write) ->
     if simulator.tenant().is_some() {
         let tenant = args.certs.join("tenant.crt");
         writeln!(out, "a master gateway; client certificate for Login: {}", tenant.display())?;
-        writeln!(out, "administrator.crt beside it is for LoginAdmin; the keys are beside them")?;
+        writeln!(out, "its key is beside it")?;
     }
     writeln!(out, "{} devices in its subnet; the first few:", devices.len())?;
     for device in devices.iter().take(5) {

@@ -24,9 +24,6 @@ use crate::proto::gateway::{GatewayInfo, Status as GatewayStatus, StatusChange};
 
 /// The tenant to which the device gateways belong.
 pub(crate) const TENANT: &str = "tenant1";
-/// The tenant with all permissions.
-pub(crate) const ADMINISTRATOR: &str = "administrator";
-
 /// Most valid tokens; a new one replaces the oldest.
 const TOKENS_MAX: usize = 10_000;
 
@@ -67,17 +64,9 @@ impl SimulatedMaster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new token for a tenant, by its own certificate.
+    /// A new token for a tenant.
     pub(crate) fn login(&self, tenant: &str) -> Result<String, Status> {
-        if tenant == ADMINISTRATOR {
-            let message = format!("{tenant:?} is the administrator: use LoginAdmin");
-            return Err(Status::permission_denied(message));
-        }
-        self.new_token(tenant)
-    }
-
-    fn new_token(&self, tenant: &str) -> Result<String, Status> {
-        if tenant != TENANT && tenant != ADMINISTRATOR {
+        if tenant != TENANT {
             return Err(Status::permission_denied(format!("there is no tenant {tenant:?}")));
         }
         let token = token(tenant, self.world.unix_seconds(), self.token_lifetime);
@@ -87,15 +76,6 @@ impl SimulatedMaster {
         }
         state.tokens.push_back((token.clone(), Instant::now() + self.token_lifetime));
         Ok(token)
-    }
-
-    /// A new token for a tenant, on behalf of the administrator.
-    pub(crate) fn login_admin(&self, admin: &str, tenant: &str) -> Result<String, Status> {
-        if admin != ADMINISTRATOR {
-            let message = format!("{admin:?} is not the administrator: use Login");
-            return Err(Status::permission_denied(message));
-        }
-        self.new_token(tenant)
     }
 
     /// Whether a token is valid now.

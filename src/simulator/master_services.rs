@@ -20,10 +20,6 @@ pub(crate) fn login<'a>(
             let jwt_token = master.login(&tenant(&r.tenant_cert)?)?;
             Ok(login::LoginResponse { jwt_token })
         }),
-        "LoginAdmin" => call.answer(move |r: login::LoginAdminRequest| {
-            let jwt_token = master.login_admin(&tenant(&r.admin_tenant_cert)?, &r.tenant_id)?;
-            Ok(login::LoginAdminResponse { jwt_token })
-        }),
         "Logout" => {
             let token = call.token();
             call.answer(move |()| master.logout(token.as_deref()))

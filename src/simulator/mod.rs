@@ -95,7 +95,7 @@ pub enum SimulatorError {
 pub struct Simulator {
     address: SocketAddr,
     ca_pem: String,
-    clients: Option<Clients>,
+    tenant: Option<Identity>,
     control: Control,
     control_address: Option<SocketAddr>,
     stop: Option<oneshot::Sender<()>>,
@@ -114,8 +114,8 @@ impl Simulator {
             None => Authority::new("G-SDK gateway root")?,
         };
         let identity = authority.server(settings.certificate, &settings.certificate_ips())?;
-        let clients = Clients::new(&authority, &settings)?;
-        let client_root = clients.as_ref().map(|_| authority.root_pem());
+        let tenant = tenant(&authority, &settings)?;
+        let client_root = tenant.as_ref().map(|_| authority.root_pem());
         let (socket, api) = listen(&settings)?;
         let address = socket.local_addr().map_err(cannot_listen(settings.listen))?;
         let control_address = api.as_ref().and_then(|socket| socket.local_addr().ok());
@@ -154,7 +154,7 @@ impl Simulator {
         }
         let ca_pem = authority.root_pem().to_owned();
         let stop = Some(stop);
-        Ok(Self { address, ca_pem, clients, control, control_address, stop, tasks })
+        Ok(Self { address, ca_pem, tenant, control, control_address, stop, tasks })
     }
 
     /// The address it listens on.
@@ -173,13 +173,8 @@ impl Simulator {
     }
 
     /// With a master: the client certificate of its tenant, for the connection and for `Login`.
-    pub fn tenant(&self) -> Option<&Identity> {
-        self.clients.as_ref().map(|clients| &clients.tenant)
-    }
-
-    /// With a master: the client certificate of its administrator, for `LoginAdmin`.
-    pub fn administrator(&self) -> Option<&Identity> {
-        self.clients.as_ref().map(|clients| &clients.administrator)
+    pub const fn tenant(&self) -> Option<&Identity> {
+        self.tenant.as_ref()
     }
 
     /// The handle for faults and state.
@@ -211,31 +206,20 @@ impl Drop for Simulator {
     }
 }
 
-/// The client certificates of a master gateway.
-#[derive(Debug)]
-struct Clients {
-    tenant: Identity,
-    administrator: Identity,
-}
-
-impl Clients {
-    /// Those of a master, written to `tenant.crt`, `tenant.key`, `administrator.crt` and
-    /// `administrator.key` in the folder of the root; `None` for a device gateway.
-    fn new(
-        authority: &Authority,
-        settings: &SimulatorSettings,
-    ) -> Result<Option<Self>, CertificateError> {
-        if settings.master.is_none() {
-            return Ok(None);
-        }
-        let tenant = authority.tenant(master::TENANT)?;
-        let administrator = authority.tenant(master::ADMINISTRATOR)?;
-        if let Some(folder) = &settings.certificates_dir {
-            tenant.write(folder, "tenant")?;
-            administrator.write(folder, "administrator")?;
-        }
-        Ok(Some(Self { tenant, administrator }))
+/// The client certificate of a master's tenant, written to `tenant.crt` and `tenant.key` in the
+/// folder of the root; `None` for a device gateway.
+fn tenant(
+    authority: &Authority,
+    settings: &SimulatorSettings,
+) -> Result<Option<Identity>, CertificateError> {
+    if settings.master.is_none() {
+        return Ok(None);
     }
+    let tenant = authority.tenant(master::TENANT)?;
+    if let Some(folder) = &settings.certificates_dir {
+        tenant.write(folder, "tenant")?;
+    }
+    Ok(Some(tenant))
 }
 
 /// Opens the gateway's port, and that of the control API if there is one.

@@ -45,7 +45,7 @@ async fn each_wrong_tenant_certificate_is_explained() {
     let (code, message) = last_error(&master, &nowhere, &tenant_key).await;
     assert_eq!(code, "cert_file_unreadable", "{message}");
     assert!(message.contains("masters.campus.cert_file"), "{message}");
-    let (code, message) = last_error(&master, &tenant, &master.file("administrator.key")).await;
+    let (code, message) = last_error(&master, &tenant, &master.file("ca.key")).await;
     assert_eq!(code, "key_file_invalid", "{message}");
     assert!(message.contains("masters.campus.key_file"), "{message}");
 
