@@ -1,19 +1,20 @@
 //! Converts the configuration into the settings of the components.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::config::{
-    Config, ConnectConfig, GatewayConfig, HomeAssistant, Include, MasterConfig, Reach, Sync,
+    Config, ConnectMode, GatewayConfig, HomeAssistant, Include, MasterConfig, Reach, Sync,
 };
 use crate::desired::DesiredState;
 use crate::fleet::{GatewaySettings, Target};
 use crate::gsdk::{GatewayOptions, GatewayTarget, LinkTiming};
 use crate::homeassistant::{Controls, Discovery, Options};
-use crate::ids::{CommandName, GatewayName};
+use crate::ids::{CommandName, DEVICE_PORT, GatewayName};
 use crate::mqtt;
 use crate::net::{BackoffPolicy, Peer, TlsFiles};
 use crate::payload::{DeviceEntry, GatewayEntry, MasterRef};
@@ -33,7 +34,7 @@ pub fn gateway_entry(
     gateway: &GatewayConfig,
 ) -> GatewayEntry {
     let devices = gateway.devices.iter().map(|(&device_id, device)| {
-        let kept = device.connect != ConnectConfig::Observe;
+        let kept = device.connect != ConnectMode::Observe;
         let (name, area) = (device.name.clone(), device.area.clone());
         (device_id, DeviceEntry { name, area, kept })
     });
@@ -117,12 +118,14 @@ pub(crate) fn desired(gateway: &GatewayConfig) -> DesiredState {
     let mut items =
         DesiredState { allow_all: gateway.accept_filter.allow_all, ..DesiredState::default() };
     for (&device_id, device) in &gateway.devices {
-        match device.connect {
-            ConnectConfig::Observe => {}
-            ConnectConfig::Accept => _ = items.accepted.insert(device_id),
-            ConnectConfig::Async { ip, port, ssl } => {
-                items.registered.insert(device_id, Target { ip, port, ssl });
+        match (device.connect, device.ip) {
+            (ConnectMode::Accept, _) => _ = items.accepted.insert(device_id),
+            (ConnectMode::Async, Some(ip)) => {
+                let port = device.port.map_or(DEVICE_PORT, NonZeroU16::get);
+                let target = Target { ip, port, ssl: device.ssl.unwrap_or_default() };
+                items.registered.insert(device_id, target);
             }
+            (ConnectMode::Observe | ConnectMode::Async, _) => {}
         }
     }
     items

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::addresses;
 use super::values::{self, DAY, HOUR};
-use crate::ids::{DEVICE_PORT, DeviceId, GatewayName, HostPort};
+use crate::ids::{DeviceId, GatewayName, HostPort};
 
 /// The default of `unknown_after`. Masters have no such key.
 pub const UNKNOWN_AFTER_DEFAULT: Duration = Duration::from_secs(10);
@@ -136,7 +136,7 @@ pub(crate) struct GatewayTable {
     /// Its devices by ID.
     #[serde(default, deserialize_with = "by_id")]
     #[schemars(
-        with = "BTreeMap<String, WrittenDevice>",
+        with = "BTreeMap<String, DeviceConfig>",
         extend("propertyNames" = { "pattern": "^[1-9][0-9]{0,9}$" })
     )]
     devices: BTreeMap<DeviceId, DeviceConfig>,
@@ -191,84 +191,43 @@ pub struct AcceptFilterConfig {
 }
 
 /// A device that the configuration declares.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(from = "WrittenDevice")]
-pub struct DeviceConfig {
-    /// Its name for people.
-    pub name: Option<String>,
-    /// Where it is, for people.
-    pub area: Option<String>,
-    /// How it is to be connected.
-    pub connect: ConnectConfig,
-}
-
-/// How a device is to be connected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectConfig {
-    /// Not by the bridge: it is only observed.
-    Observe,
-    /// The gateway dials it and keeps dialling.
-    Async {
-        /// The device's address.
-        ip: Ipv4Addr,
-        /// Its port; never 0.
-        port: u16,
-        /// Whether it uses TLS.
-        ssl: bool,
-    },
-    /// It dials the gateway, whose accept filter must let it in.
-    Accept,
-}
-
-/// A device as written.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct WrittenDevice {
+pub struct DeviceConfig {
     /// Display name; without it the type and the ID are used; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
-    name: Option<String>,
+    pub name: Option<String>,
     /// Area, in states and as a suggestion to Home Assistant; at most 255 characters.
     #[serde(default, deserialize_with = "values::label")]
-    area: Option<String>,
+    pub area: Option<String>,
     /// Only observe the device; register it, so that the gateway dials it; or accept it when it
     /// dials the gateway.
     #[serde(deserialize_with = "values::word")]
     #[schemars(extend("default" = "observe"))]
-    connect: ConnectMode,
+    pub connect: ConnectMode,
     /// Address that the gateway dials; required with `"async"`.
+    // The cross-checks refuse "async" without it.
     #[serde(default, deserialize_with = "addresses::device_ip")]
     #[schemars(title = "IPv4 address")]
-    ip: Option<Ipv4Addr>,
+    pub ip: Option<Ipv4Addr>,
     /// Port that the gateway dials; with `"async"` only.
     #[schemars(range(min = 1, max = 65_535), extend("x-default" = "51211"))]
-    port: Option<NonZeroU16>,
+    pub port: Option<NonZeroU16>,
     /// Whether the device uses TLS; with `"async"` only.
     #[schemars(extend("x-default" = "false"))]
-    ssl: Option<bool>,
+    pub ssl: Option<bool>,
 }
 
-#[derive(Deserialize, JsonSchema)]
+/// How a device is to be connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum ConnectMode {
+pub enum ConnectMode {
+    // Not by the bridge: it is only observed.
     Observe,
+    // The gateway dials it and keeps dialling.
     Async,
+    // It dials the gateway, whose accept filter must let it in.
     Accept,
-}
-
-impl From<WrittenDevice> for DeviceConfig {
-    fn from(table: WrittenDevice) -> Self {
-        let connect = match (table.connect, table.ip) {
-            (ConnectMode::Async, Some(ip)) => ConnectConfig::Async {
-                ip,
-                port: table.port.map_or(DEVICE_PORT, NonZeroU16::get),
-                ssl: table.ssl.unwrap_or_default(),
-            },
-            (ConnectMode::Accept, _) => ConnectConfig::Accept,
-            // The cross-checks refuse "async" without an address.
-            (ConnectMode::Observe | ConnectMode::Async, _) => ConnectConfig::Observe,
-        };
-        Self { name: table.name, area: table.area, connect }
-    }
 }
 
 /// Devices by ID, which is a text in TOML.

@@ -41,7 +41,7 @@ pub(crate) use addresses::{broker, gateway_address, master_address};
 pub use commands::Allow;
 pub use error::{Error, Mistake, Origin};
 pub use gateway::{
-    AcceptFilterConfig, ConnectConfig, DeviceConfig, GatewayConfig, MasterConfig, Reach,
+    AcceptFilterConfig, ConnectMode, DeviceConfig, GatewayConfig, MasterConfig, Reach,
     UNKNOWN_AFTER_DEFAULT,
 };
 pub use layers::DEFAULT_FILE;
