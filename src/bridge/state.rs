@@ -288,7 +288,7 @@ impl State {
         let outbox = self.persistence.events.outbox();
         let (pending, dropped) = (outbox.len(), outbox.dropped());
         self.directory.info.outbox = OutboxInfo { pending, dropped };
-        self.metrics.outbox.set(pending, outbox.bytes(), dropped);
+        self.metrics.store.set_outbox(pending, outbox.bytes(), dropped);
     }
 
     /// Continues in memory under a new chain.

@@ -10,10 +10,9 @@ use prometheus::{
     register_int_gauge_vec_with_registry,
 };
 
-use super::mqtt::{MqttMetrics, OutboxMetrics};
+use super::delivery::{MqttMetrics, StoreMetrics};
 #[cfg(target_os = "linux")]
 use super::process::process_text;
-use super::store::StoreMetrics;
 use crate::payload::DegradedReason;
 
 /// A gateway's calls, in seconds: its own time-outs are 10 and 20 s.
@@ -25,8 +24,7 @@ pub struct Metrics {
     registry: Registry,
     /// The connection to the broker, and its messages.
     pub mqtt: MqttMetrics,
-    pub outbox: OutboxMetrics,
-    /// Log and history.
+    /// Log, outbox and history.
     pub store: StoreMetrics,
     rpcs: Rpcs,
     /// The same families with other labels, which one registry does not take.
@@ -53,7 +51,6 @@ impl Metrics {
             |&reason: &DegradedReason| (reason, degraded.with_label_values(&[reason.as_str()]));
         Ok(Self {
             mqtt: MqttMetrics::new(&registry)?,
-            outbox: OutboxMetrics::new(&registry)?,
             store: StoreMetrics::new(&registry)?,
             rpcs: Rpcs::new(registry.clone(), "gateway")?,
             master_rpcs: Rpcs::new(Registry::new(), "master")?,

@@ -3,16 +3,14 @@
 //! devices would build a million objects a scrape (docs/decisions/0002-metrics.md).
 
 mod bridge;
+mod delivery;
 mod devices;
 mod gateways;
-mod mqtt;
 #[cfg(target_os = "linux")]
 mod process;
-mod store;
 mod text;
 
 pub use bridge::Metrics;
+pub use delivery::{MqttMetrics, StoreMetrics};
 pub use devices::{CountsRow, Row, SecondsRow, Series, StateRow, info_head, info_text};
 pub use gateways::{GatewayMeasures, MasterMeasures, gateways_text, masters_text};
-pub use mqtt::{MqttMetrics, OutboxMetrics};
-pub use store::StoreMetrics;
