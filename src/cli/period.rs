@@ -143,7 +143,7 @@ mod tests {
             ("--from 2026-11-02 --to 2026-10-31", "ends before it begins"),
             ("--from 2027-01-01", "in the future"),
             ("--from soon", "from is \"soon\""),
-            ("--from 2026", "2026-01"),
+            ("--from 2026", "a year as its months"),
             ("--time-zone Europe/Berln", "Europe/Berlin"),
             ("--gateway Lobby", "is not a gateway name"),
             ("--device 0", "is not a device ID"),

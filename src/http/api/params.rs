@@ -135,7 +135,7 @@ impl Params {
         let (from, to) = (self.one("from")?, self.one("to")?);
         Period::parse(from.as_deref(), to.as_deref(), zone, now).map_err(|error| {
             let parameter = match error {
-                PeriodError::Form { key, .. } | PeriodError::Small { key, .. } => key,
+                PeriodError::Form { key, .. } => key,
                 PeriodError::EndsBeforeItBegins { .. } => "to",
             };
             Problem::invalid(parameter, error.to_string())
