@@ -59,7 +59,7 @@ pub enum Command {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SearchFields {
-    #[serde(default, deserialize_with = "values::search_wait")]
+    #[serde(default, deserialize_with = "values::seconds::<_, 60>")]
     wait_s: Option<Duration>,
 }
 

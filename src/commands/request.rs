@@ -45,7 +45,7 @@ pub struct RefusedRequest {
 /// The fields of a request beside those of its command.
 #[derive(Deserialize)]
 struct Header {
-    #[serde(default, deserialize_with = "values::timeout")]
+    #[serde(default, deserialize_with = "values::seconds::<_, 600>")]
     timeout_s: Option<Duration>,
     #[serde(default, deserialize_with = "values::requested_by")]
     requested_by: Option<String>,

@@ -14,10 +14,6 @@ use crate::ids::{DeviceId, is_device_address};
 
 /// The most entries of a list: what a device gateway accepts in one call.
 const LIST_LEN_MAX: usize = 1_000;
-/// The shortest and the longest time for a command, in seconds.
-const TIMEOUT_S: (f64, f64) = (0.1, 600.0);
-/// The shortest and the longest search, in seconds.
-const SEARCH_WAIT_S: (f64, f64) = (0.1, 60.0);
 /// The longest `requested_by`, in characters.
 const REQUESTED_BY_LEN_MAX: usize = 64;
 
@@ -97,26 +93,15 @@ fn checked<'de, D: Deserializer<'de>, T>(
     read(&found).map(Some).ok_or_else(wrong)
 }
 
-fn seconds<'de, D: Deserializer<'de>>(
-    source: D,
-    (min_s, max_s): (f64, f64),
-) -> Result<Option<Duration>, D::Error> {
-    let expected = format!("a number of seconds from {min_s} to {max_s}");
-    checked(source, &expected, |found| {
-        let seconds = found.as_f64().filter(|seconds| (min_s..=max_s).contains(seconds))?;
-        Some(Duration::from_secs_f64(seconds))
-    })
-}
-
-pub(crate) fn timeout<'de, D: Deserializer<'de>>(source: D) -> Result<Option<Duration>, D::Error> {
-    seconds(source, TIMEOUT_S)
-}
-
-pub(crate) fn search_wait<'de, D>(source: D) -> Result<Option<Duration>, D::Error>
+/// A time in seconds, from a tenth of a second to `MAX_S`.
+pub(crate) fn seconds<'de, D, const MAX_S: u32>(source: D) -> Result<Option<Duration>, D::Error>
 where
     D: Deserializer<'de>,
 {
-    seconds(source, SEARCH_WAIT_S)
+    checked(source, &format!("a number of seconds from 0.1 to {MAX_S}"), |found| {
+        let seconds = found.as_f64()?;
+        (0.1..=f64::from(MAX_S)).contains(&seconds).then(|| Duration::from_secs_f64(seconds))
+    })
 }
 
 pub(crate) fn requested_by<'de, D>(source: D) -> Result<Option<String>, D::Error>
