@@ -41,19 +41,21 @@ pub enum Command {
     FilterAdd(BTreeSet<DeviceId>),
     FilterRemove(BTreeSet<DeviceId>),
     FilterAllowAll(bool),
-    /// Sets whether the gateway or the device dials; `apply`: with all related steps.
-    ModeSet {
+    /// Sets the mode or SSL; `apply`: with all related steps.
+    Set {
         device_ids: BTreeSet<DeviceId>,
-        mode: Mode,
-        apply: bool,
-    },
-    /// Enables or disables SSL; `apply`: with all related steps.
-    Ssl {
-        device_ids: BTreeSet<DeviceId>,
-        enable: bool,
+        setting: ModeOrSsl,
         apply: bool,
     },
     SlavesSet(Vec<Slaves>),
+}
+
+/// A setting of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModeOrSsl {
+    /// Whether the gateway or the device dials.
+    Mode(Mode),
+    Ssl(bool),
 }
 
 #[derive(Deserialize)]
@@ -197,7 +199,8 @@ impl Command {
             CommandName::ModeSet => {
                 let ModeSetFields { device_id, device_ids, mode, apply } = fields.read()?;
                 let device_ids = values::devices(device_id, device_ids)?;
-                Ok(Self::ModeSet { device_ids, mode, apply: apply.unwrap_or(true) })
+                let (setting, apply) = (ModeOrSsl::Mode(mode), apply.unwrap_or(true));
+                Ok(Self::Set { device_ids, setting, apply })
             }
             CommandName::SslEnable => ssl(fields, true),
             CommandName::SslDisable => ssl(fields, false),
@@ -224,8 +227,7 @@ impl Command {
             | Self::AsyncRemove(ids)
             | Self::FilterAdd(ids)
             | Self::FilterRemove(ids)
-            | Self::ModeSet { device_ids: ids, .. }
-            | Self::Ssl { device_ids: ids, .. } => ids.clone(),
+            | Self::Set { device_ids: ids, .. } => ids.clone(),
             Self::FilterSet(filter) => filter.device_ids.clone(),
             Self::AsyncAdd(devices) => devices.iter().map(|(id, _)| *id).collect(),
             Self::SlavesSet(slaves) => slaves.iter().map(|slaves| slaves.device_id).collect(),
@@ -248,7 +250,7 @@ impl Command {
                 devices.iter().find(is_other).map(|(id, _)| *id)
             }
             Self::AsyncRemove(ids) => ids.iter().copied().find(|id| registered.contains_key(id)),
-            Self::ModeSet { device_ids: ids, .. } | Self::Ssl { device_ids: ids, .. } => {
+            Self::Set { device_ids: ids, .. } => {
                 ids.iter().copied().find(|id| registered.contains_key(id) || accepted.contains(id))
             }
             _ => None,
@@ -272,9 +274,9 @@ impl Command {
             Self::FilterAdd(_) => CommandName::FilterAdd,
             Self::FilterRemove(_) => CommandName::FilterRemove,
             Self::FilterAllowAll(_) => CommandName::FilterAllowAll,
-            Self::ModeSet { .. } => CommandName::ModeSet,
-            Self::Ssl { enable: true, .. } => CommandName::SslEnable,
-            Self::Ssl { enable: false, .. } => CommandName::SslDisable,
+            Self::Set { setting: ModeOrSsl::Mode(_), .. } => CommandName::ModeSet,
+            Self::Set { setting: ModeOrSsl::Ssl(true), .. } => CommandName::SslEnable,
+            Self::Set { setting: ModeOrSsl::Ssl(false), .. } => CommandName::SslDisable,
             Self::SlavesSet(_) => CommandName::SlavesSet,
         }
     }
@@ -330,7 +332,8 @@ fn filter_set(fields: Fields) -> Result<Command, Failure> {
 fn ssl(fields: Fields, enable: bool) -> Result<Command, Failure> {
     let SslFields { device_id, device_ids, apply } = fields.read()?;
     let device_ids = values::devices(device_id, device_ids)?;
-    Ok(Command::Ssl { device_ids, enable, apply: apply.unwrap_or(true) })
+    let (setting, apply) = (ModeOrSsl::Ssl(enable), apply.unwrap_or(true));
+    Ok(Command::Set { device_ids, setting, apply })
 }
 
 fn slaves_set(SlavesSetFields { slaves }: SlavesSetFields) -> Result<Command, Failure> {

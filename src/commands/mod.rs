@@ -21,7 +21,7 @@ mod verify;
 
 pub use bridge_command::{BridgeCommand, history, read_history};
 pub use calls::Calls;
-pub use command::Command;
+pub use command::{Command, ModeOrSsl};
 pub use devices::{device_rows, device_states, read_details};
 pub use failure::{Failure, FailureCode};
 pub use limits::{CommandSlots, Permit, Slot, TokenBucket};

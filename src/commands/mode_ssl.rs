@@ -8,6 +8,7 @@ use serde_json::json;
 use tonic::Code;
 
 use super::calls::Calls;
+use super::command::ModeOrSsl;
 use super::failure::Failure;
 use super::filter;
 use super::reconnect::Reconnector;
@@ -20,26 +21,22 @@ use crate::ids::{DEVICE_PORT, DeviceId};
 
 const NOT_CHANGED: &str = "The device was not changed; send the request again";
 
-/// The change itself.
-#[derive(Clone, Copy)]
-enum ModeOrSsl {
-    Mode(Mode),
-    Ssl(bool),
-}
-
-pub(crate) async fn set_mode(
+pub(crate) async fn set(
     calls: &Calls,
     ids: &BTreeSet<DeviceId>,
-    mode: Mode,
+    setting: ModeOrSsl,
     apply: bool,
 ) -> Result<Outcome, Failure> {
     if !apply {
-        return change_only(calls, ids, ModeOrSsl::Mode(mode)).await;
+        return set_only(calls, ids, setting).await;
     }
     let mut runner = StepRunner::start(calls, ids).await?;
-    match mode {
-        Mode::DeviceToServer => to_device_to_server(&mut runner).await,
-        Mode::ServerToDevice | Mode::Unknown(_) => to_server_to_device(&mut runner).await,
+    match setting {
+        ModeOrSsl::Mode(Mode::DeviceToServer) => to_device_to_server(&mut runner).await,
+        ModeOrSsl::Mode(Mode::ServerToDevice | Mode::Unknown(_)) => {
+            to_server_to_device(&mut runner).await;
+        }
+        ModeOrSsl::Ssl(enable) => set_ssl(&mut runner, enable).await,
     }
     Ok(runner.finish().await)
 }
@@ -51,7 +48,7 @@ async fn to_device_to_server(runner: &mut StepRunner<'_>) {
     runner.skip_done(|row| dials_in(row) && !row.info.auto_reconnect);
     let state = "It is accepted by the accept filter, so it can be reached in either mode; see its \
                  mode with `devices`, and repeat the request";
-    change(runner, StepName::ModeSet, state, ModeOrSsl::Mode(Mode::DeviceToServer)).await;
+    change(runner, ModeOrSsl::Mode(Mode::DeviceToServer), state).await;
     let not_dialed = "It was set to dial the gateway and is accepted, but has not dialed; check \
                       that the gateway's address is set in the device. A registration it had is \
                       still there; remove it by async/remove once the device is connected";
@@ -110,7 +107,7 @@ async fn to_server_to_device(runner: &mut StepRunner<'_>) {
     need_address(runner, |_| true, state);
     let state = "If it changed, it waits to be dialed: see its mode with `search`, and give its \
                  address to async/add; otherwise repeat the request";
-    change(runner, StepName::ModeSet, state, ModeOrSsl::Mode(Mode::ServerToDevice)).await;
+    change(runner, ModeOrSsl::Mode(Mode::ServerToDevice), state).await;
     register(runner, |row| Some(row.status == Status::TlsConnected)).await;
     let not_connected = "It was set to be dialed and is registered, and the gateway keeps dialling \
                          it; check that it can be reached. Its ID is still in the accept filter, \
@@ -139,39 +136,30 @@ fn need_address(runner: &mut StepRunner<'_>, has_to: impl Fn(&Listed) -> bool, s
     }
 }
 
-pub(crate) async fn set_ssl(
-    calls: &Calls,
-    ids: &BTreeSet<DeviceId>,
-    enable: bool,
-    apply: bool,
-) -> Result<Outcome, Failure> {
-    if !apply {
-        return change_only(calls, ids, ModeOrSsl::Ssl(enable)).await;
-    }
-    let mut runner = StepRunner::start(calls, ids).await?;
+/// Prepares the connection that each device needs afterwards, and waits for it.
+async fn set_ssl(runner: &mut StepRunner<'_>, enable: bool) {
     let wanted = if enable { Status::TlsConnected } else { Status::TcpConnected };
     runner.skip_done(|row| row.status == wanted && row.info.ssl == enable);
     let by_connect = |row: &Listed| !dials_in(row) && !row.info.auto_reconnect;
     let state = "It was not changed; find its address by `search`, change it with \
                  \"apply\":false, and give the address and that \"ssl\" to connect";
-    need_address(&mut runner, by_connect, state);
-    accept_again(&mut runner).await;
-    let step = if enable { StepName::SslEnabled } else { StepName::SslDisabled };
+    need_address(runner, by_connect, state);
+    accept_again(runner).await;
     let state = "See with `search` whether SSL is on at the device. If it changed and the gateway \
                  has to dial it, give its address to async/add with that \"ssl\"; otherwise ask \
                  again";
-    change(&mut runner, step, state, ModeOrSsl::Ssl(enable)).await;
-    register(&mut runner, |row| row.info.auto_reconnect.then_some(enable)).await;
+    change(runner, ModeOrSsl::Ssl(enable), state).await;
+    register(runner, |row| row.info.auto_reconnect.then_some(enable)).await;
     let synchronous = runner.ids_where(by_connect);
     let others = &runner.ids() - &synchronous;
     let is_synchronous = |row: &&Listed| synchronous.contains(&row.device_id);
     let targets = runner.rows().filter(is_synchronous).filter_map(|row| target(row, enable));
+    let calls = runner.calls();
     let reconnector = Reconnector::start(calls, targets, calls.deadline(CONNECT_WAIT));
     runner.wait_for(others);
     let state = |row: &Listed| state_without_connection(row, enable);
     while !runner.next_connected(|row| row.status == wanted, state).await.is_empty() {}
-    reconnector.finish(&mut runner).await;
-    Ok(runner.finish().await)
+    reconnector.finish(runner).await;
 }
 
 /// Devices that dial in have to be accepted again: the filter may have changed since they were.
@@ -245,12 +233,17 @@ fn dials_in(row: &Listed) -> bool {
 }
 
 /// Makes the change on all devices at once; `state` is how one is left where the call failed.
-async fn change(runner: &mut StepRunner<'_>, step: StepName, state: &str, change: ModeOrSsl) {
+async fn change(runner: &mut StepRunner<'_>, setting: ModeOrSsl, state: &str) {
+    let step = match setting {
+        ModeOrSsl::Mode(_) => StepName::ModeSet,
+        ModeOrSsl::Ssl(true) => StepName::SslEnabled,
+        ModeOrSsl::Ssl(false) => StepName::SslDisabled,
+    };
     let ids = runner.ids();
     if ids.is_empty() {
         return;
     }
-    match call_multi(runner.calls(), &ids, change).await {
+    match call_multi(runner.calls(), &ids, setting).await {
         Err(failure) => runner.finish_step(step, &ids, Err(failure), state),
         Ok(errors) => {
             for DeviceError { device_id, code, message } in errors {
@@ -264,10 +257,10 @@ async fn change(runner: &mut StepRunner<'_>, step: StepName, state: &str, change
 async fn call_multi(
     calls: &Calls,
     ids: &BTreeSet<DeviceId>,
-    change: ModeOrSsl,
+    setting: ModeOrSsl,
 ) -> Result<Vec<DeviceError>, Failure> {
     let client = calls.changing()?;
-    let errors = match change {
+    let errors = match setting {
         ModeOrSsl::Mode(mode) => client.set_mode(ids, mode).await?,
         ModeOrSsl::Ssl(enable) => client.set_ssl(ids, enable).await?,
     };
@@ -275,15 +268,15 @@ async fn call_multi(
 }
 
 /// The change alone, without the steps that belong to it.
-async fn change_only(
+async fn set_only(
     calls: &Calls,
     ids: &BTreeSet<DeviceId>,
-    change: ModeOrSsl,
+    setting: ModeOrSsl,
 ) -> Result<Outcome, Failure> {
     let client = calls.client()?;
     let strangers = not_of_this_gateway(&client, ids).await?;
     let ids = &(ids - &strangers);
-    let errors = if ids.is_empty() { Vec::new() } else { call_multi(calls, ids, change).await? };
+    let errors = if ids.is_empty() { Vec::new() } else { call_multi(calls, ids, setting).await? };
     let failed: BTreeSet<DeviceId> = errors.iter().map(|error| error.device_id).collect();
     let done = ids - &failed;
     let mut device_errors: Vec<DeviceFailure> = errors.into_iter().map(with_remedy).collect();

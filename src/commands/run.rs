@@ -58,11 +58,8 @@ async fn dispatch(command: &Command, calls: &Calls) -> Result<Outcome, Failure> 
         Command::FilterAdd(ids) => filter::change(calls, Effect::Accepted(ids.clone())).await,
         Command::FilterRemove(ids) => filter::change(calls, Effect::Unaccepted(ids.clone())).await,
         Command::FilterAllowAll(enabled) => filter::change(calls, Effect::AllowAll(*enabled)).await,
-        Command::ModeSet { device_ids, mode, apply } => {
-            mode_ssl::set_mode(calls, device_ids, *mode, *apply).await
-        }
-        Command::Ssl { device_ids, enable, apply } => {
-            mode_ssl::set_ssl(calls, device_ids, *enable, *apply).await
+        Command::Set { device_ids, setting, apply } => {
+            mode_ssl::set(calls, device_ids, *setting, *apply).await
         }
         Command::SlavesSet(slaves) => set_slaves(calls, slaves).await,
     }

@@ -72,10 +72,9 @@ async fn verify(calls: &Calls, command: &Command) -> Option<(Vec<CommandStep>, O
             let registered = devices.iter().filter(is_there).copied().collect();
             (steps, Some(Effect::Registered(registered)))
         }
-        Command::AsyncRemove(_)
-        | Command::Disconnect(_)
-        | Command::ModeSet { .. }
-        | Command::Ssl { .. } => (devices(calls, &command.device_ids()).await, None),
+        Command::AsyncRemove(_) | Command::Disconnect(_) | Command::Set { .. } => {
+            (devices(calls, &command.device_ids()).await, None)
+        }
         _ => return None,
     })
 }

@@ -34,7 +34,7 @@ fn interrupted(command: &Command, progress: &Progress) -> Outcome {
         command if !command.name().changes() => {
             return Outcome::failed(Failure::new(Code::Cancelled, "interrupted"));
         }
-        Command::ModeSet { .. } | Command::Ssl { .. } => "`devices` and `accept-filter get`",
+        Command::Set { .. } => "`devices` and `accept-filter get`",
         Command::FilterSet(_)
         | Command::FilterAdd(_)
         | Command::FilterRemove(_)

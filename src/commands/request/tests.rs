@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::commands::{BridgeCommand, Command, FailureCode, read_history};
+use crate::commands::{BridgeCommand, Command, FailureCode, ModeOrSsl, read_history};
 use crate::ids::{CommandName as Name, CommandScope, Moment};
 
 fn refusal(name: Name, payload: &str) -> String {
@@ -28,8 +28,8 @@ fn requests_are_read() {
     let target = crate::gsdk::Target { ip: [10, 0, 0, 1].into(), port: 51_211, ssl: true };
     assert_eq!(connect.command, Command::Connect(target));
     let mode = read(Name::ModeSet, r#"{"device_id":7,"mode":"Device_To_Server","apply":false}"#);
-    let Command::ModeSet { mode, apply, .. } = mode.command else { panic!("{mode:?}") };
-    assert_eq!((mode, apply), (crate::fleet::Mode::DeviceToServer, false));
+    let Command::Set { setting, apply, .. } = mode.command else { panic!("{mode:?}") };
+    assert_eq!((setting, apply), (ModeOrSsl::Mode(crate::fleet::Mode::DeviceToServer), false));
 }
 
 #[test]
