@@ -24,7 +24,7 @@ const BYTES_MAX: usize = 4 << 20;
 /// What is equal in a repeated request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplayKey {
-    transaction: String,
+    /// With the transaction in it.
     payload: Bytes,
     name: CommandName,
     gateway: GatewayIndex,
@@ -33,13 +33,8 @@ pub struct ReplayKey {
 impl ReplayKey {
     /// The key of a request; `None` for one that is not stored.
     pub fn new(gateway: GatewayIndex, request: &Request<Command>, payload: &Bytes) -> Option<Self> {
-        let transaction = request.transaction.as_ref().filter(|_| request.name.changes())?;
-        Some(Self {
-            transaction: transaction.to_string(),
-            payload: payload.clone(),
-            name: request.name,
-            gateway,
-        })
+        let is_stored = request.name.changes() && request.transaction.is_some();
+        is_stored.then(|| Self { payload: payload.clone(), name: request.name, gateway })
     }
 }
 
