@@ -17,6 +17,9 @@ use crate::ids::DeviceId;
 /// silence.
 const CALL_DEADLINE_MIN: Duration = Duration::from_millis(1);
 
+/// For a read that verifies a change, beyond the command's own deadline.
+const VERIFY_DEADLINE: Duration = Duration::from_secs(5);
+
 /// The calls of one command, within its deadline.
 #[derive(Clone, Debug)]
 pub struct Calls {
@@ -79,9 +82,9 @@ impl Calls {
         self.has_changed.load(Ordering::Relaxed)
     }
 
-    /// The client without the command's deadline, to verify the outcome after it.
-    pub(crate) const fn without_deadline(&self) -> &GatewayClient {
-        &self.client
+    /// The client for one read, also after the command's deadline: what has become of a change.
+    pub(crate) fn verifying(&self) -> GatewayClient {
+        self.client.with_deadline(Instant::now() + VERIFY_DEADLINE)
     }
 
     /// The client for a call of at most `cap`, within a wait until `end`.

@@ -171,7 +171,7 @@ impl<'a> StepRunner<'a> {
             sleep(self.pause).await;
             self.pause = (self.pause * 2).min(LIST_PAUSES.1);
             let (mut good, mut is_broken) = (BTreeSet::new(), false);
-            match verify::client(self.calls).device_list().await {
+            match self.calls.verifying().device_list().await {
                 Ok(rows) => {
                     let rows = rows.iter().filter(|row| is_good(row)).map(|row| row.device_id);
                     good.extend(rows.filter(|id| self.waiting.contains_key(id)));

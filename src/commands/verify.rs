@@ -1,10 +1,8 @@
 //! After a change without an answer: reads the state that the command changes.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::Instant;
 
 use super::calls::Calls;
 use super::command::Command;
@@ -12,11 +10,8 @@ use super::failure::Failure;
 use super::response::Outcome;
 use super::step::{CommandStep, StepName, StepResult};
 use crate::fleet::{AcceptFilter, Effect, Listed, Slaves, Target};
-use crate::gsdk::{Error, GatewayClient};
+use crate::gsdk::Error;
 use crate::ids::DeviceId;
-
-/// For one read, beyond the command's own deadline.
-const READ_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The outcome of a change without an answer, with what the gateway shows. What the
 /// change was to remove counts as removed, as the gateway may still do so.
@@ -30,15 +25,10 @@ pub(crate) async fn unknown(calls: &Calls, command: &Command, failure: Failure) 
     Outcome { error: Some(failure), effects, ..Outcome::done(data) }
 }
 
-/// The client for one read.
-pub(crate) fn client(calls: &Calls) -> GatewayClient {
-    calls.without_deadline().with_deadline(Instant::now() + READ_DEADLINE)
-}
-
 /// The steps, and what the change was to add as far as the gateway has it. `None` for a command
 /// that changes nothing.
 async fn verify(calls: &Calls, command: &Command) -> Option<(Vec<CommandStep>, Option<Effect>)> {
-    let client = client(calls);
+    let client = calls.verifying();
     let failed = |error: &Error| vec![read_failed(None, error)];
     Some(match command {
         Command::FilterSet(_)
@@ -104,7 +94,7 @@ fn slaves_effect(wanted: &[Slaves], now: &[Slaves]) -> Effect {
 
 /// The rows of these devices in the list, read now.
 pub(crate) async fn devices(calls: &Calls, ids: &BTreeSet<DeviceId>) -> Vec<CommandStep> {
-    rows(client(calls).device_list().await.as_deref(), ids)
+    rows(calls.verifying().device_list().await.as_deref(), ids)
 }
 
 fn rows(list: Result<&[Listed], &Error>, ids: &BTreeSet<DeviceId>) -> Vec<CommandStep> {
