@@ -1,6 +1,9 @@
 //! Accepts connections, limits their number and idle time, and shuts them down. Each connection
-//! uses a file handle, which gateways and broker need, too.
+//! uses a file handle, which gateways and broker need, too. Beyond the limit only `/healthz` is
+//! answered, so that a client that holds all connections does not cause a restart of a healthy
+//! bridge.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -13,20 +16,24 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower::Layer;
 
-use super::excess::ExcessConnections;
 use super::socket::Truncated;
 use super::transport::Transport;
 use crate::net::{FailureLog, NO_HANDLES_REMEDY, no_handles_left};
-use crate::task::Heartbeat;
 
 /// Connections of a listener at once: 32 pages that watch, 32 streams of events and 32 others. Few
 /// beside 1,024 file handles, a common limit of a process.
 const CONNECTIONS_MAX: usize = 96;
 /// How long the head of a request may take, and a connection be idle before it.
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Connections beyond the limit at once. A new one evicts the oldest, so that a probe, which sends
+/// its request immediately, is always answered.
+const EXCESS_MAX: usize = 16;
+/// How long the head of their request may take.
+const EXCESS_HEAD_DEADLINE: Duration = Duration::from_secs(1);
 /// The pause after an error of `accept`.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// The kernel's send buffer of a connection. The kernel reports free space only once a third of it
@@ -70,14 +77,16 @@ pub(crate) struct Endpoint {
     pub(crate) listener: TcpListener,
     pub(crate) transport: Transport,
     pub(crate) router: Router,
+    /// Answers connections beyond the limit.
+    pub(crate) excess_router: Router,
 }
 
 impl Endpoint {
     /// Serves until `stop` is true, then finishes the answers in progress.
-    pub(crate) async fn serve(self, heartbeat: Heartbeat, mut stop: watch::Receiver<bool>) {
-        let Self { listener, transport, router } = self;
-        let connections = GracefulShutdown::new();
-        let mut excess = ExcessConnections::new(heartbeat);
+    pub(crate) async fn serve(self, mut stop: watch::Receiver<bool>) {
+        let Self { listener, transport, router, excess_router } = self;
+        let (connections, excess) = (GracefulShutdown::new(), GracefulShutdown::new());
+        let mut oldest_excess_first = VecDeque::new();
         // Not reset: with few handles, some connections are accepted between two failures.
         let mut failures = FailureLog::default();
         let is_stopped = |stop: &bool| *stop;
@@ -87,17 +96,21 @@ impl Endpoint {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok((socket, peer)) if connections.count() < CONNECTIONS_MAX => {
-                    let connection = AcceptedConnection {
-                        socket,
-                        peer: peer.ip().to_canonical(),
-                        transport: transport.clone(),
-                        router: router.clone(),
-                        watcher: connections.watcher(),
+                Ok((socket, peer)) => {
+                    let is_excess = connections.count() >= CONNECTIONS_MAX;
+                    let (router, watcher) = match is_excess {
+                        false => (router.clone(), connections.watcher()),
+                        true => (excess_router.clone(), excess.watcher()),
                     };
-                    tokio::spawn(connection.serve(stop.clone()));
+                    let (peer, transport) = (peer.ip().to_canonical(), transport.clone());
+                    let connection =
+                        AcceptedConnection { socket, peer, transport, router, watcher, is_excess };
+                    let task = tokio::spawn(connection.serve(stop.clone()));
+                    if is_excess {
+                        evict(&mut oldest_excess_first);
+                        oldest_excess_first.push_back(task);
+                    }
                 }
-                Ok((socket, _)) => excess.answer(socket, transport.clone()),
                 Err(error) => {
                     if failures.count(&error.to_string()).is_due {
                         let remedy = no_handles_left(&error).then_some(NO_HANDLES_REMEDY);
@@ -111,8 +124,17 @@ impl Endpoint {
             }
         }
         drop(listener);
-        connections.shutdown().await;
-        excess.finish().await;
+        tokio::join!(connections.shutdown(), excess.shutdown());
+    }
+}
+
+/// Makes room for another connection beyond the limit.
+fn evict(oldest_first: &mut VecDeque<JoinHandle<()>>) {
+    oldest_first.retain(|task| !task.is_finished());
+    if oldest_first.len() >= EXCESS_MAX
+        && let Some(oldest) = oldest_first.pop_front()
+    {
+        oldest.abort();
     }
 }
 
@@ -123,6 +145,8 @@ struct AcceptedConnection {
     transport: Transport,
     router: Router,
     watcher: Watcher,
+    /// Beyond the limit: it has one request.
+    is_excess: bool,
 }
 
 impl AcceptedConnection {
@@ -139,7 +163,8 @@ impl AcceptedConnection {
         let mut http = Builder::new(TokioExecutor::new()).http1_only();
         http.http1()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD_DEADLINE)
+            .keep_alive(!self.is_excess)
+            .header_read_timeout(if self.is_excess { EXCESS_HEAD_DEADLINE } else { HEAD_DEADLINE })
             .max_buf_size(HTTP_BUFFER_BYTES);
         let service = Extension(truncated.clone()).layer(self.router);
         let service = TowerToHyperService::new(Extension(ConnectInfo(self.peer)).layer(service));

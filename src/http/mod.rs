@@ -5,7 +5,6 @@
 mod access;
 mod api;
 mod connections;
-mod excess;
 mod files;
 mod host;
 mod metrics;
@@ -132,7 +131,6 @@ pub fn start_runtime() -> std::io::Result<Handle> {
 
 /// Serves on these listeners until `stop` is true.
 pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Receiver<bool>) {
-    let heartbeat = settings.heartbeat.clone();
     let mut files = Files::new(&settings.http, settings.file_problems.clone());
     let access = ListenerAccess::new(settings.http.anonymous_from.clone(), files.tokens());
     let transport = Transport::new(files.tls());
@@ -141,15 +139,19 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     let hosts = Hosts::new(&settings.http.hosts);
     let api = api::Api::new(&settings.history);
     let app = Arc::new(App { settings, page, api, scrapes, stop: stop.clone() });
+    let excess_router = Router::new().route("/healthz", get(healthz)).fallback(busy);
+    let excess_router = excess_router.with_state(Arc::clone(&app));
     let metrics = listeners.metrics.map(|listener| {
         let routes = metrics_routes().fallback(not_for_metrics);
-        let router = with_limits(routes.with_state(Arc::clone(&app)));
-        Endpoint { listener, transport: Transport::default(), router: with_headers(router) }
+        let router = with_headers(with_limits(routes.with_state(Arc::clone(&app))));
+        let (transport, excess_router) = (Transport::default(), excess_router.clone());
+        Endpoint { listener, transport, router, excess_router }
     });
     let router = with_limits(routes().with_state(Arc::clone(&app)))
         .layer(from_fn_with_state(access, access::check))
         .layer(from_fn_with_state(hosts, host::check));
-    let main = Endpoint { listener: listeners.main, transport, router: with_headers(router) };
+    let router = with_headers(router);
+    let main = Endpoint { listener: listeners.main, transport, router, excess_router };
     // Clients that come at once need the tokens and the certificate.
     files.read().await;
     let background = async {
@@ -165,11 +167,10 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     };
     let serve_metrics = async {
         if let Some(metrics) = metrics {
-            metrics.serve(heartbeat.clone(), stop.clone()).await;
+            metrics.serve(stop.clone()).await;
         }
     };
-    let serve_main = main.serve(heartbeat.clone(), stop.clone());
-    tokio::join!(serve_main, serve_metrics, until_stop);
+    tokio::join!(main.serve(stop.clone()), serve_metrics, until_stop);
 }
 
 fn routes() -> Router<Arc<App>> {
@@ -221,6 +222,11 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     };
     let status = if health.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(health)).into_response()
+}
+
+/// The answer beyond the limit of connections to a request for something else than `/healthz`.
+async fn busy() -> impl IntoResponse {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "10")])
 }
 
 async fn no_path(uri: Uri) -> Response {
