@@ -1,12 +1,14 @@
 //! Access to the web server (docs/security.md): clients of some networks need no login, all others
-//! a token. `/healthz` and the status of `/readyz` are available to all.
+//! a token, and the name in `Host` has to be one that no web page can own. `/healthz` and the
+//! status of `/readyz` are available without a token.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Json, Response};
@@ -20,6 +22,8 @@ use super::tokens::Tokens;
 
 /// How often refused tokens are logged.
 const LOG_EVERY: Duration = Duration::from_secs(60);
+/// Characters of a name that a refusal quotes.
+const QUOTED_MAX: usize = 253;
 /// The authentication schemes. Browsers show a password prompt only if Basic comes first.
 const ANY_LOGIN: &str = "Basic realm=\"gsdk2mqtt\", charset=\"UTF-8\", Bearer realm=\"gsdk2mqtt\"";
 
@@ -70,11 +74,8 @@ impl ListenerAccess {
                 (ANY_LOGIN, text.to_owned())
             }
         };
-        let mut response = if request.uri().path().starts_with("/api/") {
-            Problem::unauthorized(text).into_response()
-        } else {
-            (StatusCode::UNAUTHORIZED, text + "\n").into_response()
-        };
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", text);
+        let mut response = problem.answer(request.uri().path());
         let login = HeaderValue::from_static(login);
         response.headers_mut().insert(header::WWW_AUTHENTICATE, login);
         response
@@ -91,7 +92,7 @@ impl ListenerAccess {
 }
 
 /// Lets requests pass that are permitted.
-pub(crate) async fn check(
+pub(crate) async fn check_token(
     State(access): State<ListenerAccess>,
     ConnectInfo(peer): ConnectInfo<IpAddr>,
     request: Request,
@@ -109,4 +110,65 @@ pub(crate) async fn check(
         }
         _ => access.refusal(peer, &request),
     }
+}
+
+/// The names in `Host` that are answered: those that no web page can own, and the configured ones
+/// (`http.hosts`). A web page can resolve its own name to this machine (DNS rebinding) and then
+/// read the answers to requests for that name, despite the same-origin policy.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AllowedHosts(Arc<BTreeSet<String>>);
+
+impl AllowedHosts {
+    /// Takes names in lower case; `*` means any.
+    pub(crate) fn new(hosts: &BTreeSet<String>) -> Self {
+        Self(Arc::new(hosts.clone()))
+    }
+
+    /// `host` may have a port.
+    fn allow(&self, host: &str) -> bool {
+        if host.is_empty() || self.0.contains("*") {
+            return true;
+        }
+        let authority = Authority::try_from(host).ok().filter(|_| !host.contains('@'));
+        authority.is_some_and(|authority| self.allow_name(&authority.host().to_lowercase()))
+    }
+
+    fn allow_name(&self, name: &str) -> bool {
+        let v6 = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        if let Some(v6) = v6 {
+            return v6.parse::<Ipv6Addr>().is_ok();
+        }
+        // `localhost` has no dot either.
+        !name.contains('.')
+            || name.ends_with(".local")
+            || name.parse::<Ipv4Addr>().is_ok()
+            || self.0.contains(name)
+    }
+
+    /// The first name in the request that is not allowed. A request without a name is answered:
+    /// browsers always send one.
+    fn refused(&self, request: &Request) -> Option<String> {
+        let target = request.uri().authority().map(|authority| authority.as_str().to_owned());
+        let headers = request.headers().get_all(header::HOST).into_iter();
+        let headers = headers.map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
+        target.into_iter().chain(headers).find(|host| !self.allow(host))
+    }
+}
+
+/// Answers 421 where the name is not allowed. `/healthz` is open: it reveals nothing, and a probe
+/// under another name must not restart a healthy bridge.
+pub(crate) async fn check_host(
+    State(hosts): State<AllowedHosts>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let refused = hosts.refused(&request).filter(|_| request.uri().path() != "/healthz");
+    let Some(refused) = refused else { return next.run(request).await };
+    let quoted: String = refused.chars().take(QUOTED_MAX).collect();
+    let text = format!(
+        "the bridge does not answer to the name {quoted:?}; use its IP address, or add the name to \
+         http.hosts"
+    );
+    let problem = Problem::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", text);
+    problem.answer(request.uri().path())
 }

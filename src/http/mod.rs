@@ -6,7 +6,6 @@ mod access;
 mod api;
 mod connections;
 mod files;
-mod host;
 mod metrics;
 mod page;
 mod query;
@@ -45,10 +44,9 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_http::timeout::TimeoutLayer;
 
-use access::ListenerAccess;
+use access::{AllowedHosts, ListenerAccess};
 use connections::Endpoint;
 use files::Files;
-use host::Hosts;
 use query::NoAnswer;
 use transport::Transport;
 
@@ -136,7 +134,7 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
     let transport = Transport::new(files.tls());
     let page = page::PageContext::new(&settings.history);
     let scrapes = Arc::new(Semaphore::new(metrics::SCRAPES_MAX));
-    let hosts = Hosts::new(&settings.http.hosts);
+    let hosts = AllowedHosts::new(&settings.http.hosts);
     let api = api::Api::new(&settings.history);
     let app = Arc::new(App { settings, page, api, scrapes, stop: stop.clone() });
     let excess_router = Router::new().route("/healthz", get(healthz)).fallback(busy);
@@ -148,8 +146,8 @@ pub async fn serve(listeners: Listeners, settings: HttpSettings, stop: watch::Re
         Endpoint { listener, transport, router, excess_router }
     });
     let router = with_limits(routes().with_state(Arc::clone(&app)))
-        .layer(from_fn_with_state(access, access::check))
-        .layer(from_fn_with_state(hosts, host::check));
+        .layer(from_fn_with_state(access, access::check_token))
+        .layer(from_fn_with_state(hosts, access::check_host));
     let router = with_headers(router);
     let main = Endpoint { listener: listeners.main, transport, router, excess_router };
     // Clients that come at once need the tokens and the certificate.
@@ -240,10 +238,7 @@ async fn no_path(uri: Uri) -> Response {
 async fn not_for_metrics(uri: Uri) -> Response {
     let detail = "only /metrics, /healthz and /readyz are here; the page and the API are at \
                   http.listen";
-    if uri.path().starts_with("/api/") {
-        return api::Problem::no_api(detail).into_response();
-    }
-    (StatusCode::NOT_FOUND, format!("{detail}\n")).into_response()
+    api::Problem::new(StatusCode::NOT_FOUND, "not_found", detail).answer(uri.path())
 }
 
 /// An answer of server-sent events. It ends when the server stops, which waits for all answers.

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::get;
@@ -66,7 +67,12 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/events/stream", get(stream::stream))
         .route("/openapi.json", get(openapi))
         .layer(from_fn(within_deadline))
-        .method_not_allowed_fallback(async || Problem::method_not_allowed())
+        .method_not_allowed_fallback(only_reads)
+}
+
+async fn only_reads() -> Problem {
+    let detail = "the API is read-only; use GET or HEAD";
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
 }
 
 /// Ends a request that takes too long; a stream of events has to begin in time.

@@ -21,7 +21,7 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { status, code, detail: detail.into(), parameter: None }
     }
 
@@ -57,28 +57,8 @@ impl Problem {
     /// There is no such path.
     pub(crate) fn no_path(path: &str) -> Self {
         let path = quoted(path);
-        Self::no_api(format!("the API has no {path}; /api/v1/openapi.json lists all paths"))
-    }
-
-    /// The API is not there.
-    pub(crate) fn no_api(detail: impl Into<String>) -> Self {
+        let detail = format!("the API has no {path}; /api/v1/openapi.json lists all paths");
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
-    }
-
-    /// The bridge does not answer under this name.
-    pub(crate) fn unknown_host(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail)
-    }
-
-    /// The API only reads.
-    pub(crate) fn method_not_allowed() -> Self {
-        let detail = "the API is read-only; use GET or HEAD";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
-    }
-
-    /// The client needs a token.
-    pub(crate) fn unauthorized(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
     }
 
     /// Too many requests at once.
@@ -89,6 +69,14 @@ impl Problem {
     /// The requested data cannot be read now.
     pub(crate) fn unavailable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+    }
+
+    /// The answer to a request for this path: outside of the API as text.
+    pub(crate) fn answer(self, path: &str) -> Response {
+        if path.starts_with("/api/") {
+            return self.into_response();
+        }
+        (self.status, self.detail + "\n").into_response()
     }
 }
 
