@@ -20,8 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tower::Layer;
 
-use super::socket::Truncated;
-use super::transport::Transport;
+use super::socket::{Transport, Truncated};
 use crate::net::{FailureLog, NO_HANDLES_REMEDY, no_handles_left};
 
 /// Connections of a listener at once: 32 pages that watch, 32 streams of events and 32 others. Few

@@ -11,7 +11,6 @@ mod page;
 mod query;
 mod socket;
 mod tokens;
-mod transport;
 mod watched;
 
 pub(crate) use api::{AVAILABILITY_COLUMNS, csv};
@@ -48,7 +47,7 @@ use access::{AllowedHosts, ListenerAccess};
 use connections::Endpoint;
 use files::Files;
 use query::NoAnswer;
-use transport::Transport;
+use socket::Transport;
 
 use crate::config::{DeviceSeries, Http};
 use crate::metrics::Metrics;

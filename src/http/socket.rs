@@ -1,8 +1,9 @@
-//! The socket under each HTTP connection: a write deadline, and a reset where an answer is
-//! truncated. hyper has neither.
+//! The socket under each HTTP connection: plain, or TLS if a certificate is configured, with a
+//! write deadline, and a reset where an answer is truncated. hyper has neither of these.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,12 +15,17 @@ use axum::response::Response;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Sleep, sleep};
-use tokio_stream::Stream;
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+use crate::net;
 
 /// How long a client may accept no bytes of its answer. Clients that never read would otherwise
 /// hold their connections without end.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a TLS handshake may take.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Set when an answer on this connection is incomplete. The connection is then reset instead of
 /// closed: in HTTP/1.0 a close would look like the end of the answer. Handlers get it as an
@@ -106,6 +112,34 @@ impl AsyncWrite for WriteTimeout {
     }
 }
 
+/// The transport of one listener.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Transport(Option<watch::Receiver<Option<Arc<ServerConfig>>>>);
+
+impl Transport {
+    /// TLS with the newest of these settings; without a receiver there is none.
+    pub(crate) const fn new(tls: Option<watch::Receiver<Option<Arc<ServerConfig>>>>) -> Self {
+        Self(tls)
+    }
+
+    /// Opens the transport on an accepted connection.
+    ///
+    /// # Errors
+    /// The handshake failed, or there is no certificate yet.
+    pub(crate) async fn open(
+        &self,
+        socket: TcpStream,
+        truncated: Truncated,
+    ) -> io::Result<Box<dyn net::Stream>> {
+        let socket = WriteTimeout::new(socket, truncated);
+        let Some(tls) = &self.0 else { return Ok(Box::new(socket)) };
+        let config = tls.borrow().clone();
+        let config = config.ok_or_else(|| io::Error::other("there is no certificate yet"))?;
+        let handshake = TlsAcceptor::from(config).accept(socket);
+        Ok(Box::new(timeout(HANDSHAKE_DEADLINE, handshake).await??))
+    }
+}
+
 /// Works around hyper 1.12: an answer without a length in HTTP/1.0 ends with its connection, but
 /// hyper leaves the connection open when the end of the body comes after all was flushed, until
 /// its task is woken again.
@@ -120,7 +154,7 @@ pub(crate) async fn close_http_1_0(request: Request, next: Next) -> Response {
 
 struct WakeAtEnd(BodyDataStream);
 
-impl Stream for WakeAtEnd {
+impl tokio_stream::Stream for WakeAtEnd {
     type Item = Result<Bytes, axum::Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {

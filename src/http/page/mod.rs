@@ -1,19 +1,19 @@
 //! The status page: rendered here, readable without script. With script it loads itself again when
-//! server-sent events report a change. It loads nothing from elsewhere.
+//! server-sent events report a change, so that it has one way to be rendered. It loads nothing from
+//! elsewhere.
 
 mod availability;
 mod bars;
 mod detail;
 mod detail_view;
 mod devices;
-mod down;
 mod history;
 mod overview;
 mod parts;
-mod updates;
 mod view;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Query as Parameters, State};
@@ -21,24 +21,22 @@ use axum::http::{StatusCode, header};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
-use maud::Markup;
+use maud::{Markup, html};
 use tokio::sync::Semaphore;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::WatchStream;
-
-pub(crate) use updates::follow_changes;
 
 use super::query::NoAnswer;
 use super::watched::Watched;
 use super::{App, RECONNECT_AFTER, event_stream};
 use crate::availability::AvailabilityRequest;
 use crate::store::history::Reader;
-use devices::{Filter, Search};
-use down::DownDevices;
-use updates::Shown;
+use devices::{Filter, ShownDevices};
 
 /// Browsers that may watch at once.
 const WATCHERS_MAX: usize = 32;
+/// How often changes are looked for while a browser watches.
+const CHANGES_EVERY: Duration = Duration::from_secs(1);
 
 /// What the requests for the page share.
 #[derive(Debug)]
@@ -49,6 +47,28 @@ pub(crate) struct PageContext {
     history: Reader,
     /// Pages read all devices one at a time.
     scanning: Semaphore,
+}
+
+/// What pages show, as far as it is needed to notice a change. Pages load themselves now and then
+/// anyway, for what is not in it, as a certificate of a gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Shown {
+    device_changes: u64,
+    /// The bridge and its gateways.
+    overview: String,
+    /// The ID of the newest event, or why it cannot be read.
+    newest_event: Result<u64, String>,
+}
+
+impl Shown {
+    async fn read(app: &App, history: &Reader) -> Result<Self, NoAnswer> {
+        let event_loop = &app.settings.event_loop;
+        let status = event_loop.bridge().await?;
+        let gateways = event_loop.gateways().await?;
+        let overview = overview::overview(&status, &gateways, &html! {}).into_string();
+        let newest_event = history::newest_id(history).await;
+        Ok(Self { device_changes: status.device_changes, overview, newest_event })
+    }
 }
 
 impl PageContext {
@@ -81,22 +101,21 @@ async fn page(
     let event_loop = &app.settings.event_loop;
     let permit = app.page.scanning.acquire().await.map_err(|_| NoAnswer::Stopping)?;
     let gateways = event_loop.gateways().await?;
-    let (mut search, mut down) = (Search::new(&filter), DownDevices::new());
+    let mut devices = ShownDevices::new(&filter);
     let mut chunks = event_loop.devices(&gateways);
     while let Some(chunk) = chunks.next().await? {
-        down.add(&chunk);
-        search.add(&chunk);
+        devices.add(&chunk);
     }
     drop(permit);
     let status = event_loop.bridge().await?;
-    let devices = search.finish();
+    let rows = devices.rows();
     let query = AvailabilityRequest {
-        gateways: devices.rows.iter().map(|row| row.gateway.clone()).collect(),
-        device_ids: devices.rows.iter().map(|row| row.device.device_id).collect(),
+        gateways: rows.iter().map(|row| row.gateway.clone()).collect(),
+        device_ids: rows.iter().map(|row| row.device.device_id).collect(),
         ..bars::query(&app.settings.zone, filter.range)
     };
     let bars = async {
-        match devices.rows.as_slice() {
+        match rows.as_slice() {
             [] => Ok(Vec::new()),
             _ => history::availability(&app.page.history, query).await,
         }
@@ -107,8 +126,6 @@ async fn page(
     let shown = view::StatusPageContent {
         status: &status,
         gateways: &gateways,
-        down: &down,
-        filter: &filter,
         devices: &devices,
         bars: bars.as_deref().map_err(String::as_str),
         events: &events,
@@ -127,6 +144,15 @@ async fn events(State(app): State<Arc<App>>) -> Response {
     let changes = WatchStream::from_changes(app.page.shown.subscribe())
         .map(|_| Event::default().event("changed").data("null"));
     event_stream(&app, tokio_stream::once(hello).chain(changes))
+}
+
+/// Looks for changes while a browser watches.
+pub(crate) async fn follow_changes(app: &App) {
+    // Its own, which the bars of pages do not hold up.
+    let history = &app.settings.history.with_own_limit();
+    // Without an answer of the event loop, the next time.
+    let read = || async move { Shown::read(app, history).await.ok().map(Some) };
+    app.page.shown.follow(CHANGES_EVERY, read).await;
 }
 
 #[cfg(test)]

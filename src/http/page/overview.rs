@@ -2,8 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::devices::DeviceRow;
-use super::down::{DownDevices, NewestFirst};
+use super::devices::{DeviceRow, NewestFirst, ShownDevices};
 use super::parts::{devices_connected, gateway_class, since};
 use crate::http::query::BridgeStatus;
 use crate::metrics::GatewayMeasures;
@@ -14,11 +13,11 @@ const LOST_NAMED_MAX: usize = 10;
 /// More gateways that are online are folded.
 const CARDS_MAX: usize = 6;
 
-/// The bridge, its gateways, and what is down.
+/// The bridge, its gateways, and between them `down`.
 pub(crate) fn overview(
     status: &BridgeStatus,
     gateways: &[GatewayMeasures],
-    down: &DownDevices,
+    down: &Markup,
 ) -> Markup {
     let sum = |count: fn(&GatewayMeasures) -> usize| gateways.iter().map(count).sum::<usize>();
     let counts = [
@@ -35,19 +34,27 @@ pub(crate) fn overview(
                 }
             }
         }
-        @if down.recent.count + down.long.count > 0 {
+        (down)
+        (gateway_cards(gateways))
+    }
+}
+
+/// What is down.
+pub(crate) fn not_connected(devices: &ShownDevices<'_>) -> Markup {
+    let (recent, long) = (&devices.down, &devices.long_down);
+    html! {
+        @if recent.count + long.count > 0 {
             section #down {
                 h2 { "Not connected" }
-                @if down.recent.count > 0 { (doors(&down.recent)) }
-                @if down.long.count > 0 {
+                @if recent.count > 0 { (doors(recent)) }
+                @if long.count > 0 {
                     details #long {
-                        summary { "For more than 7 days: " (down.long.count) }
-                        (doors(&down.long))
+                        summary { "For more than 7 days: " (long.count) }
+                        (doors(long))
                     }
                 }
             }
         }
-        (gateway_cards(gateways))
     }
 }
 

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use super::bars::{PageRange, bar, pattern};
-use super::devices::{Condition, DeviceList, DeviceRow, Filter};
-use super::down::DownDevices;
-use super::overview::overview;
+use super::devices::{Condition, DeviceRow, Filter, ShownDevices};
+use super::overview::{not_connected, overview};
 use super::parts::{document, events, legend, since, time};
 use crate::availability::AvailabilityRow;
 use crate::http::HttpSettings;
@@ -20,9 +19,7 @@ use crate::{net, task};
 pub(crate) struct StatusPageContent<'a> {
     pub(crate) status: &'a BridgeStatus,
     pub(crate) gateways: &'a [GatewayMeasures],
-    pub(crate) down: &'a DownDevices,
-    pub(crate) filter: &'a Filter,
-    pub(crate) devices: &'a DeviceList,
+    pub(crate) devices: &'a ShownDevices<'a>,
     /// The bars of the devices, or why there are none.
     pub(crate) bars: Result<&'a [AvailabilityRow], &'a str>,
     /// The last events, or why they cannot be read.
@@ -30,7 +27,7 @@ pub(crate) struct StatusPageContent<'a> {
 }
 
 pub(crate) fn page(settings: &HttpSettings, shown: &StatusPageContent<'_>) -> Markup {
-    let StatusPageContent { status, gateways, down: doors, filter, .. } = shown;
+    let StatusPageContent { status, gateways, devices, .. } = shown;
     let down: usize = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
     let count = if down > 0 { format!("({down}) ") } else { String::new() };
     let title = format!("{count}{} – gsdk2mqtt", settings.bridge);
@@ -41,9 +38,9 @@ pub(crate) fn page(settings: &HttpSettings, shown: &StatusPageContent<'_>) -> Ma
                 p #live role="status" { "as of " (time(net::wall_time())) }
             }
             main {
-                div #overview { (overview(status, gateways, doors)) }
+                div #overview { (overview(status, gateways, &not_connected(devices))) }
                 section {
-                    (form(filter))
+                    (form(devices.filter))
                     div #list { (list(shown)) }
                 }
                 section {
@@ -98,10 +95,10 @@ fn form(filter: &Filter) -> Markup {
 }
 
 fn list(shown: &StatusPageContent<'_>) -> Markup {
-    let StatusPageContent { filter, devices, bars, .. } = shown;
-    let first = filter.page.saturating_mul(filter.rows_max());
-    let count = devices.rows.len();
-    let groups = devices.rows.chunk_by(|left, right| left.gateway == right.gateway);
+    let StatusPageContent { devices, bars, .. } = shown;
+    let (filter, first, rows) = (devices.filter, devices.skipped(), devices.rows());
+    let count = rows.len();
+    let groups = rows.chunk_by(|left, right| left.gateway == right.gateway);
     let (_, range) = filter.range.words();
     let cells = cells(bars.unwrap_or_default());
     html! {
@@ -133,11 +130,11 @@ fn list(shown: &StatusPageContent<'_>) -> Markup {
                 }
             }
         }
-        @if devices.matching > count && count > 0 {
+        @if devices.matching() > count && count > 0 {
             nav .pages aria-label="Pages" {
                 @if filter.page > 0 { (page_link(filter, filter.page - 1, "← before")) }
-                span { (first + 1) "–" (first + count) " of " (devices.matching) }
-                @if first + count < devices.matching {
+                span { (first + 1) "–" (first + count) " of " (devices.matching()) }
+                @if first + count < devices.matching() {
                     (page_link(filter, filter.page + 1, "after →"))
                 }
             }
