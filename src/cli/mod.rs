@@ -4,17 +4,15 @@ mod check;
 mod ctl;
 #[cfg(feature = "demo")]
 mod demo;
+mod documents;
 mod escape;
 mod health;
 mod history;
 mod init;
 mod log;
-mod notify;
-mod pages;
 mod period;
 mod report;
 mod run;
-mod schema;
 mod signals;
 #[cfg(feature = "simulator")]
 mod simulate;
@@ -74,13 +72,13 @@ enum CliCommand {
     Simulate(IgnoredArgs),
     /// Print the AsyncAPI document of topics and payloads, the OpenAPI document of the HTTP API, or
     /// the configuration's JSON Schema
-    Schema(schema::SchemaArgs),
+    Schema(documents::SchemaArgs),
     /// Check the health of a running bridge
     Health(health::HealthArgs),
     /// Print the completion script of a shell
-    Completions(pages::CompletionsArgs),
+    Completions(documents::CompletionsArgs),
     /// Print a manual page, or write all of them
-    Man(pages::ManArgs),
+    Man(documents::ManArgs),
 }
 
 /// Accepts whatever the real command accepts, so that the explanation is printed in every case.
@@ -164,10 +162,10 @@ impl CliCommand {
             Self::Simulate(args) => simulate::run(args, stop_signal()).await?,
             #[cfg(not(feature = "simulator"))]
             Self::Simulate(_) => return Err(not_built_in("simulate")),
-            Self::Schema(args) => schema::run(&args)?,
+            Self::Schema(args) => documents::schema(&args)?,
             Self::Health(args) => health::run(&args).await?,
-            Self::Completions(args) => pages::completions(&args)?,
-            Self::Man(args) => pages::man(&args)?,
+            Self::Completions(args) => documents::completions(&args)?,
+            Self::Man(args) => documents::man(&args)?,
         }
         Ok(ExitCode::SUCCESS)
     }

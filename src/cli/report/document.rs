@@ -10,35 +10,31 @@ use crate::http::{AVAILABILITY_COLUMNS, csv};
 use crate::ids::Moment;
 
 /// The program that makes the report.
-pub(crate) const PROGRAM: &str = concat!("gsdk2mqtt ", env!("CARGO_PKG_VERSION"));
+const PROGRAM: &str = concat!("gsdk2mqtt ", env!("CARGO_PKG_VERSION"));
 
-/// A report.
-#[derive(Debug)]
+/// A report, as it is in JSON.
+#[derive(Debug, Serialize)]
 pub(crate) struct ReportDocument {
-    pub(crate) head: AvailabilityHead,
-    pub(crate) zone: TimeZone,
-    pub(crate) made_at: Moment,
-    /// Of all doors in the whole period, as a sum of seconds.
-    pub(crate) total: Figures,
-    /// How many doors there are.
-    pub(crate) doors: usize,
-    /// Of the doors that are shown, the worst first, by bucket.
-    pub(crate) rows: Vec<AvailabilityRow>,
-    pub(crate) gateways: Vec<AvailabilityRow>,
-    /// Only doors that were less available are shown, in percent.
-    pub(crate) below: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct Json<'a> {
+    /// In words.
     period: String,
     #[serde(flatten)]
-    head: &'a AvailabilityHead,
+    head: AvailabilityHead,
+    #[serde(skip)]
+    zone: TimeZone,
     made_at: Moment,
     made_by: &'static str,
+    /// Of all doors in the whole period, as a sum of seconds.
     total: Figures,
-    gateways: &'a [AvailabilityRow],
-    availability: &'a [AvailabilityRow],
+    /// How many doors there are.
+    #[serde(skip)]
+    doors: usize,
+    gateways: Vec<AvailabilityRow>,
+    /// Of the doors that are shown, the worst first, by bucket.
+    #[serde(rename = "availability")]
+    pub(crate) rows: Vec<AvailabilityRow>,
+    /// Only doors that were less available are shown, in percent.
+    #[serde(skip)]
+    below: Option<f64>,
 }
 
 impl ReportDocument {
@@ -67,20 +63,13 @@ impl ReportDocument {
             let by_share = share.total_cmp(&right.1).then(observed.total_cmp(&right.2));
             start.cmp(&right.0).then(by_share)
         });
-        Self { head, zone, made_at, total, doors, rows, gateways, below }
+        let period = availability::period((head.from, head.to), &zone);
+        let made_by = PROGRAM;
+        Self { period, head, zone, made_at, made_by, total, doors, gateways, rows, below }
     }
 
     pub(crate) fn json(&self) -> anyhow::Result<String> {
-        let json = Json {
-            period: self.period(),
-            head: &self.head,
-            made_at: self.made_at,
-            made_by: PROGRAM,
-            total: self.total,
-            gateways: &self.gateways,
-            availability: &self.rows,
-        };
-        Ok(serde_json::to_string_pretty(&json)? + "\n")
+        Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 
     /// The columns of the API's `availability`.
@@ -92,10 +81,6 @@ impl ReportDocument {
             text += &csv::row(AVAILABILITY_COLUMNS, &row, ',');
         }
         text
-    }
-
-    fn period(&self) -> String {
-        availability::period((self.head.from, self.head.to), &self.zone)
     }
 
     /// The lines above the rows.
@@ -139,7 +124,7 @@ impl ReportDocument {
     }
 
     pub(crate) fn title(&self) -> String {
-        format!("Availability of doors, {}", self.period())
+        format!("Availability of doors, {}", self.period)
     }
 
     /// Whether rows are of days or months, too.

@@ -2,19 +2,20 @@
 
 mod document;
 mod html;
-mod table;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use comfy_table::{CellAlignment, Table, presets};
 
+use super::escape::escaped;
 use super::period::{DefaultPeriod, Selected};
 use super::print;
 use super::source::{HistorySource, SourceArgs};
 use crate::availability::{AvailabilityAnswer, AvailabilityRequest, BucketSize, Figures};
 use crate::net;
-use document::ReportDocument;
+use document::{ReportDocument, outages, share};
 
 /// Arguments of `gsdk2mqtt report`.
 #[derive(Clone, Debug, clap::Args)]
@@ -78,7 +79,7 @@ pub(crate) async fn run(args: ReportArgs) -> anyhow::Result<()> {
     gateways.retain(|row| !of_devices || has_rows(&row.gateway));
     let document = ReportDocument::new(devices, total, gateways, zone, now, args.below);
     let text = match args.format {
-        ReportFormat::Table => table::format(&document),
+        ReportFormat::Table => table(&document),
         ReportFormat::Csv => document.csv(),
         ReportFormat::Json => document.json()?,
         ReportFormat::Html => html::format(&document),
@@ -99,4 +100,48 @@ fn percent(text: &str) -> Result<f64, String> {
     let number = text.trim().trim_end_matches('%').trim_end().parse::<f64>().ok();
     let number = number.filter(|number| (0.0..=100.0).contains(number));
     number.ok_or_else(|| "write a number from 0 to 100, as in 99.5".to_owned())
+}
+
+/// The report as a table for a terminal.
+fn table(document: &ReportDocument) -> String {
+    let mut text = format!("{}\n", document.title());
+    for line in document.lines() {
+        text += &format!("{}\n", escaped(&line));
+    }
+    if document.rows.is_empty() {
+        return text;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let has_buckets = document.has_buckets();
+    let bucket = has_buckets.then_some("PERIOD");
+    let heads =
+        ["DOOR", "GATEWAY", "ID", "AVAILABLE", "OBSERVED", "OUTAGES", "LONGEST", "FROM", "REMARKS"];
+    table.set_header(bucket.into_iter().chain(heads));
+    for row in &document.rows {
+        let (longest, from) = document.longest(&row.figures).unwrap_or_default();
+        let cells = [
+            escaped(&row.name),
+            row.gateway.clone(),
+            row.device_id.map_or_else(String::new, |id| id.to_string()),
+            share(row.figures.availability),
+            share(row.figures.observed),
+            outages(&row.figures),
+            longest,
+            from,
+            document.remarks(row),
+        ];
+        table.add_row(has_buckets.then(|| row.label.clone()).into_iter().chain(cells));
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, 2));
+        if (3..=5).contains(&(index - usize::from(has_buckets && index > 0))) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    text.push('\n');
+    for line in table.lines() {
+        text += &format!("{}\n", line.trim_end());
+    }
+    text
 }

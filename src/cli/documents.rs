@@ -1,4 +1,5 @@
-//! `gsdk2mqtt completions` and `gsdk2mqtt man`: both generated from the clap definition.
+//! `gsdk2mqtt completions` and `gsdk2mqtt man`, both generated from the clap definition, and
+//! `gsdk2mqtt schema`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::WrongUsage;
+use crate::{config, schema};
 
 const NAME: &str = "gsdk2mqtt";
 /// The program in the footer of each manual page.
@@ -30,6 +32,17 @@ pub(crate) struct ManArgs {
     /// Write the pages of all commands into this folder instead
     #[arg(long, value_name = "DIR", conflicts_with = "words", value_hint = ValueHint::DirPath)]
     dir: Option<PathBuf>,
+}
+
+/// The topics with their payloads as AsyncAPI 3, on stdout.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SchemaArgs {
+    /// The configuration's JSON Schema instead, for editors
+    #[arg(long)]
+    config: bool,
+    /// The OpenAPI document of the HTTP API instead
+    #[arg(long, conflicts_with = "config")]
+    openapi: bool,
 }
 
 pub(crate) fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
@@ -74,4 +87,17 @@ fn write_pages(command: &Command, dir: &Path) -> io::Result<()> {
 
 fn page_of(command: &Command) -> Man {
     Man::new(command.clone()).source(SOURCE)
+}
+
+/// The AsyncAPI document, the API's OpenAPI document, or the configuration's JSON Schema.
+pub(crate) fn schema(args: &SchemaArgs) -> anyhow::Result<()> {
+    let text = if args.config {
+        format!("{:#}\n", config::json_schema())
+    } else if args.openapi {
+        schema::open_api()
+    } else {
+        schema::async_api()
+    };
+    super::print(&text)?;
+    Ok(())
 }
