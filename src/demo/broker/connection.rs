@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rumqttc_v5::mqttbytes::v5::{
     ConnAck, ConnAckProperties, Connect, ConnectReturnCode, Disconnect, DisconnectReasonCode,
-    Packet, PubAck, PubComp, PubRec, SubAck, UnsubAck,
+    Packet, PubAck, PubComp, PubRec, Publish, SubAck, UnsubAck,
 };
 use rumqttc_v5::mqttbytes::{Error, QoS};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +16,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::state::{BrokerMessage, BrokerState};
+use super::state::BrokerState;
 use crate::config::MqttVersion;
 use crate::mqtt::wire;
 
@@ -102,7 +102,7 @@ impl DemoSession<'_> {
         protocol: MqttVersion,
         reader: &mut ClientReader,
         out: &mut ClientWriter,
-        mut messages: mpsc::Receiver<BrokerMessage>,
+        mut messages: mpsc::Receiver<Publish>,
         mut removed: oneshot::Receiver<()>,
     ) -> Result<SessionEnd, String> {
         loop {
@@ -116,7 +116,7 @@ impl DemoSession<'_> {
                     None => return Ok(SessionEnd::Closed),
                 },
                 Some(message) = messages.recv(), if self.in_flight.len() < self.in_flight_max => {
-                    out.send(self.outgoing(message)).await?;
+                    out.send([self.outgoing(message)]).await?;
                 }
                 _ = &mut removed => {
                     let reason = match lock(self.state).has(self.client_id) {
@@ -171,9 +171,8 @@ impl DemoSession<'_> {
         })
     }
 
-    /// The packet that a message is sent with; `None` when it has expired.
-    fn outgoing(&mut self, message: BrokerMessage) -> Option<Packet> {
-        let mut publish = message.into_publish()?;
+    /// The packet that a message is sent with.
+    fn outgoing(&mut self, mut publish: Publish) -> Packet {
         if publish.qos != QoS::AtMostOnce {
             loop {
                 self.last_pkid = self.last_pkid.checked_add(1).unwrap_or(1);
@@ -183,7 +182,7 @@ impl DemoSession<'_> {
             }
             publish.pkid = self.last_pkid;
         }
-        Some(Packet::Publish(publish))
+        Packet::Publish(publish)
     }
 }
 

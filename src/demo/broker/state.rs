@@ -8,47 +8,14 @@ use rumqttc_v5::mqttbytes::v5::{
 };
 use rumqttc_v5::mqttbytes::{QoS, matches, valid_filter, valid_topic};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Duration, Instant};
 
 /// Messages that may wait for a client; one that is slower is disconnected.
 const WAITING_MAX: usize = 100_000;
 
-/// A message, and when it expires.
-#[derive(Clone, Debug)]
-pub(crate) struct BrokerMessage {
-    publish: Publish,
-    expires: Option<Instant>,
-}
-
-impl BrokerMessage {
-    pub(crate) fn new(mut publish: Publish) -> Self {
-        (publish.dup, publish.pkid) = (false, 0);
-        let properties = publish.properties.as_ref();
-        let expires_in = properties.and_then(|properties| properties.message_expiry_interval);
-        let expires = expires_in.map(|secs| Instant::now() + Duration::from_secs(secs.into()));
-        Self { publish, expires }
-    }
-
-    /// As it is sent now, with the rest of its lifetime; `None` when it has expired.
-    pub(crate) fn into_publish(mut self) -> Option<Publish> {
-        if let Some(expires) = self.expires {
-            let rest = expires.checked_duration_since(Instant::now())?.as_secs_f64().ceil();
-            #[expect(clippy::cast_possible_truncation, reason = "not more than was received")]
-            #[expect(clippy::cast_sign_loss, reason = "a duration")]
-            let rest = rest as u32;
-            self.publish.properties.as_mut()?.message_expiry_interval = Some(rest);
-        }
-        Some(self.publish)
-    }
-
-    fn for_subscription(&self, filter: &SubscribeFilter, retain: bool) -> Self {
-        let mut message = self.clone();
-        message.publish.retain = retain;
-        if self.publish.qos as u8 > filter.qos as u8 {
-            message.publish.qos = filter.qos;
-        }
-        message
-    }
+/// The message as a subscription has it.
+fn for_subscription(message: &Publish, filter: &SubscribeFilter, retain: bool) -> Publish {
+    let qos = if message.qos as u8 > filter.qos as u8 { filter.qos } else { message.qos };
+    Publish { qos, retain, ..message.clone() }
 }
 
 #[derive(Debug)]
@@ -56,7 +23,7 @@ struct BrokerClient {
     connection: u64,
     filters: Vec<SubscribeFilter>,
     will: Option<LastWill>,
-    messages: mpsc::Sender<BrokerMessage>,
+    messages: mpsc::Sender<Publish>,
     /// Dropped with the client, which its connection notices.
     _removed: oneshot::Sender<()>,
 }
@@ -65,7 +32,7 @@ struct BrokerClient {
 #[derive(Debug, Default)]
 pub(crate) struct BrokerState {
     clients: BTreeMap<String, BrokerClient>,
-    retained: BTreeMap<String, BrokerMessage>,
+    retained: BTreeMap<String, Publish>,
     connections: u64,
 }
 
@@ -76,7 +43,7 @@ impl BrokerState {
         &mut self,
         client_id: &str,
         will: Option<LastWill>,
-    ) -> (u64, mpsc::Receiver<BrokerMessage>, oneshot::Receiver<()>) {
+    ) -> (u64, mpsc::Receiver<Publish>, oneshot::Receiver<()>) {
         self.remove(client_id);
         self.connections += 1;
         let (messages, received) = mpsc::channel(WAITING_MAX);
@@ -114,14 +81,14 @@ impl BrokerState {
     }
 
     /// Passes a message to its subscribers, and retains it when it says so.
-    pub(crate) fn publish(&mut self, client_id: &str, publish: Publish) -> Result<(), String> {
-        let topic = std::str::from_utf8(&publish.topic).map_err(|error| error.to_string())?;
+    pub(crate) fn publish(&mut self, client_id: &str, mut message: Publish) -> Result<(), String> {
+        let topic = std::str::from_utf8(&message.topic).map_err(|error| error.to_string())?;
         if topic.is_empty() || !valid_topic(topic) {
             return Err(format!("no topic to publish to: {topic:?}"));
         }
         let topic = topic.to_owned();
-        let message = BrokerMessage::new(publish);
-        match (message.publish.retain, message.publish.payload.is_empty()) {
+        (message.dup, message.pkid) = (false, 0);
+        match (message.retain, message.payload.is_empty()) {
             (true, true) => _ = self.retained.remove(&topic),
             (true, false) => _ = self.retained.insert(topic.clone(), message.clone()),
             (false, _) => (),
@@ -134,8 +101,8 @@ impl BrokerState {
             // With overlapping subscriptions it is sent once, with the highest QoS.
             let filter = client.filters.iter().filter(fits).max_by_key(|it| it.qos as u8);
             let Some(filter) = filter else { continue };
-            let retain = message.publish.retain && filter.preserve_retain;
-            let message = message.for_subscription(filter, retain);
+            let retain = message.retain && filter.preserve_retain;
+            let message = for_subscription(&message, filter, retain);
             if client.messages.try_send(message).is_err() {
                 too_slow.push(id.clone());
             }
@@ -174,7 +141,7 @@ impl BrokerState {
         for (topic, message) in self.retained.iter().filter(|_| sends_retained) {
             if matches(topic, &filter.path) {
                 // Full only when the client is too slow, which the next message finds out.
-                _ = client.messages.try_send(message.for_subscription(&filter, true));
+                _ = client.messages.try_send(for_subscription(message, &filter, true));
             }
         }
         let granted = SubscribeReasonCode::Success(filter.qos);

@@ -6,15 +6,14 @@ use bytes::BytesMut;
 use rumqttc_v5::mqttbytes::QoS;
 use rumqttc_v5::mqttbytes::v5::{
     Connect, ConnectAuth, ConnectProperties, DisconnectReasonCode, LastWill, Packet, Publish,
-    PublishProperties, RetainForwardRule, Subscribe, SubscribeFilter, SubscribeReasonCode,
-    UnsubAckReason,
+    RetainForwardRule, Subscribe, SubscribeFilter, SubscribeReasonCode, UnsubAckReason,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::Receiver;
 
 use super::DemoBroker;
-use super::state::{BrokerMessage, BrokerState};
+use super::state::BrokerState;
 use crate::config::MqttVersion;
 use crate::mqtt::wire;
 
@@ -28,10 +27,9 @@ fn filter(path: &str) -> SubscribeFilter {
 }
 
 /// The messages that wait, as topic, payload, and whether they are marked as retained.
-fn received(messages: &mut Receiver<BrokerMessage>) -> Vec<(String, String, bool)> {
+fn received(messages: &mut Receiver<Publish>) -> Vec<(String, String, bool)> {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     let messages = std::iter::from_fn(|| messages.try_recv().ok());
-    let messages = messages.filter_map(BrokerMessage::into_publish);
     messages.map(|it| (text(&it.topic), text(&it.payload), it.retain)).collect()
 }
 
@@ -93,20 +91,6 @@ fn a_last_will_is_published_unless_the_client_sends_disconnect() {
     assert_eq!(received(&mut messages), []);
     state.disconnect("one", second, false);
     assert_eq!(received(&mut messages), [message("will/second", "offline", false)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_message_has_the_rest_of_its_lifetime_and_expires() {
-    let mut publish = publish("a", "1", false);
-    let properties =
-        PublishProperties { message_expiry_interval: Some(10), ..PublishProperties::default() };
-    publish.properties = Some(properties);
-    let message = BrokerMessage::new(publish);
-    tokio::time::advance(std::time::Duration::from_secs(4)).await;
-    let sent = message.clone().into_publish().unwrap();
-    assert_eq!(sent.properties.unwrap().message_expiry_interval, Some(6));
-    tokio::time::advance(std::time::Duration::from_secs(7)).await;
-    assert!(message.into_publish().is_none());
 }
 
 #[test]
