@@ -13,29 +13,12 @@ use crate::ids::{GatewayName, discovered_name, nearest};
 /// Gateways named in one line.
 const NAMED_MAX: usize = 20;
 
-/// The configuration of the gateways behind a master.
-pub(crate) struct Behind {
-    master: GatewayName,
-    /// The configured ones by their IDs.
-    configured: BTreeMap<String, GatewayName>,
-    discovers: bool,
-}
-
-impl Behind {
-    pub(crate) fn of(config: &Config, master: &GatewayName) -> Self {
-        let configured =
-            config.gateways.iter().filter_map(|(name, gateway)| match &gateway.reach {
-                Reach::Master { master: of, gateway_id } if of == master => {
-                    Some((gateway_id.clone(), name.clone()))
-                }
-                Reach::Master { .. } | Reach::Direct { .. } => None,
-            });
-        let discovers = config.masters.get(master).is_some_and(|master| master.discover);
-        Self { master: master.clone(), configured: configured.collect(), discovers }
-    }
-}
-
-pub(crate) async fn examine(options: GatewayOptions, behind: Behind) -> Vec<Finding> {
+/// `options` are those of the master of this name in the configuration.
+pub(crate) async fn examine(
+    options: GatewayOptions,
+    config: &Config,
+    master: &GatewayName,
+) -> Vec<Finding> {
     let peer = options.peer.clone();
     let client = match MasterClient::dial(&options, Arc::new(|_: &_| {})).await {
         Ok(client) => client,
@@ -67,21 +50,31 @@ pub(crate) async fn examine(options: GatewayOptions, behind: Behind) -> Vec<Find
                 .about(peer.address_key()),
         );
     }
-    findings.extend(discovered(&behind, &gateways));
-    for (gateway_id, name) in &behind.configured {
-        findings.push(gateway(&client, &behind.master, name, gateway_id, &gateways).await);
+    let configured = config.gateways.iter().filter_map(|(name, gateway)| match &gateway.reach {
+        Reach::Master { master: of, gateway_id } if of == master => Some((&**gateway_id, name)),
+        Reach::Master { .. } | Reach::Direct { .. } => None,
+    });
+    let configured: BTreeMap<&str, &GatewayName> = configured.collect();
+    let others = gateways.iter().filter(|it| !configured.contains_key(&*it.id));
+    let discovers = config.masters.get(master).is_some_and(|master| master.discover);
+    findings.extend(discovered(master, discovers, others));
+    for (gateway_id, name) in configured {
+        findings.push(gateway(&client, master, name, gateway_id, &gateways).await);
     }
     findings
 }
 
 /// The gateways that no table of the configuration names.
-fn discovered(behind: &Behind, gateways: &[ListedGateway]) -> Option<Finding> {
+fn discovered<'a>(
+    master: &GatewayName,
+    discovers: bool,
+    gateways: impl Iterator<Item = &'a ListedGateway>,
+) -> Option<Finding> {
     let mut names: Vec<String> = Vec::new();
-    let master = &behind.master;
-    for gateway in gateways.iter().filter(|it| !behind.configured.contains_key(&it.id)) {
+    for gateway in gateways {
         let is_taken =
             |name: &GatewayName| name == master || names.iter().any(|it| it == name.as_str());
-        names.push(match behind.discovers {
+        names.push(match discovers {
             true => discovered_name(master, &gateway.id, is_taken).to_string(),
             false => format!("{:?}", gateway.id),
         });
@@ -93,7 +86,7 @@ fn discovered(behind: &Behind, gateways: &[ListedGateway]) -> Option<Finding> {
     let number = count(names.len(), "gateway");
     names.truncate(NAMED_MAX);
     let names = names.join(", ");
-    match (names.is_empty(), behind.discovers) {
+    match (names.is_empty(), discovers) {
         (true, _) => None,
         (false, true) => Some(Finding::note(format!(
             "master {master}: {number} without a table will have the names {names}{more}, or those \

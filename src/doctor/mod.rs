@@ -10,7 +10,7 @@ mod probe;
 
 use std::fmt;
 
-use tokio::task::JoinSet;
+use futures_util::future::join_all;
 
 use crate::bridge::gateway_target;
 use crate::certificate::Certificate;
@@ -21,7 +21,7 @@ use crate::{mqtt, net};
 pub(crate) use broker::examine as examine_broker;
 pub(crate) use gateway::examine as examine_gateway;
 pub(crate) use local::unusable_files;
-pub(crate) use master::{Behind, examine as examine_master};
+pub(crate) use master::examine as examine_master;
 
 /// A certificate that expires within this many days is a warning.
 const EXPIRES_SOON_DAYS: i64 = 30;
@@ -144,22 +144,22 @@ impl fmt::Display for Finding {
 /// configuration.
 pub async fn examine(loaded: &Loaded, session: mqtt::SessionSettings) -> Vec<Finding> {
     let config = &loaded.config;
-    let mut gateways = JoinSet::new();
-    for (index, (name, master)) in config.masters.iter().enumerate() {
-        let options = crate::bridge::master_options(name, master);
-        let behind = Behind::of(config, name);
-        gateways.spawn(async move { (index, master::examine(options, behind).await) });
-    }
-    for (index, (name, gateway)) in config.gateways.iter().enumerate() {
-        if let Ok(GatewayTarget::Direct(options)) = gateway_target(&config.masters, name, gateway) {
-            let index = config.masters.len() + index;
-            gateways.spawn(async move { (index, gateway::examine(options).await) });
+    let masters = config.masters.iter().map(|(name, master)| {
+        master::examine(crate::bridge::master_options(name, master), config, name)
+    });
+    let direct = config.gateways.iter().filter_map(|(name, gateway)| {
+        match gateway_target(&config.masters, name, gateway) {
+            Ok(GatewayTarget::Direct(options)) => Some(gateway::examine(options)),
+            _ => None,
         }
-    }
-    let (local, broker) = tokio::join!(local::examine(loaded), broker::examine(config, session));
-    let mut gateways = gateways.join_all().await;
-    gateways.sort_by_key(|(index, _)| *index);
-    let gateways = gateways.into_iter().flat_map(|(_, findings)| findings);
+    });
+    let (local, broker, masters, direct) = tokio::join!(
+        local::examine(loaded),
+        broker::examine(config, session),
+        join_all(masters),
+        join_all(direct),
+    );
+    let gateways = masters.into_iter().chain(direct).flatten();
     let all = local.into_iter().chain(broker).chain(gateways);
     all.map(|finding| finding.placed(loaded)).collect()
 }

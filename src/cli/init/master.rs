@@ -9,7 +9,7 @@ use super::files::FileAccess;
 use super::gateway::{other_name, show, unused};
 use crate::bridge::master_options;
 use crate::config::{self, Config};
-use crate::doctor::{self, Behind};
+use crate::doctor;
 use crate::gsdk::{GatewayOptions, MasterClient};
 use crate::ids::GatewayName;
 
@@ -120,7 +120,7 @@ async fn attempt(
         let options = options(name, &config, draft)?;
         match MasterClient::dial(&options, Arc::new(|_: &_| {})).await {
             Ok(_) => {
-                return show(&doctor::examine_master(options, Behind::of(&config, name)).await);
+                return show(&doctor::examine_master(options, &config, name).await);
             }
             Err(error) => server_name = Some(other_name(asker, &error, server_name.as_deref())?),
         }
