@@ -11,11 +11,6 @@ use crate::cli::{escape::escaped, print_to_stderr};
 /// Why `init` ends before it has written everything.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum InitStop {
-    #[error(
-        "{option} is missing, and there is no terminal for a prompt; set it{}",
-        or_yes(.has_default)
-    )]
-    Missing { option: &'static str, has_default: bool },
     #[error("{0}")]
     WrongUsage(String),
     /// An answer does not work; in a terminal it is prompted for again.
@@ -25,29 +20,33 @@ pub(crate) enum InitStop {
     Failed(String),
     #[error("{0}; the files above were written, if any")]
     Incomplete(String),
-    #[error("cancelled; nothing was written")]
-    Cancelled,
-    #[error("the terminal cannot be used ({0}); give every answer as an option")]
-    Terminal(String),
 }
 
 impl InitStop {
-    pub(crate) const fn is_wrong_usage(&self) -> bool {
-        matches!(self, Self::Missing { .. } | Self::WrongUsage(_))
+    pub(crate) fn wrong_usage(error: impl Display) -> Self {
+        Self::WrongUsage(error.to_string())
+    }
+
+    /// There is no terminal for the prompt in place of this option.
+    pub(crate) fn missing(option: &str, has_default: bool) -> Self {
+        let or_yes = if has_default { ", or --yes to take the defaults" } else { "" };
+        Self::WrongUsage(format!(
+            "{option} is missing, and there is no terminal for a prompt; set it{or_yes}"
+        ))
     }
 }
 
 impl From<InquireError> for InitStop {
     fn from(error: InquireError) -> Self {
-        match error {
-            InquireError::OperationCanceled | InquireError::OperationInterrupted => Self::Cancelled,
-            error => Self::Terminal(error.to_string()),
-        }
+        Self::Failed(match error {
+            InquireError::OperationCanceled | InquireError::OperationInterrupted => {
+                "cancelled".to_owned()
+            }
+            error => {
+                format!("the terminal cannot be used ({error}); give every answer as an option")
+            }
+        })
     }
-}
-
-fn or_yes(has_default: &bool) -> &'static str {
-    if *has_default { ", or --yes to take the defaults" } else { "" }
 }
 
 /// A question, and the option that answers it.
@@ -107,9 +106,7 @@ impl Asker {
         let Question { text, option, default } = question;
         match default {
             Some(default) if self.takes_defaults => return Ok(default.to_owned()),
-            _ if !self.has_terminal => {
-                return Err(InitStop::Missing { option, has_default: default.is_some() });
-            }
+            _ if !self.has_terminal => return Err(InitStop::missing(option, default.is_some())),
             _ => {}
         }
         loop {
@@ -131,14 +128,12 @@ impl Asker {
         question: Question<'_>,
         read: impl Fn(&str) -> Result<T, E>,
     ) -> Result<T, InitStop> {
-        if let Some(text) = given {
-            return read(&text)
-                .map_err(|error| InitStop::WrongUsage(format!("{}: {error}", question.option)));
-        }
+        let may_repeat = given.is_none() && self.has_terminal;
         loop {
-            match read(&self.text(question)?) {
+            let text = given.clone().map_or_else(|| self.text(question), Ok)?;
+            match read(&text) {
                 Ok(answer) => return Ok(answer),
-                Err(error) if self.has_terminal => print_to_stderr(&escaped(&error.to_string())),
+                Err(error) if may_repeat => print_to_stderr(&escaped(&error.to_string())),
                 Err(error) => {
                     return Err(InitStop::WrongUsage(format!("{}: {error}", question.option)));
                 }
@@ -170,7 +165,7 @@ impl Asker {
         match given {
             Some(answer) => Ok(answer),
             None if self.takes_defaults => Ok(default),
-            None if !self.has_terminal => Err(InitStop::Missing { option, has_default: true }),
+            None if !self.has_terminal => Err(InitStop::missing(option, true)),
             None => Ok(Confirm::new(text).with_default(default).prompt()?),
         }
     }
@@ -182,14 +177,14 @@ impl Asker {
         option: &'static str,
     ) -> Result<bool, InitStop> {
         if !self.has_terminal {
-            return Err(InitStop::Missing { option, has_default: false });
+            return Err(InitStop::missing(option, false));
         }
         Ok(Confirm::new(text).with_default(false).prompt()?)
     }
 
     pub(crate) fn password(self, text: &str, option: &'static str) -> Result<String, InitStop> {
         if !self.has_terminal {
-            return Err(InitStop::Missing { option, has_default: false });
+            return Err(InitStop::missing(option, false));
         }
         let prompt = Password::new(text).without_confirmation();
         Ok(prompt.with_display_mode(PasswordDisplayMode::Masked).prompt()?)

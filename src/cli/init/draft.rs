@@ -8,7 +8,10 @@ use tempfile::TempDir;
 use super::asker::{InitStop, NewContents};
 use super::document::ConfigDocument;
 use super::files::{self, FileAccess, NewFile};
-use crate::config::Loaded;
+use crate::bridge::{gateway_target, master_options};
+use crate::config::{Config, Loaded};
+use crate::gsdk::{GatewayOptions, GatewayTarget};
+use crate::ids::GatewayName;
 
 /// The keys of a table, with the options that set them.
 pub(crate) type Options<'a> = &'a [(&'a str, &'a str)];
@@ -79,7 +82,7 @@ impl Draft {
 
     /// The configuration so far.
     pub(crate) fn load(&self) -> Result<Loaded, InitStop> {
-        self.document.load(&self.path).map_err(|error| InitStop::WrongUsage(error.to_string()))
+        self.document.load(&self.path).map_err(InitStop::wrong_usage)
     }
 
     /// Replaces the path of a file that is not written yet by that of its temporary copy.
@@ -89,6 +92,26 @@ impl Draft {
         if let Some(copy) = copy.filter(|copy| self.given.contains_key(copy)) {
             *path = Some(copy);
         }
+    }
+
+    /// How a gateway or master of the draft is reached, with the temporary copies of its files.
+    pub(crate) fn peer_options(
+        &self,
+        config: &Config,
+        name: &GatewayName,
+    ) -> Result<GatewayOptions, InitStop> {
+        let direct = |gateway| match gateway_target(&config.masters, name, gateway) {
+            Ok(GatewayTarget::Direct(options)) => Some(options),
+            _ => None,
+        };
+        let master = config.masters.get(name).map(|master| master_options(name, master));
+        let options = master.or_else(|| config.gateways.get(name).and_then(direct));
+        let mut options = options.ok_or_else(|| InitStop::Failed(format!("no table of {name}")))?;
+        let files = &mut options.files;
+        for path in [&mut files.ca_file, &mut files.cert_file, &mut files.key_file] {
+            self.use_trial(path);
+        }
+        Ok(options)
     }
 
     /// The reason why an answer was refused, with the files that were given and the options instead

@@ -8,12 +8,11 @@ use std::time::Duration;
 use super::asker::{Asker, InitStop, NewContents, Question};
 use super::draft::Draft;
 use super::files::FileAccess;
-use crate::bridge::gateway_target;
 use crate::cli::{escape::escaped, print_to_stderr};
 use crate::config;
 use crate::doctor::{self, Level};
 use crate::fleet::DeviceType;
-use crate::gsdk::{Error, GatewayClient, GatewayOptions, GatewayTarget};
+use crate::gsdk::{Error, GatewayClient};
 use crate::ids::{DeviceId, GatewayName, HostPort};
 use crate::net::{self, DialTarget, Peer, PresentedCertificate};
 
@@ -130,7 +129,7 @@ async fn attempt(
             ("server_name", server_name.as_deref()),
         ];
         draft.document.set("gateways", name, &keys);
-        let options = options(name, draft)?;
+        let options = draft.peer_options(&draft.load()?.config, name)?;
         match GatewayClient::dial(&options, Arc::new(|_: &_| {})).await {
             Ok(client) => {
                 show(&doctor::examine_gateway(options).await)?;
@@ -153,8 +152,7 @@ async fn authority(
         (Some(file), _) => Some(file),
         (None, Some(_)) => None,
         (None, None) if !asker.has_terminal => {
-            let option = "--ca-file (or --fingerprint)";
-            return Err(InitStop::Missing { option, has_default: false });
+            return Err(InitStop::missing("--ca-file (or --fingerprint)", false));
         }
         (None, None) => {
             let prompt = inquire::Text::new("Its ca.crt (empty: look at its certificate):");
@@ -180,19 +178,6 @@ pub(crate) fn show(findings: &[doctor::Finding]) -> Result<(), InitStop> {
     let failures: Vec<_> =
         findings.iter().filter(failed).map(|finding| finding.text.as_str()).collect();
     if failures.is_empty() { Ok(()) } else { Err(InitStop::InvalidAnswer(failures.join("\n"))) }
-}
-
-/// How the gateway of the draft is reached, with the temporary copies of its files.
-fn options(name: &GatewayName, draft: &Draft) -> Result<GatewayOptions, InitStop> {
-    let config = draft.load()?.config;
-    let gateway = config.gateways.get(name);
-    match gateway.and_then(|gateway| gateway_target(&config.masters, name, gateway).ok()) {
-        Some(GatewayTarget::Direct(mut options)) => {
-            draft.use_trial(&mut options.files.ca_file);
-            Ok(options)
-        }
-        _ => Err(InitStop::Failed(format!("no table of gateway {name}"))),
-    }
 }
 
 /// Shows the certificate that a gateway presents, which is trusted only once its fingerprint is

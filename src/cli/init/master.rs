@@ -7,10 +7,9 @@ use super::asker::{Asker, InitStop, NewContents, Question};
 use super::draft::Draft;
 use super::files::FileAccess;
 use super::gateway::{other_name, show, unused};
-use crate::bridge::master_options;
-use crate::config::{self, Config};
+use crate::config;
 use crate::doctor;
-use crate::gsdk::{GatewayOptions, MasterClient};
+use crate::gsdk::MasterClient;
 use crate::ids::GatewayName;
 
 /// The options of a device gateway that say nothing of a master.
@@ -117,7 +116,7 @@ async fn attempt(
         ];
         draft.document.set("masters", name, &keys);
         let config = draft.load()?.config;
-        let options = options(name, &config, draft)?;
+        let options = draft.peer_options(&config, name)?;
         match MasterClient::dial(&options, Arc::new(|_: &_| {})).await {
             Ok(_) => {
                 return show(&doctor::examine_master(options, &config, name).await);
@@ -125,18 +124,6 @@ async fn attempt(
             Err(error) => server_name = Some(other_name(asker, &error, server_name.as_deref())?),
         }
     }
-}
-
-/// How the master of the draft is reached, with the temporary copies of its files.
-fn options(name: &GatewayName, config: &Config, draft: &Draft) -> Result<GatewayOptions, InitStop> {
-    let master = config.masters.get(name);
-    let master = master.ok_or_else(|| InitStop::Failed(format!("no table of master {name}")))?;
-    let mut options = master_options(name, master);
-    let files = &mut options.files;
-    for path in [&mut files.ca_file, &mut files.cert_file, &mut files.key_file] {
-        draft.use_trial(path);
-    }
-    Ok(options)
 }
 
 /// A file that a master needs.

@@ -64,7 +64,7 @@ pub(crate) async fn run(args: InitArgs) -> anyhow::Result<()> {
         Ok(Some(text)) => text,
         Ok(None) if is_new => next_steps(&output),
         Ok(None) => "restart the bridge to use it: systemctl restart gsdk2mqtt\n".to_owned(),
-        Err(stop) if stop.is_wrong_usage() => return Err(WrongUsage(stop.to_string()).into()),
+        Err(InitStop::WrongUsage(text)) => return Err(WrongUsage(text).into()),
         Err(stop) => return Err(stop.into()),
     };
     print(&text).map(drop)
@@ -76,7 +76,7 @@ async fn make(args: InitArgs) -> Result<Option<String>, InitStop> {
     let asker = Asker::new(yes);
     let document = match add_gateway {
         true => read(&output)?,
-        false => ConfigDocument::new().map_err(|error| InitStop::WrongUsage(error.to_string()))?,
+        false => ConfigDocument::new().map_err(InitStop::wrong_usage)?,
     };
     let mut may_replace = args.overwrite || dry_run;
     if !add_gateway && !may_replace && output.symlink_metadata().is_ok() {
@@ -129,7 +129,7 @@ fn read(path: &Path) -> Result<ConfigDocument, InitStop> {
     let document = ConfigDocument::parse(&text)
         .map_err(|error| InitStop::WrongUsage(format!("{}: {error}", path.display())))?;
     // A mistake that was there before would look like one of the answers.
-    document.load(path).map_err(|error| InitStop::WrongUsage(error.to_string()))?;
+    document.load(path).map_err(InitStop::wrong_usage)?;
     Ok(document)
 }
 
