@@ -2,7 +2,7 @@
 //! rest is still too wide, a list is printed, one field a line.
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::terminal::Terminal;
 use crate::cli::escape::escaped;
@@ -83,30 +83,41 @@ pub(crate) fn format(
         // All others have fields, and some of them steps.
         _ => ("steps", STEPS),
     };
+    let named = |mut row: Value| {
+        if row.get("name").is_none() {
+            let id = row.get("device_id").and_then(Value::as_u64);
+            row["name"] = id.and_then(&name_of).into();
+        }
+        row
+    };
     let rows = data.get(key).and_then(Value::as_array);
     match rows.map(Vec::as_slice) {
         Some([]) if key != "steps" => ("none\n".to_owned(), Vec::new()),
-        Some(rows @ [_, ..]) => table(columns, rows, name_of, terminal),
-        _ => fields(data.as_object(), name_of, terminal),
+        Some(rows @ [_, ..]) => {
+            table(columns, &rows.iter().cloned().map(named).collect::<Vec<_>>(), terminal)
+        }
+        _ => fields(data.as_object(), named, terminal),
     }
 }
 
 /// Data without rows: one field a line, and devices as a table of their names.
 fn fields(
     data: Option<&Map<String, Value>>,
-    name_of: impl Fn(u64) -> Option<String>,
+    named: impl Fn(Value) -> Value,
     terminal: Terminal,
 ) -> (String, Vec<&'static str>) {
     let (mut lines, mut devices) = (String::new(), Vec::new());
     for (key, value) in data.into_iter().flatten().filter(|(key, _)| *key != "steps") {
         match (key.as_str(), value) {
             ("device_ids", Value::Array(ids)) if !ids.is_empty() => {
-                devices = ids.iter().map(|id| serde_json::json!({ "device_id": id })).collect();
+                devices = ids.iter().map(|id| named(json!({ "device_id": id }))).collect();
             }
             ("device_id", id) => {
-                let name = id.as_u64().and_then(&name_of);
-                let name = name.map(|name| format!(" ({})", escaped(&name)));
-                lines += &format!("{key}: {id}{}\n", name.unwrap_or_default());
+                let name = match &named(json!({ "device_id": id }))["name"] {
+                    Value::Null => String::new(),
+                    name => format!(" ({})", text(name)),
+                };
+                lines += &format!("{key}: {id}{name}\n");
             }
             _ => lines += &format!("{key}: {}\n", text(value)),
         }
@@ -114,11 +125,8 @@ fn fields(
     if lines.is_empty() && devices.is_empty() {
         return ("done\n".to_owned(), Vec::new());
     }
-    let (rows, omitted) = if devices.is_empty() {
-        Default::default()
-    } else {
-        table(NAMED, &devices, name_of, terminal)
-    };
+    let (rows, omitted) =
+        if devices.is_empty() { Default::default() } else { table(NAMED, &devices, terminal) };
     (lines + &rows, omitted)
 }
 
@@ -126,12 +134,11 @@ fn fields(
 fn table(
     columns: &[TableColumn],
     rows: &[Value],
-    name_of: impl Fn(u64) -> Option<String>,
     terminal: Terminal,
 ) -> (String, Vec<&'static str>) {
     let (mut shown, mut omitted) = (columns.iter().collect::<Vec<_>>(), Vec::new());
     loop {
-        let lines = lines(&shown, rows, &name_of, terminal.width);
+        let lines = lines(&shown, rows, terminal.width);
         // All lines are as wide as the head.
         let width = lines.first().map_or(0, String::len);
         let is_too_wide = terminal.width.is_some_and(|max| width > usize::from(max));
@@ -141,20 +148,15 @@ fn table(
         };
         match shown.iter().enumerate().filter_map(omission).min() {
             Some((_, at)) if is_too_wide => omitted.push(shown.remove(at).1),
-            None if is_too_wide => return (list(columns, rows, name_of, terminal), Vec::new()),
+            None if is_too_wide => return (list(columns, rows, terminal), Vec::new()),
             _ => return (painted(&lines, terminal), omitted),
         }
     }
 }
 
 /// Each field of a row in a line, and an empty line between two rows.
-fn list(
-    columns: &[TableColumn],
-    rows: &[Value],
-    name_of: impl Fn(u64) -> Option<String>,
-    terminal: Terminal,
-) -> String {
-    let line = |row: &Value, key: &str| match cell(row, key, &name_of) {
+fn list(columns: &[TableColumn], rows: &[Value], terminal: Terminal) -> String {
+    let line = |row: &Value, key: &str| match cell(row, key) {
         cell if cell.is_empty() => cell,
         cell => format!("{key}: {}\n", terminal.coloured(&cell, cell.clone())),
     };
@@ -162,17 +164,12 @@ fn list(
     rows.iter().map(fields).collect::<Vec<String>>().join("\n")
 }
 
-fn lines(
-    columns: &[&TableColumn],
-    rows: &[Value],
-    name_of: impl Fn(u64) -> Option<String>,
-    room: Option<u16>,
-) -> Vec<String> {
+fn lines(columns: &[&TableColumn], rows: &[Value], room: Option<u16>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.iter().map(|TableColumn(_, head, _)| head));
     for row in rows {
-        table.add_row(columns.iter().map(|TableColumn(key, ..)| cell(row, key, &name_of)));
+        table.add_row(columns.iter().map(|TableColumn(key, ..)| cell(row, key)));
     }
     let widths = table.column_max_content_widths();
     for (at, (column, width)) in table.column_iter_mut().zip(widths).enumerate() {
@@ -207,7 +204,7 @@ fn painted(lines: &[String], terminal: Terminal) -> String {
     text
 }
 
-fn cell(row: &Value, key: &str, name_of: impl Fn(u64) -> Option<String>) -> String {
+fn cell(row: &Value, key: &str) -> String {
     match (row.get(key), key) {
         (Some(Value::String(ip)), "ip") => match row.get("port").and_then(Value::as_u64) {
             // A device that dials the gateway has no port of its own.
@@ -215,10 +212,6 @@ fn cell(row: &Value, key: &str, name_of: impl Fn(u64) -> Option<String>) -> Stri
             Some(port) => format!("{ip}:{port}"),
         },
         (Some(value), _) => text(value),
-        (None, "name") => {
-            let id = row.get("device_id").and_then(Value::as_u64);
-            id.and_then(name_of).map_or_else(|| "-".to_owned(), |name| escaped(&name))
-        }
         (None, _) => String::new(),
     }
 }
@@ -238,8 +231,6 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn shown(
