@@ -7,18 +7,15 @@ use super::bars::{BAR_SHARE_MIN_MS, CELL_SHARE_MIN_MS, PageRange, bar, in_words,
 use super::parts::{legend, time};
 use crate::availability::{AvailabilityRow, BucketSize, Figures, duration, percent};
 
-/// What the history has of a period.
-pub(crate) struct AvailabilitySection {
-    pub(crate) range: PageRange,
-    /// Hours or days, or why they cannot be read.
-    pub(crate) cells: Result<Vec<AvailabilityRow>, String>,
-    pub(crate) total: Option<Figures>,
-    /// The address of this month as CSV.
-    pub(crate) month_csv: String,
-}
-
-pub(crate) fn availability(of: &AvailabilitySection, zone: &TimeZone) -> Markup {
-    let AvailabilitySection { range, cells, total, month_csv } = of;
+/// `cells` are the hours or days of the range, or why they cannot be read; `month_csv` is the
+/// address of this month as CSV.
+pub(crate) fn availability(
+    range: PageRange,
+    cells: &Result<Vec<AvailabilityRow>, String>,
+    total: Option<&Figures>,
+    month_csv: &str,
+    zone: &TimeZone,
+) -> Markup {
     html! {
         section .availability {
             h2 #availability { "Availability, last " (range.words().1) }
@@ -26,7 +23,7 @@ pub(crate) fn availability(of: &AvailabilitySection, zone: &TimeZone) -> Markup 
                 @for other in PageRange::ALL {
                     @let (value, label) = other.words();
                     a href={ "?range=" (value) "#availability" }
-                        aria-current=[(other == *range).then_some("true")] { (label) }
+                        aria-current=[(other == range).then_some("true")] { (label) }
                 }
             }
             @match cells.as_deref() {

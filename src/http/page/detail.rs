@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::StatusCode;
-use maud::Markup;
+use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::availability::AvailabilitySection;
-use super::bars::{self, PageRange};
-use super::detail_view::{self, DetailPageContent};
-use super::{App, history};
+use super::availability::availability;
+use super::bars::{self, PageRange, pattern};
+use super::parts::{document, events, time};
+use super::{App, detail_view, history};
 use crate::availability::{AvailabilityRequest, BucketSize};
 use crate::http::query::NoAnswer;
 use crate::ids::{DeviceId, GatewayName};
@@ -39,9 +39,16 @@ pub(crate) async fn gateway(
     let topics = topics(&app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Gateway(of.clone()), "+");
-    let topics = vec![topics.gateway_state(of), topics.gateway_info(of), all];
-    let content = content(&app, "../", of, None, topics, range).await;
-    Ok(detail_view::gateway(&content, &gateway))
+    let root = "../";
+    let page = DetailPage {
+        root,
+        title: format!("Gateway {of}"),
+        head: detail_view::gateway(root, &gateway),
+        gateway: of,
+        device_id: None,
+        topics: vec![topics.gateway_state(of), topics.gateway_info(of), all],
+    };
+    Ok(page.render(&app, range.unwrap_or(PageRange::Days30)).await)
 }
 
 pub(crate) async fn device(
@@ -56,9 +63,16 @@ pub(crate) async fn device(
     let topics = topics(&app).await?;
     let of = &gateway.entry.name;
     let all = topics.event(&Subject::Device(of.clone(), device_id), "+");
-    let topics = vec![topics.device_state(of, device_id), all];
-    let content = content(&app, "../../", of, Some(device_id), topics, range).await;
-    Ok(detail_view::device(&content, &gateway, &state))
+    let (root, device_type) = ("../../", state.info.map(|info| info.device_type));
+    let page = DetailPage {
+        root,
+        title: gateway.entry.device_name(device_id, device_type).into_owned(),
+        head: detail_view::device(root, &gateway, &state),
+        gateway: of,
+        device_id: Some(device_id),
+        topics: vec![topics.device_state(of, device_id), all],
+    };
+    Ok(page.render(&app, range.unwrap_or(PageRange::Days30)).await)
 }
 
 async fn topics(app: &App) -> Result<Topics, NoAnswer> {
@@ -66,69 +80,81 @@ async fn topics(app: &App) -> Result<Topics, NoAnswer> {
     Ok(Topics::new(info.base_topic, info.bridge))
 }
 
-/// The address of this month as CSV.
-fn this_month(
-    app: &App,
-    address: &str,
-    gateway: &GatewayName,
-    device_id: Option<DeviceId>,
-    more: &[(&str, &str)],
-) -> String {
-    let now = net::wall_time().timestamp().to_zoned_datetime(app.settings.zone.clone());
-    let month = now.strftime("%Y-%m").to_string();
-    let mut address = form_urlencoded::Serializer::new(address.to_owned());
-    address.append_pair("gateway", gateway.as_str());
-    if let Some(device_id) = device_id {
-        address.append_pair("device_id", &device_id.to_string());
-    }
-    address.extend_pairs([("from", &*month), ("to", &month), ("limit", "10000")]);
-    address.extend_pairs(more).append_pair("format", "csv").finish()
-}
-
-/// The page of a gateway or device, with what the history has of it.
-async fn content<'a>(
-    app: &'a App,
+/// A page, to which the history is added.
+struct DetailPage<'a> {
+    /// The way from the page to the status page.
     root: &'static str,
-    gateway: &GatewayName,
+    title: String,
+    head: Markup,
+    gateway: &'a GatewayName,
     device_id: Option<DeviceId>,
     topics: Vec<String>,
-    range: Option<PageRange>,
-) -> DetailPageContent<'a> {
-    let range = range.unwrap_or(PageRange::Days30);
-    let query = AvailabilityRequest {
-        of_gateways: device_id.is_none(),
-        gateways: [gateway.clone()].into(),
-        device_ids: device_id.into_iter().collect(),
-        ..bars::query(&app.settings.zone, range)
-    };
-    // Not the sum of the cells: an outage across midnight is one outage here.
-    let total = AvailabilityRequest { bucket: BucketSize::Total, ..query.clone() };
-    let availability = async {
-        let cells = history::availability(&app.page.history, query).await;
-        (cells, history::availability(&app.page.history, total).await)
-    };
-    let (events, (cells, total)) = tokio::join!(
-        history::last_events(&app.page.history, vec![gateway.clone()], device_id),
-        availability,
-    );
-    let of = if device_id.is_some() { "devices" } else { "gateways" };
-    let month = |list: &str, more: &[(&str, &str)]| {
-        let address = format!("{root}api/v1/{list}?");
-        this_month(app, &address, gateway, device_id, more)
-    };
-    DetailPageContent {
-        bridge: &app.settings.bridge,
-        zone: &app.settings.zone,
-        root,
-        now: net::wall_time(),
-        topics,
-        availability: AvailabilitySection {
-            range,
-            cells,
-            total: total.ok().and_then(|rows| rows.first().map(|row| row.figures)),
-            month_csv: month("availability", &[("of", of), ("bucket", "day")]),
-        },
-        events,
-        events_csv: month("events", &[]),
+}
+
+impl DetailPage<'_> {
+    async fn render(&self, app: &App, range: PageRange) -> Markup {
+        let Self { root, title, head, gateway, device_id, topics } = self;
+        let query = AvailabilityRequest {
+            of_gateways: device_id.is_none(),
+            gateways: [(*gateway).clone()].into(),
+            device_ids: (*device_id).into_iter().collect(),
+            ..bars::query(&app.settings.zone, range)
+        };
+        // Not the sum of the cells: an outage across midnight is one outage here.
+        let total = AvailabilityRequest { bucket: BucketSize::Total, ..query.clone() };
+        let figures = async {
+            let cells = history::availability(&app.page.history, query).await;
+            (cells, history::availability(&app.page.history, total).await)
+        };
+        let (last_events, (cells, total)) = tokio::join!(
+            history::last_events(&app.page.history, vec![(*gateway).clone()], *device_id),
+            figures,
+        );
+        let total = total.ok().and_then(|rows| rows.first().map(|row| row.figures));
+        let of = if device_id.is_some() { "devices" } else { "gateways" };
+        let month_csv = self.this_month(app, "availability", &[("of", of), ("bucket", "day")]);
+        let bridge = &app.settings.bridge;
+        let body = html! {
+            body data-root=(root) {
+                nav { a href=(root) { "← " (bridge) } }
+                header {
+                    h1 { (title) }
+                    p #live role="status" { "as of " (time(net::wall_time())) }
+                }
+                main {
+                    section .detail { (head) }
+                    (availability(range, &cells, total.as_ref(), &month_csv, &app.settings.zone))
+                    section {
+                        h2 { "Last events" }
+                        (events(&last_events))
+                        p .sub .links {
+                            a href=(self.this_month(app, "events", &[])) {
+                                "This month's events as CSV"
+                            }
+                        }
+                    }
+                    section {
+                        h2 { "MQTT topics" }
+                        ul .topics { @for topic in topics { li { code { (topic) } } } }
+                    }
+                }
+                (pattern())
+            }
+        };
+        document(root, &format!("{title} – {bridge}"), &body)
+    }
+
+    /// The address of a list of this month as CSV.
+    fn this_month(&self, app: &App, list: &str, more: &[(&str, &str)]) -> String {
+        let now = net::wall_time().timestamp().to_zoned_datetime(app.settings.zone.clone());
+        let month = now.strftime("%Y-%m").to_string();
+        let address = format!("{}api/v1/{list}?", self.root);
+        let mut address = form_urlencoded::Serializer::new(address);
+        address.append_pair("gateway", self.gateway.as_str());
+        if let Some(device_id) = self.device_id {
+            address.append_pair("device_id", &device_id.to_string());
+        }
+        address.extend_pairs([("from", &*month), ("to", &month), ("limit", "10000")]);
+        address.extend_pairs(more).append_pair("format", "csv").finish()
     }
 }

@@ -123,14 +123,7 @@ async fn page(
     let names = gateways.iter().map(|gateway| gateway.entry.name.clone()).collect();
     let events = history::last_events(&app.page.history, names, None);
     let (bars, events) = tokio::join!(bars, events);
-    let shown = view::StatusPageContent {
-        status: &status,
-        gateways: &gateways,
-        devices: &devices,
-        bars: bars.as_deref().map_err(String::as_str),
-        events: &events,
-    };
-    Ok(view::page(&app.settings, &shown))
+    Ok(view::page(&app.settings, &status, &gateways, &devices, &bars, &events))
 }
 
 async fn events(State(app): State<Arc<App>>) -> Response {

@@ -15,19 +15,17 @@ use crate::metrics::GatewayMeasures;
 use crate::payload::RecordedEvent;
 use crate::{net, task};
 
-/// What the status page shows.
-pub(crate) struct StatusPageContent<'a> {
-    pub(crate) status: &'a BridgeStatus,
-    pub(crate) gateways: &'a [GatewayMeasures],
-    pub(crate) devices: &'a ShownDevices<'a>,
-    /// The bars of the devices, or why there are none.
-    pub(crate) bars: Result<&'a [AvailabilityRow], &'a str>,
-    /// The last events, or why they cannot be read.
-    pub(crate) events: &'a Result<Vec<RecordedEvent>, String>,
-}
+/// What the history has, or why it cannot be read.
+type Recorded<T> = Result<Vec<T>, String>;
 
-pub(crate) fn page(settings: &HttpSettings, shown: &StatusPageContent<'_>) -> Markup {
-    let StatusPageContent { status, gateways, devices, .. } = shown;
+pub(crate) fn page(
+    settings: &HttpSettings,
+    status: &BridgeStatus,
+    gateways: &[GatewayMeasures],
+    devices: &ShownDevices<'_>,
+    bars: &Recorded<AvailabilityRow>,
+    last_events: &Recorded<RecordedEvent>,
+) -> Markup {
     let down: usize = gateways.iter().map(|gateway| gateway.state.disconnected).sum();
     let count = if down > 0 { format!("({down}) ") } else { String::new() };
     let title = format!("{count}{} – gsdk2mqtt", settings.bridge);
@@ -41,11 +39,11 @@ pub(crate) fn page(settings: &HttpSettings, shown: &StatusPageContent<'_>) -> Ma
                 div #overview { (overview(status, gateways, &not_connected(devices))) }
                 section {
                     (form(devices.filter))
-                    div #list { (list(shown)) }
+                    div #list { (list(devices, bars)) }
                 }
                 section {
                     h2 { "Last events" }
-                    div #events { (events(shown.events)) }
+                    div #events { (events(last_events)) }
                 }
             }
             footer { (footer(settings)) }
@@ -94,13 +92,12 @@ fn form(filter: &Filter) -> Markup {
     }
 }
 
-fn list(shown: &StatusPageContent<'_>) -> Markup {
-    let StatusPageContent { devices, bars, .. } = shown;
+fn list(devices: &ShownDevices<'_>, bars: &Recorded<AvailabilityRow>) -> Markup {
     let (filter, first, rows) = (devices.filter, devices.skipped(), devices.rows());
     let count = rows.len();
     let groups = rows.chunk_by(|left, right| left.gateway == right.gateway);
     let (_, range) = filter.range.words();
-    let cells = cells(bars.unwrap_or_default());
+    let cells = cells(bars.as_deref().unwrap_or_default());
     html! {
         @if count == 0 { p .sub { "No device fits." } }
         @if let Err(error) = bars { p .trouble { (error) } }
