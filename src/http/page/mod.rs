@@ -5,7 +5,6 @@
 mod availability;
 mod bars;
 mod detail;
-mod detail_view;
 mod devices;
 mod history;
 mod overview;
