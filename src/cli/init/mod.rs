@@ -3,7 +3,6 @@
 
 mod asker;
 mod broker;
-mod document;
 mod draft;
 mod files;
 mod gateway;
@@ -17,8 +16,7 @@ use super::{WrongUsage, print, print_to_stderr};
 use crate::config;
 use asker::{Asker, InitStop};
 use broker::BrokerArgs;
-use document::ConfigDocument;
-use draft::Draft;
+use draft::{ConfigDocument, Draft};
 use gateway::GatewayArgs;
 use master::MasterArgs;
 
