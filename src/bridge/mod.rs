@@ -21,7 +21,6 @@ mod masters;
 mod missing_devices;
 mod observations;
 mod persistence;
-mod provision_step;
 mod provision_tasks;
 mod provisioner;
 mod restore;

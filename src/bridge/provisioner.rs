@@ -11,8 +11,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::access::GatewayAccess;
-use super::provision_step::{Provisioned, may_concern_single};
-use super::provision_tasks::{BehindMasterItems, ProvisionTasks, TaskDone, TaskResult};
+use super::provision_tasks::{
+    BehindMasterItems, ProvisionTasks, Provisioned, TaskDone, TaskResult, may_concern_single,
+};
 use super::state::State;
 use crate::commands::{Command, Failure, FailureCode, Progress, Warning};
 use crate::desired::{
