@@ -266,9 +266,8 @@ impl Provisioner {
         if !items.is_empty() {
             self.store(state);
         }
-        for (what, count, device_ids) in by_kind(items) {
-            let event = GatewayEvent::Withdrawn { what, count, device_ids };
-            state.gateway_event(self.index, &event);
+        for items in by_kind(items) {
+            state.gateway_event(self.index, &GatewayEvent::Withdrawn(items));
         }
     }
 
@@ -309,9 +308,8 @@ impl Provisioner {
             let postponed = self.planner.failed(&items, may_concern_single(&failure));
             self.log_failure(postponed, &failure);
         }
-        for (what, count, device_ids) in by_kind(added) {
-            let event = GatewayEvent::Restored { what, count, device_ids };
-            state.gateway_event(self.index, &event);
+        for items in by_kind(added) {
+            state.gateway_event(self.index, &GatewayEvent::Restored(items));
         }
     }
 

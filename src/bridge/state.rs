@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::clock::Clock;
 use super::dispatch::Audit;
 use super::persistence::Persistence;
-use crate::fleet::{Fleet, Gateway, GatewayEvent, GatewayIndex, LinkEvent, Output};
+use crate::fleet::{ChangedItems, Fleet, Gateway, GatewayEvent, GatewayIndex, LinkEvent, Output};
 use crate::ids::{DeviceId, Moment, random_id};
 use crate::metrics::Metrics;
 use crate::mqtt::{InfoOf, Publisher};
@@ -184,10 +184,10 @@ impl State {
             GatewayEvent::Unreachable => {
                 tracing::warn!(%gateway, "gateway lost; its devices are unknown");
             }
-            GatewayEvent::Restored { what, count, .. } => {
+            GatewayEvent::Restored(ChangedItems { what, count, .. }) => {
                 tracing::info!(%gateway, what, count, "missing items provisioned");
             }
-            GatewayEvent::Withdrawn { what, count, .. } => {
+            GatewayEvent::Withdrawn(ChangedItems { what, count, .. }) => {
                 let message = "another client removed desired items";
                 tracing::warn!(%gateway, what, count, message);
             }

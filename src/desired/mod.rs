@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use batches::BatchPlanner;
 pub use state::{DesiredItem, DesiredState, ItemKind};
 
-use crate::fleet::{AcceptFilter, Effect, Listed, SECOND_LOOK_MS, Slaves};
+use crate::fleet::{AcceptFilter, ChangedItems, Effect, Listed, SECOND_LOOK_MS, Slaves};
 use crate::ids::{DeviceId, Moment};
 
 /// Devices named in one event, which has to fit a broker's largest packet.
@@ -250,20 +250,18 @@ impl Reconciler {
     }
 }
 
-/// Groups items as they are reported: what they are, how many, and the devices, of which an event
-/// names the first few.
-pub fn by_kind(
-    items: BTreeSet<DesiredItem>,
-) -> impl Iterator<Item = (&'static str, u64, BTreeSet<DeviceId>)> {
-    let mut groups: BTreeMap<ItemKind, (u64, BTreeSet<DeviceId>)> = BTreeMap::new();
+/// Groups items as they are reported.
+pub fn by_kind(items: BTreeSet<DesiredItem>) -> impl Iterator<Item = ChangedItems> {
+    let mut groups: BTreeMap<ItemKind, ChangedItems> = BTreeMap::new();
     for item in items {
-        let (count, device_ids) = groups.entry(item.kind()).or_default();
-        *count += 1;
-        if device_ids.len() < REPORTED_IDS_MAX {
-            device_ids.extend(item.device_id());
+        let group = groups.entry(item.kind()).or_default();
+        group.what = item.kind().what();
+        group.count += 1;
+        if group.device_ids.len() < REPORTED_IDS_MAX {
+            group.device_ids.extend(item.device_id());
         }
     }
-    groups.into_iter().map(|(kind, (count, device_ids))| (kind.what(), count, device_ids))
+    groups.into_values()
 }
 
 /// The registered devices of a list.

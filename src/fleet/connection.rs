@@ -1,8 +1,7 @@
 //! The connection of one device: its status, and the value of `connected` that follows from it.
 
 use super::event::Source;
-use super::remembered::Known;
-use super::retries::RetrySet;
+use super::remembered::{Known, RetrySet};
 use super::status::Status;
 use crate::ids::Moment;
 

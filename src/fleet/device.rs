@@ -6,13 +6,12 @@
 use std::sync::Arc;
 
 use super::connection::ConnectionState;
-use super::details::DeviceDetails;
 use super::event::{DeviceEvent, EventType, Source, StatusReport};
 use super::link::ViewContext;
 use super::list_check::{Comparison, ListCheck, ListContext};
 use super::listed::DeviceInfo;
 use super::presence::Presence;
-use super::remembered::Remembered;
+use super::remembered::{DeviceDetails, Remembered};
 use super::state::{Counts, DeviceMeasures, DeviceState};
 use super::status::Status;
 use super::uptime::UptimeCounter;

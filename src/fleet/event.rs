@@ -1,11 +1,12 @@
-//! The events that leave the core: changes of a device's status and of a gateway's view.
+//! The inputs of the core, its outputs, and the events among these: changes of a device's status
+//! and of a gateway's view.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use serde::Serialize;
 
-use super::listed::DeviceType;
+use super::listed::{DeviceType, Listed};
 use super::status::Status;
 use crate::ids::{DeviceId, Moment};
 
@@ -35,23 +36,14 @@ impl EventType {
     /// The type of a change; it depends on the two statuses only.
     pub fn of(previous: Option<Status>, status: Status) -> Self {
         let was_connected = previous.and_then(Status::connected) == Some(true);
-        match (was_connected, status) {
-            (false, Status::TcpConnected | Status::TlsConnected) => Self::Connected,
-            (true, Status::TcpConnected | Status::TlsConnected) => Self::StatusChanged,
-            (_, Status::Unknown(_)) => Self::StatusChanged,
-            (
-                true,
-                Status::Disconnected
-                | Status::TryToConnect
-                | Status::TcpCannotConnect
-                | Status::TlsCannotConnect
-                | Status::TcpNotAllowed
-                | Status::TlsNotAllowed,
-            ) => Self::Disconnected,
-            (false, Status::Disconnected) => Self::StatusChanged,
-            (false, Status::TryToConnect) => Self::Connecting,
-            (false, Status::TcpCannotConnect | Status::TlsCannotConnect) => Self::ConnectFailed,
-            (false, Status::TcpNotAllowed | Status::TlsNotAllowed) => Self::Refused,
+        match status {
+            Status::TcpConnected | Status::TlsConnected if !was_connected => Self::Connected,
+            Status::TcpConnected | Status::TlsConnected | Status::Unknown(_) => Self::StatusChanged,
+            _ if was_connected => Self::Disconnected,
+            Status::Disconnected => Self::StatusChanged,
+            Status::TryToConnect => Self::Connecting,
+            Status::TcpCannotConnect | Status::TlsCannotConnect => Self::ConnectFailed,
+            Status::TcpNotAllowed | Status::TlsNotAllowed => Self::Refused,
         }
     }
 
@@ -115,6 +107,16 @@ pub struct DeviceEvent {
     pub read_at: Option<Instant>,
 }
 
+/// Items of one kind that a gateway has again, or lacks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ChangedItems {
+    /// `async_connections`, `accept_filter` or `slaves`.
+    pub what: &'static str,
+    pub count: u64,
+    /// The devices of those items that are of one; the first few of many.
+    pub device_ids: BTreeSet<DeviceId>,
+}
+
 /// An event of a gateway, with the fields that are published.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, strum::IntoStaticStr, strum::VariantNames)]
 #[serde(untagged)]
@@ -127,15 +129,9 @@ pub enum GatewayEvent {
     /// Audits found differences that the stream had not reported.
     Corrected { count: u64 },
     /// Missing items were provisioned. Made by `bridge/provisioner.rs`.
-    Restored {
-        /// `async_connections`, `accept_filter` or `slaves`.
-        what: &'static str,
-        count: u64,
-        /// The devices of those items that are of one; the first few of many.
-        device_ids: BTreeSet<DeviceId>,
-    },
+    Restored(ChangedItems),
     /// Another client removed desired items. Made by `bridge/provisioner.rs`.
-    Withdrawn { what: &'static str, count: u64, device_ids: BTreeSet<DeviceId> },
+    Withdrawn(ChangedItems),
     /// A status of a device that is neither listed nor configured.
     Stranger { device_id: DeviceId, status: Status },
 }
@@ -145,4 +141,71 @@ impl GatewayEvent {
     pub fn name(&self) -> &'static str {
         self.into()
     }
+}
+
+/// The configuration of a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewaySettings {
+    /// Milliseconds between two audits.
+    pub audit_interval_ms: i64,
+    /// Milliseconds after the last sign of life until the devices' states are unknown.
+    pub unknown_after_ms: i64,
+    /// Milliseconds after which a device that has left the list is forgotten; `None`: never.
+    pub forget_after_ms: Option<i64>,
+}
+
+/// What happened on a gateway's link, in the order in which it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// The subscription is active. The gateway may discard status changes, which lists show.
+    LinkUp,
+    /// A status change from the stream.
+    Status(StreamedStatus),
+    /// The device list was requested: it may or may not contain later status changes.
+    ListRequested,
+    /// The device list, ordered by ID, each device once.
+    List(Vec<Listed>),
+    /// The device list could not be read; the link is still up.
+    ListFailed,
+    /// The link is down. Follows each `LinkUp` exactly once.
+    LinkDown {
+        /// When the last byte came from the gateway.
+        last_activity: Instant,
+    },
+    /// There is no link, and the gateway's master says that it has no connection to the gateway.
+    Absent,
+}
+
+/// A status change from the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamedStatus {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its new status.
+    pub status: Status,
+    /// The gateway's clock, in Unix seconds.
+    pub timestamp_s: u32,
+    /// When it was read from the stream.
+    pub received: Instant,
+}
+
+/// What has to be done after a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Store the event, then publish it, in order.
+    Event(DeviceEvent),
+    /// Store the event, then publish it, in order with the gateway's other events.
+    GatewayEvent(GatewayIndex, GatewayEvent),
+    /// The device's retained state has changed.
+    StateChanged { gateway: GatewayIndex, device_id: DeviceId },
+    /// The device left the gateway's list at `since`, by the wall clock.
+    LeftList { gateway: GatewayIndex, device_id: DeviceId, since: Moment },
+    /// The device is forgotten: clear its retained topics.
+    Forgotten { gateway: GatewayIndex, device_id: DeviceId },
+    /// The device's persisted state has changed, but nothing that is published.
+    StoreState { gateway: GatewayIndex, device_id: DeviceId },
+    /// The gateway's retained state or info has changed.
+    GatewayChanged(GatewayIndex),
+    /// Read the gateway's list: `ListRequested` follows, then `List` or `ListFailed`.
+    RequestList(GatewayIndex),
 }

@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::changes::Changes;
-use super::details::DeviceDetails;
 use super::device::Device;
 use super::device_table::DeviceTable;
-use super::event::{GatewayEvent, GatewayIndex, StatusReport};
-use super::io::{GatewaySettings, Output};
+use super::event::{GatewayEvent, GatewayIndex, GatewaySettings, Output, StatusReport};
 use super::link::{LinkTracker, ViewContext};
 use super::list_check::ListContext;
 use super::list_schedule::ListSchedule;
 use super::listed::Listed;
+use super::remembered::DeviceDetails;
 use super::skew::Skew;
 use super::state::{GatewayCounts, GatewayState};
 use super::unknown_devices::UnknownDevices;

@@ -6,12 +6,10 @@
 
 mod changes;
 mod connection;
-mod details;
 mod device;
 mod device_table;
 mod event;
 mod gateway;
-mod io;
 mod link;
 mod list_check;
 mod list_schedule;
@@ -19,7 +17,6 @@ mod listed;
 mod presence;
 mod provisioned;
 mod remembered;
-mod retries;
 mod skew;
 mod state;
 mod status;
@@ -30,15 +27,15 @@ mod uptime;
 
 use std::ops::RangeBounds;
 
-pub use details::DeviceDetails;
-pub use event::{DeviceEvent, EventType, GatewayEvent, GatewayIndex, Source};
+pub use event::{
+    ChangedItems, DeviceEvent, EventType, GatewayEvent, GatewayIndex, GatewaySettings, LinkEvent,
+    Output, Source, StreamedStatus,
+};
 pub(crate) use gateway::Gateway;
-pub use io::{GatewaySettings, LinkEvent, Output, StreamedStatus};
 pub(crate) use list_check::SECOND_LOOK_MS;
 pub use listed::{DeviceInfo, DeviceType, Listed};
 pub use provisioned::{AcceptFilter, Effect, Slaves, Target};
-pub use remembered::{Known, Remembered};
-pub use retries::RetrySet;
+pub use remembered::{DeviceDetails, Known, Remembered, RetrySet};
 pub use skew::Skew;
 pub use state::{Counts, DeviceMeasures, DeviceState, GatewayCounts, GatewayState, LinkState};
 pub use status::{Mode, Status};

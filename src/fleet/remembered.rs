@@ -1,9 +1,9 @@
-//! The stored part of a device's state.
+//! What is stored of a device: its place in the event chain, the last known value of `connected`
+//! with the retries reported since, and its details.
 
 use serde::{Deserialize, Serialize};
 
 use super::listed::DeviceInfo;
-use super::retries::RetrySet;
 use super::status::Status;
 use crate::ids::Moment;
 
@@ -54,6 +54,70 @@ impl Remembered {
             info: None,
             absent_ms: 0,
             forgotten: true,
+        }
+    }
+}
+
+/// The retry statuses that were reported since `connected` last changed: each makes one event,
+/// repeats make none. Serialized as a sequence of statuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Status>", into = "Vec<Status>")]
+pub struct RetrySet(u8);
+
+/// The bit of a status of a device that tries to connect; 0 for all others.
+const fn bit(status: Status) -> u8 {
+    match status {
+        Status::TryToConnect => 1,
+        Status::TcpCannotConnect => 1 << 1,
+        Status::TcpNotAllowed => 1 << 2,
+        Status::TlsCannotConnect => 1 << 3,
+        Status::TlsNotAllowed => 1 << 4,
+        Status::Disconnected | Status::TcpConnected | Status::TlsConnected | Status::Unknown(_) => {
+            0
+        }
+    }
+}
+
+impl RetrySet {
+    /// The set with this status, if it is of a retry.
+    #[must_use]
+    pub fn with(self, status: Status) -> Self {
+        Self(self.0 | bit(status))
+    }
+
+    pub fn contains(self, status: Status) -> bool {
+        self.0 & bit(status) != 0
+    }
+}
+
+impl From<Vec<Status>> for RetrySet {
+    fn from(statuses: Vec<Status>) -> Self {
+        statuses.into_iter().fold(Self::default(), Self::with)
+    }
+}
+
+impl From<RetrySet> for Vec<Status> {
+    fn from(set: RetrySet) -> Self {
+        Status::KNOWN.into_iter().filter(|status| set.contains(*status)).collect()
+    }
+}
+
+/// Model, firmware and MAC address of a device; `None` for missing ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DeviceDetails {
+    pub model: Option<String>,
+    pub firmware: Option<String>,
+    pub mac: Option<String>,
+}
+
+impl DeviceDetails {
+    /// These, with earlier values for missing ones.
+    pub(crate) fn or(self, known: Option<&Self>) -> Self {
+        let Some(known) = known else { return self };
+        Self {
+            model: self.model.or_else(|| known.model.clone()),
+            firmware: self.firmware.or_else(|| known.firmware.clone()),
+            mac: self.mac.or_else(|| known.mac.clone()),
         }
     }
 }

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::details::DeviceDetails;
 use super::event::EventType;
 use super::listed::DeviceInfo;
-use super::remembered::Known;
+use super::remembered::{DeviceDetails, Known};
 use super::status::Status;
 use super::uptime::Observed;
 use crate::ids::{DeviceId, Moment};
@@ -115,14 +114,8 @@ pub struct Counts {
 
 impl Counts {
     pub(crate) fn count(&mut self, event_type: EventType, status: Status) {
-        match event_type {
-            EventType::Connected => self.connects += 1,
-            EventType::Disconnected => self.disconnects += 1,
-            EventType::Connecting
-            | EventType::ConnectFailed
-            | EventType::Refused
-            | EventType::StatusChanged => {}
-        }
+        self.connects += u64::from(event_type == EventType::Connected);
+        self.disconnects += u64::from(event_type == EventType::Disconnected);
         self.count_failure(status);
     }
 

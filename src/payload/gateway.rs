@@ -175,7 +175,7 @@ impl<'a> MasterInfo<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::Status;
+    use crate::fleet::{ChangedItems, Status};
     use crate::ids::DeviceId;
 
     #[test]
@@ -188,11 +188,15 @@ mod tests {
             (GatewayEvent::Unreachable, r#"{"gateway":"lobby"}"#),
             (GatewayEvent::Corrected { count }, r#"{"gateway":"lobby","count":2}"#),
             (
-                GatewayEvent::Restored { what: "slaves", count, device_ids },
+                GatewayEvent::Restored(ChangedItems { what: "slaves", count, device_ids }),
                 r#"{"gateway":"lobby","what":"slaves","count":2,"device_ids":[7]}"#,
             ),
             (
-                GatewayEvent::Withdrawn { what: "slaves", count, device_ids: [].into() },
+                GatewayEvent::Withdrawn(ChangedItems {
+                    what: "slaves",
+                    count,
+                    device_ids: [].into(),
+                }),
                 r#"{"gateway":"lobby","what":"slaves","count":2,"device_ids":[]}"#,
             ),
             (
