@@ -35,7 +35,7 @@ pub(crate) struct DetailsRead {
 pub(crate) struct DetailsReader {
     index: GatewayIndex,
     access: GatewayAccess,
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
     is_reading: bool,
     results: mpsc::Sender<DetailsRead>,
 }
@@ -48,20 +48,6 @@ impl DetailsReader {
     ) -> Self {
         let schedule = Schedule::new(Instant::now());
         Self { index, access, schedule, is_reading: false, results }
-    }
-
-    pub(crate) const fn link_up(&mut self) {
-        self.schedule.link_up();
-    }
-
-    /// A device was connected or disconnected, or its state is no longer known.
-    pub(crate) fn connection_changed(
-        &mut self,
-        now: Instant,
-        device_id: DeviceId,
-        connected: Option<bool>,
-    ) {
-        self.schedule.connection_changed(now, device_id, connected);
     }
 
     /// When the next device may be read.
@@ -108,34 +94,36 @@ impl DetailsReader {
 
 /// Which device is read next, and when.
 #[derive(Debug)]
-struct Schedule {
+pub(crate) struct Schedule {
     /// Connected devices that have to be read, each not before this instant. Those that have waited
     /// longest come first.
     queue: BTreeSet<(Instant, DeviceId)>,
     /// Connected devices with their instant in the queue; `None` for one that was read in its
     /// current connection.
     connected: BTreeMap<DeviceId, Option<Instant>>,
+    /// Until then the gateway is not called: a short time after each call, longer if it does not
+    /// have the call.
     next_at: Instant,
-    /// Until when the gateway is not called, because it does not have the call.
-    not_served_until: Option<Instant>,
 }
 
 impl Schedule {
     const fn new(now: Instant) -> Self {
-        Self {
-            queue: BTreeSet::new(),
-            connected: BTreeMap::new(),
-            next_at: now,
-            not_served_until: None,
-        }
+        Self { queue: BTreeSet::new(), connected: BTreeMap::new(), next_at: now }
     }
 
-    const fn link_up(&mut self) {
-        self.not_served_until = None;
+    /// A gateway that has restarted may have the call.
+    pub(crate) fn link_up(&mut self, now: Instant) {
+        self.next_at = self.next_at.min(now);
     }
 
-    /// While a state is not known, the connection may be the same as before.
-    fn connection_changed(&mut self, now: Instant, device_id: DeviceId, connected: Option<bool>) {
+    /// A device was connected or disconnected, or its state is no longer known: then the connection
+    /// may be the same as before.
+    pub(crate) fn connection_changed(
+        &mut self,
+        now: Instant,
+        device_id: DeviceId,
+        connected: Option<bool>,
+    ) {
         match connected {
             Some(true) if !self.connected.contains_key(&device_id) => {
                 self.connected.insert(device_id, None);
@@ -159,8 +147,7 @@ impl Schedule {
     }
 
     fn due(&self) -> Option<Instant> {
-        let first = self.queue.first()?.0.max(self.next_at);
-        Some(self.not_served_until.map_or(first, |until| first.max(until)))
+        self.queue.first().map(|(at, _)| self.next_at.max(*at))
     }
 
     /// The next device to read now, which counts as read.
@@ -170,7 +157,6 @@ impl Schedule {
         }
         let (_, device_id) = self.queue.pop_first()?;
         self.connected.insert(device_id, None);
-        self.not_served_until = None;
         self.next_at = now + INTERVAL;
         Some(device_id)
     }
@@ -182,7 +168,7 @@ impl Schedule {
 
     /// The gateway does not have the call: it is tried again on its next link, or after a day.
     fn not_served(&mut self, now: Instant, device_id: DeviceId) {
-        self.not_served_until = Some(now + RETRY_AFTER);
+        self.next_at = now + RETRY_AFTER;
         self.enqueue(now, device_id);
     }
 }
@@ -282,8 +268,8 @@ mod tests {
         schedule.not_served(answered, id(1));
         assert_eq!(schedule.due(), Some(answered + RETRY_AFTER));
         assert_eq!(schedule.next(start + INTERVAL), None);
-        schedule.link_up();
         let later = start + Duration::from_secs(10);
+        schedule.link_up(later);
         assert_eq!(reads(&mut schedule, later), [(2, 0), (1, 100), (3, 200)]);
     }
 }

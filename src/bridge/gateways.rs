@@ -235,7 +235,9 @@ impl Gateways {
                     self.gateways.get_mut(gateway.0)
                 {
                     provisioner.link_up();
-                    details.iter_mut().for_each(DetailsReader::link_up);
+                    if let Some(reader) = details {
+                        reader.schedule.link_up(Instant::now());
+                    }
                 }
                 state.step(gateway, LinkEvent::LinkUp);
             }
@@ -309,7 +311,7 @@ impl Gateways {
     pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
         for (gateway, device_id, connected) in state.connections.drain(..) {
             if let Some(reader) = self.details(gateway) {
-                reader.connection_changed(now, device_id, connected);
+                reader.schedule.connection_changed(now, device_id, connected);
             }
         }
         self.masters.wake(state, now);
