@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::confirmations::{OwnState, RequestSubscriptions};
 use super::dispatch::BridgeRequest;
 use super::duplicates::{DuplicateDetector, InfoAction};
-use super::retained::{EndedScan, ForgetRequest, RetainedScan, StaleTopics};
+use super::retained::{ForgetRequest, RetainedScan, StaleTopics};
 use super::session::{BrokerSession, Filters, wide_filters};
 use super::state::State;
 use crate::config::Config;
@@ -201,9 +201,7 @@ impl Broker {
     fn info_received(&mut self, state: &mut State, now: Instant, message: &Message) {
         match self.duplicates.received(now, message.retain, &message.payload) {
             InfoAction::Own => {
-                if let Some(ended) = self.scan.own_info_received() {
-                    self.scan_ended(state, now, ended);
-                }
+                self.end_scan(state, now, true);
             }
             InfoAction::Ignore => {}
             InfoAction::StepBack => {
@@ -219,9 +217,10 @@ impl Broker {
         }
     }
 
-    /// A scan has ended.
-    fn scan_ended(&mut self, state: &mut State, now: Instant, ended: EndedScan) {
-        let EndedScan { mut filters, is_complete } = ended;
+    /// Ends the scan that reads, if there is one; `is_complete`: everything that is retained and
+    /// matches its filters was read.
+    fn end_scan(&mut self, state: &mut State, now: Instant, is_complete: bool) {
+        let Some(mut filters) = self.scan.end() else { return };
         if is_complete {
             self.duplicates.retained_read(now);
             self.stale_topics.retained_read();
@@ -280,8 +279,8 @@ impl Broker {
 
     /// Does what is due by now.
     pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
-        if let Some(ended) = self.scan.give_up(now) {
-            self.scan_ended(state, now, ended);
+        if self.scan.due().is_some_and(|at| at <= now) {
+            self.end_scan(state, now, false);
         }
         self.end_check(state, now);
         if self.discovery_at.take_if(|at| *at <= now).is_some() {

@@ -67,21 +67,13 @@ impl RetainedScan {
         }
     }
 
-    /// The bridge's own `info` was received, which ends a scan.
-    pub(crate) fn own_info_received(&mut self) -> Option<EndedScan> {
-        self.end(true)
-    }
-
-    /// Ends a scan that has waited long enough.
-    pub(crate) fn give_up(&mut self, now: Instant) -> Option<EndedScan> {
-        if self.due().is_some_and(|at| at <= now) { self.end(false) } else { None }
-    }
-
-    fn end(&mut self, is_complete: bool) -> Option<EndedScan> {
+    /// Ends a scan that reads, and returns its filters: when the bridge's own `info` is received,
+    /// or after it was awaited long enough.
+    pub(crate) fn end(&mut self) -> Option<Vec<String>> {
         let Self::Reading(filters, _) = self else { return None };
         let filters = std::mem::take(filters);
         *self = Self::Idle;
-        Some(EndedScan { filters, is_complete })
+        Some(filters)
     }
 
     /// When the scan is given up.
@@ -91,14 +83,6 @@ impl RetainedScan {
             Self::Idle | Self::Subscribing(_) => None,
         }
     }
-}
-
-/// A scan that has ended.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct EndedScan {
-    pub(crate) filters: Vec<String>,
-    /// Whether everything was read that matches the filters and is retained.
-    pub(crate) is_complete: bool,
 }
 
 /// The part of a retained payload that names the bridge that published it.
@@ -342,24 +326,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scan_ends_with_the_own_info_or_once_no_retained_message_came_for_long() {
+    fn a_scan_is_due_once_no_retained_message_came_for_long() {
         let mut now = Instant::now();
-        for is_complete in [true, false] {
-            let filters = ["a", "b"].map(str::to_owned);
-            let mut scan = RetainedScan::Subscribing(filters.to_vec());
-            assert!(!scan.subscribed(now, &filters[..1]), "another subscription");
-            assert_eq!((scan.own_info_received(), scan.due()), (None, None));
-            assert!(scan.subscribed(now, &filters));
-            for _ in 0..5 {
-                now += SCAN_WAIT - Duration::from_millis(1);
-                assert_eq!(scan.give_up(now), None);
-                scan.message_received(now, true);
-            }
-            now += SCAN_WAIT;
-            scan.message_received(now, false);
-            let ended = if is_complete { scan.own_info_received() } else { scan.give_up(now) };
-            assert_eq!(ended, Some(EndedScan { filters: filters.to_vec(), is_complete }));
-            assert!(scan.is_idle() && scan.due().is_none());
+        let filters = ["a", "b"].map(str::to_owned);
+        let mut scan = RetainedScan::Subscribing(filters.to_vec());
+        assert!(!scan.subscribed(now, &filters[..1]), "another subscription");
+        assert_eq!((scan.end(), scan.due()), (None, None));
+        assert!(scan.subscribed(now, &filters));
+        for _ in 0..5 {
+            now += SCAN_WAIT - Duration::from_millis(1);
+            assert!(scan.due() > Some(now));
+            scan.message_received(now, true);
         }
+        now += SCAN_WAIT;
+        scan.message_received(now, false);
+        assert_eq!(scan.due(), Some(now));
+        assert_eq!(scan.end(), Some(filters.to_vec()));
+        assert!(scan.is_idle() && scan.due().is_none());
     }
 }
