@@ -46,9 +46,7 @@ use crate::payload::to_bytes;
 use crate::store::Key;
 use crate::task::Heartbeat;
 use broker::Broker;
-use dispatch::{
-    BridgeRequest, CommandDispatcher, DispatchView, Finished, RequestedGateway, TaskMessage,
-};
+use dispatch::{BridgeRequest, CommandDispatcher, Finished, RequestedGateway, TaskMessage};
 use forget::forget;
 use gateway_inputs::GatewayInput;
 use gateways::Gateways;
@@ -232,12 +230,9 @@ impl Bridge {
         let Some(request) = mqtt::ReceivedRequest::of(topics, prefix, &message) else { return };
         let gateway = self.state.directory.find_str(&request.requester.owner);
         let Self { state, gateways, dispatcher, .. } = self;
-        let view = DispatchView {
-            gateway: gateway.and_then(|at| requested_gateway(state, gateways, at)),
-            now: state.clock.now(),
-            answer_size_max: self.broker.session.answer_limit().size_max(),
-        };
-        let request = dispatcher.request(&request, view);
+        let gateway = gateway.and_then(|at| requested_gateway(state, gateways, at));
+        let answer_size_max = self.broker.session.answer_limit().size_max();
+        let request = dispatcher.request(&request, gateway, state.clock.now(), answer_size_max);
         self.send_replies();
         if let Some(request) = request {
             self.bridge_request(request);
@@ -333,5 +328,5 @@ fn requested_gateway<'a>(
     index: GatewayIndex,
 ) -> Option<RequestedGateway<'a>> {
     let provisioner = gateways.provisioner(index)?;
-    Some(RequestedGateway { index, facts: state.facts.get(index.0), provisioner })
+    Some(RequestedGateway { facts: state.facts.get(index.0), provisioner })
 }

@@ -24,9 +24,8 @@ use crate::ids::{DeviceId, GatewayName};
 use crate::payload::to_bytes;
 use crate::store::Key;
 
-/// The first delay before a retry; each further one is twice as long.
+/// The first delay before a retry; each further one is twice as long, up to the longest.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
-/// The longest delay.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 /// How long after a command a device that leaves the list may be its work: the stream may say so
 /// later than the list.
@@ -118,9 +117,12 @@ impl Provisioner {
         }
     }
 
-    /// The access to the gateway, for its commands.
     pub(crate) const fn access(&self) -> &GatewayAccess {
         self.tasks.access()
+    }
+
+    pub(crate) const fn gateway(&self) -> GatewayIndex {
+        self.index
     }
 
     pub(crate) const fn gateway_name(&self) -> &GatewayName {

@@ -15,7 +15,6 @@ use crate::commands::{
     BridgeCommand, Command, Failure, RefusedRequest, ReplayKey, Slot, transaction_of,
 };
 use crate::config::Config;
-use crate::fleet::GatewayIndex;
 use crate::ids::{CommandName, Moment};
 use crate::mqtt;
 use crate::payload::LinkFacts;
@@ -32,18 +31,8 @@ pub(crate) use task::{Finished, TaskMessage};
 /// Messages of tasks that wait for the loop. When full, the tasks wait, not the loop.
 const MESSAGES_MAX: usize = 1_024;
 
-/// What the dispatcher needs of the loop's other parts.
-pub(crate) struct DispatchView<'a> {
-    /// `None`: the request is not to a gateway of this bridge.
-    pub(crate) gateway: Option<RequestedGateway<'a>>,
-    pub(crate) now: Moment,
-    /// The size of the largest answer that the broker accepts.
-    pub(crate) answer_size_max: usize,
-}
-
 /// The gateway that a request is to.
 pub(crate) struct RequestedGateway<'a> {
-    pub(crate) index: GatewayIndex,
     pub(crate) facts: Option<&'a LinkFacts>,
     pub(crate) provisioner: &'a mut Provisioner,
 }
@@ -116,13 +105,17 @@ impl CommandDispatcher {
     }
 
     /// Starts the command of a request, or replies why not. Returns a request that the loop runs.
+    /// `gateway`: the one that it is to, if this bridge has it; `answer_size_max`: the size of the
+    /// largest answer that the broker accepts.
     pub(crate) fn request(
         &mut self,
         request: &mqtt::ReceivedRequest,
-        view: DispatchView<'_>,
+        gateway: Option<RequestedGateway<'_>>,
+        now: Moment,
+        answer_size_max: usize,
     ) -> Option<BridgeRequest> {
         let owner = &request.requester.owner;
-        if view.gateway.is_none() && *owner != self.bridge {
+        if gateway.is_none() && *owner != self.bridge {
             // Not subscribed to; another bridge may have this gateway.
             return None;
         }
@@ -131,10 +124,10 @@ impl CommandDispatcher {
             tracing::debug!(gateway = owner, command, "empty message ignored: not a request");
             return None;
         }
-        let gateway = view.gateway.as_ref().map(|gateway| gateway.index);
-        self.accept(request, view).unwrap_or_else(|refused| {
+        let index = gateway.as_ref().map(|gateway| gateway.provisioner.gateway());
+        self.accept(request, gateway, now, answer_size_max).unwrap_or_else(|refused| {
             let mqtt::ReceivedRequest { command, payload, requester, .. } = request;
-            self.replies.refuse(gateway, command, refused, requester.clone(), payload);
+            self.replies.refuse(index, command, refused, requester.clone(), payload);
             None
         })
     }
@@ -142,23 +135,25 @@ impl CommandDispatcher {
     fn accept(
         &mut self,
         request: &mqtt::ReceivedRequest,
-        view: DispatchView<'_>,
+        gateway: Option<RequestedGateway<'_>>,
+        now: Moment,
+        answer_size_max: usize,
     ) -> Result<Option<BridgeRequest>, RefusedRequest> {
-        self.admission.admit(request, view.gateway.as_ref().map(|gateway| gateway.index))?;
+        let index = gateway.as_ref().map(|gateway| gateway.provisioner.gateway());
+        self.admission.admit(request, index)?;
         let refused =
             |failure| RefusedRequest { transaction: transaction_of(&request.payload), failure };
-        let name = command_name(&request.command, view.gateway.is_some()).map_err(refused)?;
+        let name = command_name(&request.command, gateway.is_some()).map_err(refused)?;
         self.admission.permit(name).map_err(refused)?;
         if name == CommandName::History {
-            let of =
-                view.gateway.as_ref().map(|gateway| gateway.provisioner.gateway_name().clone());
-            let query = self.history.read(request, of, view.now, view.answer_size_max)?;
+            let of = gateway.map(|gateway| gateway.provisioner.gateway_name().clone());
+            let query = self.history.read(request, of, now, answer_size_max)?;
             tokio::spawn(query.run(self.tasks.clone()));
             self.running += 1;
             return Ok(None);
         }
         let (requester, payload) = (request.requester.clone(), request.payload.clone());
-        let Some(gateway) = view.gateway else {
+        let Some(gateway) = gateway else {
             let parsed = BridgeCommand::read_request(name, &payload)?;
             return Ok(Some(BridgeRequest { parsed, requester }));
         };
@@ -166,14 +161,15 @@ impl CommandDispatcher {
         if let Err(failure) = gateway.provisioner.check(&request.command) {
             return Err(RefusedRequest { transaction: request.transaction, failure });
         }
-        let started = StartedCommand { gateway: gateway.index, request, payload, requester };
+        let index = gateway.provisioner.gateway();
+        let started = StartedCommand { gateway: index, request, payload, requester };
         self.start(started, gateway);
         Ok(None)
     }
 
     /// Starts a command, unless the request is a repeat: that needs neither a link nor a slot.
     fn start(&mut self, started: StartedCommand, gateway: RequestedGateway<'_>) {
-        let key = ReplayKey::new(gateway.index, &started.request, &started.payload);
+        let key = ReplayKey::new(started.gateway, &started.request, &started.payload);
         let Some(started) = self.replies.repeat(key.as_ref(), started) else { return };
         let name = started.request.name;
         match self.acquire(&gateway, name, key) {
@@ -220,10 +216,10 @@ impl CommandDispatcher {
             tracing::warn!(gateway = owner, "change interrupted by a stop; check its devices");
         }
         let repeats = self.replies.ended(finished);
-        let Some(RequestedGateway { index, facts, provisioner }) = gateway else { return };
+        let Some(RequestedGateway { facts, provisioner }) = gateway else { return };
         for repeat in repeats {
             let provisioner = &mut *provisioner;
-            self.start(repeat, RequestedGateway { index, facts, provisioner });
+            self.start(repeat, RequestedGateway { facts, provisioner });
         }
     }
 }
@@ -291,8 +287,7 @@ mod tests {
             let topics = Topics::new("gsdk", "bridge");
             let request = mqtt::ReceivedRequest::of(&topics, "gsdk-reply/", &message).unwrap();
             let now = Moment::from_millis(0);
-            let view = DispatchView { gateway: None, now, answer_size_max: 1_000_000 };
-            let requested = self.dispatcher.request(&request, view);
+            let requested = self.dispatcher.request(&request, None, now, 1_000_000);
             (requested, self.results())
         }
 
