@@ -10,7 +10,7 @@ use super::access::GatewayAccess;
 use super::details::DetailsReader;
 use super::discovered::DiscoveredGateways;
 use super::gateway_inputs::{GatewayInput, GatewayInputs};
-use super::masters::{self, Listing, Masters};
+use super::masters::{self, Masters};
 use super::missing_devices::{missing_devices, warn_of_unexpected};
 use super::provisioner::Provisioner;
 use super::settings::NoMaster;
@@ -112,16 +112,15 @@ impl Gateways {
 
     /// Takes those gateways that a master lists and that are not known yet, and forgets those that
     /// it has not listed for long.
-    fn listed(&mut self, state: &mut State, listing: Listing) {
-        let Listing { master, ids, passed_ms } = listing;
-        for gateway in self.discovered.listed(state, &master, &ids, passed_ms) {
+    fn listed(&mut self, state: &mut State, master: &GatewayName, ids: &[String], passed_ms: i64) {
+        for gateway in self.discovered.listed(state, master, ids, passed_ms) {
             self.forget(state, gateway);
         }
         for id in ids {
             let index = GatewayIndex(self.gateways.len());
-            let Some(name) = self.discovered.add(state, &master, &id) else { continue };
-            let Some(link) = self.masters.link(&master) else { return };
-            let link = link.add(index, name.clone(), &id);
+            let Some(name) = self.discovered.add(state, master, id) else { continue };
+            let Some(link) = self.masters.link(master) else { return };
+            let link = link.add(index, name.clone(), id);
             self.add(name, link, DesiredState::default());
             self.is_changed = true;
         }
@@ -189,8 +188,8 @@ impl Gateways {
                 }
             }
             GatewayInput::Master(name, report) => {
-                if let Some(listing) = self.masters.apply(state, name, report) {
-                    self.listed(state, listing);
+                if let Some((ids, passed_ms)) = self.masters.apply(state, &name, report) {
+                    self.listed(state, &name, &ids, passed_ms);
                 }
             }
             GatewayInput::Provisioned(result) => {

@@ -18,15 +18,6 @@ pub(crate) struct Masters {
     masters: BTreeMap<GatewayName, Master>,
 }
 
-/// The gateways that a master lists.
-#[derive(Debug)]
-pub(crate) struct Listing {
-    pub(crate) master: GatewayName,
-    pub(crate) ids: Vec<String>,
-    /// Since the last listing on the same link, in milliseconds.
-    pub(crate) passed_ms: i64,
-}
-
 #[derive(Debug)]
 struct Master {
     link: MasterLink,
@@ -50,18 +41,18 @@ impl Masters {
     }
 
     /// Applies a report. Returns the gateways that the master lists, if those that are not
-    /// configured are taken.
+    /// configured are taken, and the milliseconds since the last listing on the same link.
     pub(crate) fn apply(
         &mut self,
         state: &mut State,
-        name: GatewayName,
+        name: &GatewayName,
         report: MasterReport,
-    ) -> Option<Listing> {
-        let master = self.masters.get_mut(&name)?;
+    ) -> Option<(Vec<String>, i64)> {
+        let master = self.masters.get_mut(name)?;
         match report {
             MasterReport::Up { certificate_expires_at } => {
                 (master.lost_at, master.listed_at) = (None, None);
-                let is_new_state = set_facts(state, &name, |facts| {
+                let is_new_state = set_facts(state, name, |facts| {
                     facts.state = LinkState::Online;
                     facts.certificate_expires_at = certificate_expires_at;
                     facts.last_error = None;
@@ -72,30 +63,30 @@ impl Masters {
                 }
             }
             MasterReport::Token { expires_at } => {
-                set_facts(state, &name, |facts| {
+                set_facts(state, name, |facts| {
                     facts.token_expires_at = expires_at;
                     facts.last_error = None;
                 });
             }
-            MasterReport::RenewalRefused(error) => set_error(state, &name, &error),
+            MasterReport::RenewalRefused(error) => set_error(state, name, &error),
             MasterReport::Gateways(ids) => {
                 let now = state.clock.steady();
                 master.skew.expire(now);
-                set_skew(state, &name, &master.skew);
+                set_skew(state, name, &master.skew);
                 let before = master.listed_at.replace(now);
                 let passed_ms = before.map_or(0, |before| now.since(before));
-                return master.discovers.then_some(Listing { master: name, ids, passed_ms });
+                return master.discovers.then_some((ids, passed_ms));
             }
             MasterReport::Clock { timestamp_s, received } => {
                 let timestamp = Moment::from_millis(i64::from(timestamp_s) * 1_000);
                 master.skew.sample(timestamp, state.clock.steady_clock().at(received));
-                set_skew(state, &name, &master.skew);
+                set_skew(state, name, &master.skew);
             }
             MasterReport::Down { error, last_activity } => {
                 if let Some(last_activity) = last_activity {
                     master.lost_at = Some(Instant::from_std(last_activity) + UNKNOWN_AFTER_DEFAULT);
                 }
-                set_error(state, &name, &error);
+                set_error(state, name, &error);
             }
         }
         None
