@@ -8,7 +8,8 @@ mod replies;
 mod response;
 mod task;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::provisioner::Provisioner;
 use crate::commands::{
@@ -59,7 +60,7 @@ impl CommandDispatcher {
             bridge: config.bridge_name.clone(),
             admission: Admission::new(config),
             history: HistoryQueries::new(&history, config.time_zone.clone()),
-            tasks: TaskContext { messages: sender, stop: watch::Sender::new(false) },
+            tasks: TaskContext { messages: sender, stop: CancellationToken::new() },
             messages,
             running: 0,
             pending_starts: Vec::new(),
@@ -91,7 +92,7 @@ impl CommandDispatcher {
 
     /// Stops: no command starts any more, and those that run end soon.
     pub(crate) fn stop(&self) {
-        self.tasks.stop.send_replace(true);
+        self.tasks.stop.cancel();
     }
 
     /// Whether commands run or wait.
@@ -193,7 +194,7 @@ impl CommandDispatcher {
         name: CommandName,
         key: Option<ReplayKey>,
     ) -> Result<Slot, Failure> {
-        if *self.tasks.stop.borrow() {
+        if self.tasks.stop.is_cancelled() {
             return Err(stopping());
         }
         let slot = gateway.provisioner.access().acquire(name.class(), gateway.facts)?;

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::response::Reply;
@@ -89,7 +90,7 @@ impl Finished {
 #[derive(Clone, Debug)]
 pub(crate) struct TaskContext {
     pub(crate) messages: mpsc::Sender<TaskMessage>,
-    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) stop: CancellationToken,
 }
 
 impl TaskContext {
@@ -100,8 +101,7 @@ impl TaskContext {
 
     /// Waits until the bridge stops.
     pub(crate) async fn stopped(&self) {
-        // There is a sender: this one.
-        _ = self.stop.subscribe().wait_for(|stop| *stop).await;
+        self.stop.cancelled().await;
     }
 
     /// Waits until the bridge has stopped and a running command has had its time.
