@@ -40,8 +40,8 @@ pub(crate) struct BrokerSession {
     connection: Option<BrokerConnection>,
     /// Why there is no connection.
     fault: String,
-    /// The fault, if it names a configured file that cannot be read.
-    file_missing: Option<String>,
+    /// The fault names a configured file that cannot be read.
+    is_file_missing: bool,
     /// The broker keeps no retained messages, according to its CONNACK or a refusal.
     retained_not_kept: bool,
     /// `mqtt.max_answer`.
@@ -61,7 +61,7 @@ impl BrokerSession {
             connect_at: None,
             connection: None,
             fault: "no attempt has ended yet".to_owned(),
-            file_missing: None,
+            is_file_missing: false,
             retained_not_kept: false,
             answer_max,
             announced: None,
@@ -95,7 +95,7 @@ impl BrokerSession {
         state.publisher.connected(usize::from(connection.window()), &state.fleet);
         let announced = connection.announced_packet_size();
         self.announced = announced.and_then(|size| usize::try_from(size).ok());
-        self.file_missing = None;
+        self.is_file_missing = false;
         self.retained_not_kept = !connection.retain_available();
         self.connection = Some(connection);
     }
@@ -118,9 +118,8 @@ impl BrokerSession {
     }
 
     /// An attempt to connect has failed.
-    pub(crate) fn unreachable(&mut self, reason: String, file_missing: bool) {
-        self.file_missing = file_missing.then(|| reason.clone());
-        self.fault = reason;
+    pub(crate) fn unreachable(&mut self, reason: String, is_file_missing: bool) {
+        (self.fault, self.is_file_missing) = (reason, is_file_missing);
     }
 
     /// Gives the session up: another client was there before.
@@ -157,7 +156,7 @@ impl BrokerSession {
 
     /// The file that the connection waits for, and what to do.
     pub(crate) fn file_missing(&self) -> Option<&str> {
-        self.file_missing.as_deref()
+        self.is_file_missing.then_some(&self.fault)
     }
 
     pub(crate) const fn retained_not_kept(&self) -> bool {
