@@ -99,6 +99,7 @@ impl Broker {
     fn connected(&mut self, state: &mut State, now: Instant, connected: Connected) {
         self.session.connected(state, connected);
         self.duplicates.connected(now);
+        state.directory.info.established = self.duplicates.is_established();
         let topics = state.publisher.topics();
         let own = topics.own().into_iter();
         let mut filters: Filters =
@@ -298,6 +299,8 @@ impl Broker {
         }
         if self.duplicates.settle(now) {
             state.publisher.content.set_settled();
+            state.directory.info.established = self.duplicates.is_established();
+            state.publisher.content.infos().changed(InfoOf::Bridge);
         }
         self.session.wake(now);
         self.requests.wake(now);

@@ -16,11 +16,12 @@ const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
 /// A session that lasted this long is settled: the process is established. Stale topics may be
 /// cleared once no other instance has been seen for this long.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
-/// The time until a newcomer tries again, doubled at each further attempt.
-const RETRY_FIRST: Duration = Duration::from_secs(60);
+/// The time until a newcomer tries again, doubled at each further attempt. By then the session of
+/// the process that stayed is settled, even if it had to connect once more.
+const RETRY_FIRST: Duration = Duration::from_secs(SETTLED_AFTER.as_secs() + 5);
 const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
 /// The share of a wait by which it is lengthened at random: two newcomers do not meet again.
-const JITTER: f64 = 0.25;
+const JITTER: f64 = 0.15;
 /// An instance counts as present for this long after a sign of it: until after its next attempt.
 const PRESENT_FOR: Duration = Duration::from_secs(20 * 60);
 /// After this many takeovers in a row an established process becomes a newcomer. Two established
@@ -34,6 +35,8 @@ const SILENT_TAKEOVERS_BELIEVED: u32 = 2;
 #[derive(Debug, Deserialize)]
 struct InfoIdentity {
     instance_id: String,
+    /// `None` of a build that does not say it.
+    established: Option<bool>,
 }
 
 /// What to do about an `info` on the bridge's own topic.
@@ -106,6 +109,11 @@ impl DuplicateDetector {
         }
     }
 
+    /// Whether a session of this process has settled: after a takeover it comes back at once.
+    pub(crate) const fn is_established(&self) -> bool {
+        self.is_established
+    }
+
     /// A session begins.
     pub(crate) fn connected(&mut self, now: Instant) {
         self.session = SessionFindings {
@@ -146,20 +154,19 @@ impl DuplicateDetector {
 
     /// An `info` was received, `retained` from before or live.
     pub(crate) fn received(&mut self, now: Instant, retained: bool, info: &[u8]) -> InfoAction {
-        let identity = serde_json::from_slice(info).ok();
-        let publisher = identity.map(|InfoIdentity { instance_id }| instance_id);
-        if publisher.as_ref() == Some(&self.instance_id) {
+        let publisher: Option<InfoIdentity> = serde_json::from_slice(info).ok();
+        if publisher.as_ref().is_some_and(|it| it.instance_id == self.instance_id) {
             self.is_published = true;
             return if retained { InfoAction::Ignore } else { InfoAction::Own };
         }
         match publisher {
-            Some(instance_id) if retained => self.other_retained(now, instance_id),
+            Some(other) if retained => self.other_retained(now, other),
             None if retained => InfoAction::Ignore,
-            publisher => self.other_published(now, publisher),
+            publisher => self.other_published(now, publisher.map(|it| it.instance_id)),
         }
     }
 
-    fn other_retained(&mut self, now: Instant, instance_id: String) -> InfoAction {
+    fn other_retained(&mut self, now: Instant, other: InfoIdentity) -> InfoAction {
         self.session.is_other_retained = true;
         if !self.is_published {
             return InfoAction::Ignore;
@@ -170,8 +177,10 @@ impl DuplicateDetector {
         if self.takeovers < SILENT_TAKEOVERS_BELIEVED {
             return InfoAction::Ignore;
         }
-        self.detected(now, instance_id);
-        if self.is_established { InfoAction::Ignore } else { InfoAction::StepBack }
+        // Of two newcomers one stays.
+        let gives_way = other.established.unwrap_or(true) || self.instance_id > other.instance_id;
+        self.detected(now, other.instance_id);
+        if gives_way && !self.is_established { InfoAction::StepBack } else { InfoAction::Ignore }
     }
 
     /// The publisher is `None` if it is no bridge.
@@ -355,8 +364,8 @@ mod tests {
     #[test]
     fn the_wait_of_a_newcomer_doubles_from_one_minute_to_fifteen() {
         let mut detector = DuplicateDetector::new("us".to_owned());
-        for minutes in [1, 2, 4, 8, 15, 15, 15] {
-            let (wait, least) = (detector.step_back(), secs(minutes * 60));
+        for seconds in [65, 130, 260, 520, 900, 900, 900] {
+            let (wait, least) = (detector.step_back(), secs(seconds));
             assert!(wait >= least && wait <= least.mul_f64(1.0 + JITTER), "{wait:?} of {least:?}");
         }
     }
@@ -421,14 +430,24 @@ mod tests {
     #[test]
     fn a_newcomer_notices_a_silent_takeover_by_the_info_that_replaced_its_own() {
         let now = Instant::now();
-        let mut newcomer = DuplicateDetector::new("us".to_owned());
-        let actions = [1, 2, 3].map(|_| {
-            newcomer.connected(now);
-            let action = newcomer.received(now, true, &info("x"));
-            newcomer.received(now, false, &info("us"));
-            assert_eq!(newcomer.disconnected(now, false), None);
-            action
-        });
-        assert_eq!(actions, [InfoAction::Ignore, InfoAction::Ignore, InfoAction::StepBack]);
+        let third_session = |other: &str, established: &str| {
+            let mut newcomer = DuplicateDetector::new("us".to_owned());
+            let other = format!("{{\"instance_id\":\"{other}\"{established}}}");
+            let actions = [1, 2, 3].map(|_| {
+                newcomer.connected(now);
+                let action = newcomer.received(now, true, other.as_bytes());
+                newcomer.received(now, false, &info("us"));
+                assert_eq!(newcomer.disconnected(now, false), None);
+                action
+            });
+            assert_eq!(actions[..2], [InfoAction::Ignore; 2], "{other}");
+            actions[2]
+        };
+        for established in ["", ",\"established\":true"] {
+            assert_eq!(third_session("x", established), InfoAction::StepBack, "{established}");
+        }
+        let newcomer = ",\"established\":false";
+        assert_eq!(third_session("a", newcomer), InfoAction::StepBack);
+        assert_eq!(third_session("x", newcomer), InfoAction::Ignore, "of two newcomers one stays");
     }
 }

@@ -133,6 +133,7 @@ fn directory(config: &Config, gateways: &[(GatewayName, GatewayConfig)], now: Mo
             commit: COMMIT,
             started_at: now,
             connected_at: None,
+            established: false,
             base_topic: config.mqtt.base_topic.clone(),
             gateways: gateways.iter().map(|(name, _)| name.clone()).collect(),
             commands_allowed: config.commands.allow.patterns().map(str::to_owned).collect(),

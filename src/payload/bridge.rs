@@ -26,6 +26,9 @@ pub struct BridgeInfo {
     pub started_at: Moment,
     /// Since when the broker has accepted it.
     pub connected_at: Option<Moment>,
+    /// Whether a connection of this process has lasted a minute: such a process comes back after
+    /// another one with its client ID has taken over, and others give way to it.
+    pub established: bool,
     /// The topics' base.
     pub base_topic: String,
     /// The names of its gateways.

@@ -251,6 +251,27 @@ async fn of_two_bridges_with_one_client_id_the_established_one_continues() {
     assert!(retained(broker.port)["gsdk/bridge/info"].contains("lobby"));
 }
 
+/// Neither had a session of a minute: one of them gives way, not both.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_new_bridges_with_one_client_id_one_continues() {
+    let broker = Mosquitto::start("").await;
+    let (lobby, annex) = (crate::harness::simulator(1).await, crate::harness::simulator(1).await);
+    let first = Setup::new(broker.port, "").gateway("lobby", &lobby, "").start();
+    first.is_ready().await;
+    let second = Setup::new(broker.port, "").gateway("annex", &annex, "").start();
+    let gives_way = |bridge: &Bridge| bridge.log().contains("retrying later");
+    patiently("one gives way", async {
+        while !gives_way(&first) && !gives_way(&second) {
+            tokio::time::sleep(crate::harness::LOOK_EVERY).await;
+        }
+    })
+    .await;
+    let (stays, waits) = if gives_way(&first) { (second, first) } else { (first, second) };
+    stays.is_ready().await;
+    is_connected(&waits, false).await;
+    assert!(!gives_way(&stays), "{}", stays.log());
+}
+
 /// The broker reports "session taken over". Whether the process waits depends on whether it ever
 /// had a session of 60 s.
 #[tokio::test(flavor = "multi_thread")]
