@@ -79,7 +79,7 @@ impl BlackHole {
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let listener = socket.listen(1).unwrap();
         let (address, mut waiting) = (listener.local_addr().unwrap(), Vec::new());
-        let answered = || tokio::time::timeout(LOOK_EVERY * 20, TcpStream::connect(address));
+        let answered = || tokio::time::timeout(LOOK_EVERY * 10, TcpStream::connect(address));
         while let Ok(connected) = answered().await {
             waiting.push(connected.unwrap());
         }
@@ -88,7 +88,7 @@ impl BlackHole {
 }
 
 /// Between two polls of a condition.
-pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(10);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Polls until `look` returns a value, and fails the test with `what` if that takes too long.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
