@@ -27,9 +27,12 @@ fn whole_day(at: Moment, zone: &TimeZone) -> Option<Date> {
     (start.as_millisecond() == at.millis()).then_some(date)
 }
 
-/// A local time, to the second.
+/// A local time, to the second; with its offset in the hour that there is twice when summer time
+/// ends.
 pub fn local_time(at: Moment, zone: &TimeZone) -> String {
-    at.timestamp().to_zoned_datetime(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+    let local = at.timestamp().to_zoned_datetime(zone.clone());
+    let is_twice = zone.to_ambiguous_zoned_datetime(local.datetime()).is_ambiguous();
+    local.strftime(if is_twice { "%Y-%m-%d %H:%M:%S%:z" } else { "%Y-%m-%d %H:%M:%S" }).to_string()
 }
 
 /// A duration by its two largest units.
@@ -82,6 +85,20 @@ mod tests {
             (31 * 86_400_000, "31 d"),
         ] {
             assert_eq!(duration(ms), text);
+        }
+    }
+
+    #[test]
+    fn a_time_that_there_is_twice_has_its_offset() {
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        for (utc, text) in [
+            ("2026-10-24T23:30:00Z", "2026-10-25 01:30:00"),
+            ("2026-10-25T00:30:00Z", "2026-10-25 02:30:00+02:00"),
+            ("2026-10-25T01:30:00Z", "2026-10-25 02:30:00+01:00"),
+            ("2026-03-29T01:30:00Z", "2026-03-29 03:30:00"),
+        ] {
+            let at: jiff::Timestamp = utc.parse().unwrap();
+            assert_eq!(local_time(Moment::from_millis(at.as_millisecond()), &berlin), text);
         }
     }
 
