@@ -160,7 +160,11 @@ fn gateway_card(gateway: &GatewayMeasures) -> Markup {
                 span .word { (gateway.facts.state_name(state)) } " "
                 (since(state.since)) " "
                 span .sub {
-                    (gateway.entry.address) " · " (devices_connected(state))
+                    @match &gateway.entry.master {
+                        Some(master) => { "behind " (master.name) }
+                        None => { (gateway.entry.address) }
+                    }
+                    " · " (devices_connected(state))
                 }
                 @if let Some(error) = gateway.last_error() { span .sub.error { (error) } }
             }
