@@ -190,19 +190,19 @@ impl HistoryWriter {
         self.open(now)?;
         let Some((database, log_reader)) = &mut self.open else { return Ok(()) };
         if let Some(ReplacedLog { end, waiting }) = &self.replaced {
-            while write_batch(database, log_reader, *end)? > 0 {}
+            while write_batch(database, log_reader, *end, now)? > 0 {}
             // The next reader starts with the other log.
-            database.mark_gap(now, Position::default())?;
+            database.mark_gap(now, Position::default(), false)?;
             self.lost = database.drop_unknown(waiting)?;
             database.sync()?;
-            *log_reader = LogReader::new(self.log.clone(), Position::default());
+            *log_reader = LogReader::new(self.log.clone(), Position::default(), None);
             self.replaced = None;
         }
         if end == LogEnd::Failed {
-            database.mark_gap(now, log_reader.position())?;
+            database.mark_gap(now, log_reader.position(), false)?;
         }
         loop {
-            let written = write_batch(database, log_reader, end)?;
+            let written = write_batch(database, log_reader, end, now)?;
             for _ in 0..TRIM_STEPS + written / BLOCK_EVENTS_MAX {
                 if !database.trim(self.span_writer.trusted(now))? {
                     break;
@@ -288,9 +288,10 @@ impl HistoryWriter {
         mut database: Database,
         now: Moment,
     ) -> Result<&mut (Database, LogReader), Error> {
-        let mut log_reader = LogReader::new(self.log.clone(), database.position()?);
-        if log_reader.skip_removed()? {
-            database.mark_gap(now, log_reader.position())?;
+        let (position, chain) = (database.position()?, database.chain()?);
+        let mut log_reader = LogReader::new(self.log.clone(), position, chain);
+        if log_reader.skip_missing()? {
+            database.mark_gap(now, log_reader.position(), false)?;
         }
         Ok(self.open.insert((database, log_reader)))
     }
@@ -302,6 +303,7 @@ fn write_batch(
     database: &mut Database,
     log_reader: &mut LogReader,
     end: LogEnd,
+    now: Moment,
 ) -> Result<usize, Error> {
     let LogEnd::Segment(current) = end else { return Ok(0) };
     let (start, mut written) = (log_reader.position(), 0);
@@ -309,15 +311,18 @@ fn write_batch(
     let mut changes = Vec::new();
     while written < BATCH_CHANGES_MIN {
         changes.clear();
-        log_reader.read(current, &mut changes)?;
-        if changes.is_empty() {
+        if log_reader.read(current, &mut changes)? {
+            batch.commit(log_reader.position(), log_reader.chain())?;
+            database.mark_gap(now, log_reader.position(), true)?;
+            batch = database.batch()?;
+        } else if changes.is_empty() {
             break;
         }
         batch.apply(&changes)?;
         written += changes.len();
     }
     if log_reader.position() != start {
-        batch.commit(log_reader.position())?;
+        batch.commit(log_reader.position(), log_reader.chain())?;
     }
     Ok(written)
 }

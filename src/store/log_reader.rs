@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::StoreError;
 use super::history::LogChange;
 use super::log::{
-    Key, LogHead, Position, Record, decode, frames, records, segment_numbers, segment_path,
+    Key, LogHead, Opening, Position, Record, decode, frames, records, segment_numbers, segment_path,
 };
 
 /// How much is read at once, in bytes, if no frame is larger.
@@ -19,14 +19,16 @@ const CHUNK: usize = 256 << 10;
 pub struct LogReader {
     dir: PathBuf,
     position: Position,
+    /// The log's; `None` if it is unknown.
+    chain: Option<String>,
     file: Option<File>,
     buffer: Vec<u8>,
 }
 
 impl LogReader {
-    /// Reads from this position on.
-    pub fn new(dir: PathBuf, position: Position) -> Self {
-        Self { dir, position, file: None, buffer: Vec::new() }
+    /// Reads from this position on, which is one in the log of this chain.
+    pub fn new(dir: PathBuf, position: Position, chain: Option<String>) -> Self {
+        Self { dir, position, chain, file: None, buffer: Vec::new() }
     }
 
     /// Everything before this has been read.
@@ -34,46 +36,67 @@ impl LogReader {
         self.position
     }
 
-    /// Moves to the next segment, or the oldest, if the one to read is not there; returns whether
-    /// something was skipped.
+    /// The chain of the log that has this position; `None` if it is unknown.
+    pub fn chain(&self) -> Option<&str> {
+        self.chain.as_deref()
+    }
+
+    /// Moves to the oldest segment if the position is one in another log, and to the next one if
+    /// the segment to read is not there; returns whether something was skipped.
     ///
     /// # Errors
     /// When the folder cannot be read.
-    pub fn skip_removed(&mut self) -> Result<bool, StoreError> {
+    pub fn skip_missing(&mut self) -> Result<bool, StoreError> {
+        let head = LogHead::read(&self.dir)?;
+        let first = head.as_ref().map_or(0, |head| head.first);
+        let chain = head.map(|head| head.chain);
+        let is_known = chain.is_some() && self.chain.is_some();
+        let (is_same, is_other) =
+            (is_known && chain == self.chain, is_known && chain != self.chain);
+        self.chain = chain.or(self.chain.take());
         let mut numbers = segment_numbers(&self.dir)?;
-        if numbers.contains(&self.position.segment) {
+        // Lower ones are of a log that was replaced, and could not be removed.
+        numbers.retain(|number| *number >= first);
+        if !is_other && numbers.contains(&self.position.segment) {
             return Ok(false);
         }
-        // Lower ones are of a log that was replaced, and could not be removed.
-        let first = LogHead::read(&self.dir)?.map_or(0, |head| head.first);
-        numbers.retain(|number| *number >= first);
-        let next = numbers.iter().find(|&&number| number > self.position.segment);
-        let Some(&segment) = next.or(numbers.first()) else { return Ok(false) };
+        let next = numbers.iter().find(|&&number| !is_other && number > self.position.segment);
+        // Of its own log, the newest segment is missing.
+        let oldest = numbers.first().filter(|_| !is_same);
+        let Some(&segment) = next.or(oldest) else { return Ok(false) };
         let skipped = self.position != Position::default();
         (self.position, self.file) = (Position { segment, offset: 0 }, None);
         Ok(skipped)
     }
 
     /// Reads the next changes, up to the end of the segment `current`, which is written to; none if
-    /// there are none yet.
+    /// there are none yet. Returns whether something before them was skipped, as it is missing or
+    /// damaged.
     ///
     /// # Errors
     /// When a segment cannot be read.
-    pub fn read(&mut self, current: u32, changes: &mut Vec<LogChange>) -> Result<(), StoreError> {
+    pub fn read(&mut self, current: u32, changes: &mut Vec<LogChange>) -> Result<bool, StoreError> {
         while changes.is_empty() && self.position.segment <= current {
             if self.read_chunk(changes)? {
                 continue;
             }
-            if self.position.segment == current {
-                return Ok(());
+            let Position { segment: last, offset } = self.position;
+            if last == current {
+                break;
             }
             // Numbers are missing where a damaged segment was set aside.
             let numbers = segment_numbers(&self.dir)?;
-            let next = numbers.into_iter().find(|&number| number > self.position.segment);
+            let next = numbers.into_iter().find(|&number| number > last);
             let segment = next.unwrap_or(current).min(current);
-            (self.position, self.file) = (Position { segment, offset: 0 }, None);
+            let file = self.file.take().and_then(|file| file.metadata().ok());
+            let is_whole = segment == last + 1 && file.is_some_and(|file| file.len() == offset);
+            let skipped = self.position != Position::default() && !is_whole;
+            self.position = Position { segment, offset: 0 };
+            if skipped {
+                return Ok(true);
+            }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Reads from one segment; returns whether there was a whole frame.
@@ -102,6 +125,9 @@ impl LogReader {
                 // The first frame identifies the log of the segment.
                 if offset > 0 || read > 0 {
                     add_changes(batch, changes);
+                } else {
+                    let opening = serde_json::from_slice::<Opening>(batch);
+                    self.chain = opening.ok().map(|opening| opening.chain);
                 }
                 read = end;
             }

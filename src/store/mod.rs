@@ -13,6 +13,8 @@ mod ready;
 mod recorder;
 mod span_writer;
 mod state_dir;
+#[cfg(test)]
+mod tests;
 mod waiting;
 
 use std::path::PathBuf;
@@ -90,10 +92,11 @@ pub(crate) fn start(settings: &StoreSettings, now: Moment) -> Result<StartedStor
     {
         *reason = Some("its log is missing".to_owned());
     }
+    // The history may be of another log, and ignores events that are not above its newest one.
+    content.next_id = content.next_id.max(history.last_id + 1);
     if matches!(recovery, Recovery::NewChain { .. }) {
         // Above the IDs of every earlier store in this place, also if that was lost.
-        let now = now.millis().unsigned_abs() * 1_000;
-        content.next_id = content.next_id.max(history.last_id + 1).max(now);
+        content.next_id = content.next_id.max(now.millis().unsigned_abs() * 1_000);
     }
     Ok(StartedStore { dir, recorder, content, recovery })
 }

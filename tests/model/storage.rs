@@ -117,8 +117,8 @@ impl Storage {
     /// The events of log and history, by ID.
     pub(crate) fn events(&self) -> BTreeMap<u64, StoredEvent> {
         let mut events = self.history().events;
-        let mut log = LogReader::new(self.log_dir(), Position::default());
-        log.skip_removed().unwrap();
+        let mut log = LogReader::new(self.log_dir(), Position::default(), None);
+        log.skip_missing().unwrap();
         loop {
             let mut changes = Vec::new();
             log.read(u32::MAX, &mut changes).unwrap();

@@ -94,6 +94,12 @@ impl Database {
         Ok(query.query_row((), |row| Ok(Position { segment: row.get(0)?, offset: row.get(1)? }))?)
     }
 
+    /// The chain of that log; `None` if it is unknown.
+    pub fn chain(&self) -> Result<Option<String>, Error> {
+        let mut query = self.connection.prepare_cached("SELECT chain FROM progress")?;
+        Ok(query.query_row((), |row| row.get(0))?)
+    }
+
     /// The id of the newest event ever recorded; 0 where there was none.
     pub fn last_id(&self) -> Result<u64, Error> {
         last_id(&self.connection)
@@ -113,23 +119,28 @@ impl Database {
     }
 
     /// Notes that events recorded up to `to` were not written: those since the newest one, or since
-    /// the last proven instant of the spans, which are written after the events. `position` is
-    /// where reading of the log continues behind them.
-    pub fn mark_gap(&mut self, to: Moment, position: Position) -> Result<(), Error> {
+    /// the last proven instant of the spans, which are written after the events; `unnoticed`: they
+    /// may be of before that instant. `position` is where reading of the log continues behind them.
+    pub fn mark_gap(
+        &mut self,
+        to: Moment,
+        position: Position,
+        unnoticed: bool,
+    ) -> Result<(), Error> {
         let transaction = self.connection.transaction()?;
         // Nothing was written before: then nothing says since when events are missing.
         transaction.execute(
             "INSERT INTO gaps SELECT last_id, min(complete_to, ?1), ?1 FROM progress,
              (SELECT max(at) AS complete_to FROM
-              (SELECT proven_at AS at FROM observation UNION ALL
+              (SELECT proven_at AS at FROM observation WHERE NOT ?2 UNION ALL
                SELECT newest_at FROM blocks WHERE first_id = (SELECT max(first_id) FROM blocks)))
              WHERE complete_to IS NOT NULL
              ON CONFLICT DO UPDATE SET
              from_at = min(from_at, excluded.from_at), to_at = max(to_at, excluded.to_at)",
-            [to.millis()],
+            params![to.millis(), unnoticed],
         )?;
         let Position { segment, offset } = position;
-        let read_to = "UPDATE progress SET segment = ?1, log_offset = ?2";
+        let read_to = "UPDATE progress SET segment = ?1, log_offset = ?2, chain = NULL";
         transaction.execute(read_to, [segment.into(), offset])?;
         transaction.commit()?;
         Ok(())
@@ -254,15 +265,17 @@ impl HistoryBatch<'_> {
         Ok(())
     }
 
-    /// Commits what was applied, which is the log up to this position.
-    pub fn commit(self, position: Position) -> Result<(), Error> {
+    /// Commits what was applied, which is the log of this chain up to this position.
+    pub fn commit(self, position: Position, chain: Option<&str>) -> Result<(), Error> {
         let Self { transaction, last_id, block } = self;
         if let Some(block) = block {
             block.write(&transaction)?;
         }
         transaction
-            .prepare_cached("UPDATE progress SET segment = ?1, log_offset = ?2, last_id = ?3")?
-            .execute([position.segment.into(), position.offset, last_id])?;
+            .prepare_cached(
+                "UPDATE progress SET segment = ?1, log_offset = ?2, chain = ?3, last_id = ?4",
+            )?
+            .execute(params![position.segment, position.offset, chain, last_id])?;
         transaction.commit()?;
         Ok(())
     }

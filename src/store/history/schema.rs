@@ -65,7 +65,8 @@ CREATE TABLE progress ( -- one row
   log_offset      INTEGER NOT NULL,
   last_id         INTEGER NOT NULL, -- of the newest event ever recorded here
   removed_through INTEGER NOT NULL, -- events up to this id are not here
-  removed_until   INTEGER           -- events from before this time are missing; NULL: none are
+  removed_until   INTEGER,          -- events from before this time are missing; NULL: none are
+  chain           TEXT              -- of that log; NULL: unknown
 ) STRICT;
 ";
 
@@ -128,7 +129,12 @@ pub(crate) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connectio
     match (application, version, tables) {
         // Before there is a write-ahead log, so that the file has its tables without it.
         (0, 0, 0) => create(&mut connection, replaced_at)?,
-        (APPLICATION_ID, FORMAT_VERSION, _) => {}
+        (APPLICATION_ID, FORMAT_VERSION, _) => {
+            // Earlier builds have written it without.
+            if !connection.column_exists(None, "progress", "chain")? {
+                connection.execute_batch("ALTER TABLE progress ADD COLUMN chain TEXT")?;
+            }
+        }
         (APPLICATION_ID, found, _) if found > FORMAT_VERSION => {
             let path = path.to_owned();
             return Err(Error::NewerFormat { path, found, supported: FORMAT_VERSION });
@@ -154,7 +160,7 @@ fn create(connection: &mut Connection, replaced_at: Option<Moment>) -> Result<()
     transaction.execute_batch(TABLES)?;
     transaction.execute_batch(spans::TABLES)?;
     transaction.execute(
-        "INSERT INTO progress VALUES (0, 0, 0, 0, ?1)",
+        "INSERT INTO progress VALUES (0, 0, 0, 0, ?1, NULL)",
         [replaced_at.map(Moment::millis)],
     )?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;

@@ -80,7 +80,7 @@ fn event(id: u64, recorded_at: Moment, subject: Subject) -> Event {
 fn apply(database: &mut Database, changes: &[LogChange], end: Position) -> Result<(), Error> {
     let mut batch = database.batch()?;
     batch.apply(changes)?;
-    batch.commit(end)
+    batch.commit(end, None)
 }
 
 /// Consecutive events, one a second.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +12,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::payload::Subject;
-use crate::store::log::{Log, LogBatch, Record};
+use crate::store::log::{Log, LogBatch, Record, segment_path};
 use crate::store::{Event, history};
 
 /// `make nightly` sets a million.
@@ -97,6 +98,28 @@ fn a_gap_begins_where_the_history_was_complete() {
     writer.try_record(LogEnd::Segment(log.current()), now, &mut status);
     assert_eq!((&status.fault, status.last_id), (&None, EVENTS_A_BATCH));
     assert_eq!(gaps(&database), [(NOW.plus(100), now)]);
+}
+
+/// Aim: damaged bytes in front of a whole segment hide no event. Method: they are found later than
+/// the last proof that everything is recorded.
+#[test]
+fn damaged_bytes_at_the_end_of_a_segment_are_a_gap_since_the_newest_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log_dir, database, mut log, mut writer) = started(dir.path());
+    let mut status = HistoryStatus::default();
+    write_delivered(&mut log, 1, NOW);
+    writer.observe(&mut Backlog::default(), NOW.plus(500));
+    writer.try_record(LogEnd::Segment(1), NOW.plus(500), &mut status);
+    let mut segment = fs::File::options().append(true).open(segment_path(&log_dir, 1)).unwrap();
+    segment.write_all(&[7; 100]).unwrap();
+    let next = dir.path().join("next");
+    let mut log = Log::create(&next, false, "k7f3", 100, 1, std::iter::empty()).unwrap();
+    write_delivered(&mut log, 100, NOW.plus(1_000));
+    fs::copy(segment_path(&next, 2), segment_path(&log_dir, 2)).unwrap();
+    writer.try_record(LogEnd::Segment(2), NOW.plus(2_000), &mut status);
+    assert_eq!((&status.fault, status.last_id), (&None, 99 + EVENTS_A_BATCH));
+    assert_eq!(status.totals.events, 2 * EVENTS_A_BATCH);
+    assert_eq!(gaps(&database), [(NOW, NOW.plus(2_000))]);
 }
 
 /// From when to when events are missing.

@@ -35,7 +35,7 @@ pub use record::Event;
 pub(crate) use record::{Key, LogBatch, Record, decode, encode, records};
 pub(crate) use recover::LogContent;
 pub use segment::Position;
-pub(crate) use segment::{segment_numbers, segment_path};
+pub(crate) use segment::{Opening, segment_numbers, segment_path};
 
 /// A segment is followed by another when it is larger than this, in bytes. Small enough that to
 /// append its live records again takes a few milliseconds.

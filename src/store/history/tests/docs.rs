@@ -94,7 +94,7 @@ fn every_documented_query_returns_its_result() {
     changes.push(LogChange::Dropped(6));
     apply(&mut database, &changes, Position::default()).unwrap();
     let hour = night.plus(60 * MINUTE_MS);
-    database.mark_gap(hour, Position::default()).unwrap();
+    database.mark_gap(hour, Position::default(), false).unwrap();
 
     write_spans(&fixture.path(), now);
 

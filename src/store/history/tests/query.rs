@@ -246,7 +246,7 @@ fn events_that_were_not_written_are_a_gap_between_their_neighbours() {
     record(&mut database, FIRST_ID, [1, 1]);
     // Since the newest event.
     let (from, to) = (NOW.plus(60_000), NOW.plus(180_000));
-    database.mark_gap(to, position(5)).unwrap();
+    database.mark_gap(to, position(5), false).unwrap();
     assert_eq!(database.position().unwrap(), position(5));
     record(&mut database, FIRST_ID + 50, [1, 1]);
     let missing = json!({"missing": [{ "from": from, "to": to }]});

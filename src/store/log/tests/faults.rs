@@ -130,8 +130,8 @@ fn a_segment_that_the_history_has_not_read_is_kept() {
 fn the_tail_reads_every_event_once_across_segments() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = with_segments_of(150, created(dir.path()));
-    let mut tail = LogReader::new(dir.path().to_owned(), Position::default());
-    assert!(!tail.skip_removed().unwrap());
+    let mut tail = LogReader::new(dir.path().to_owned(), Position::default(), None);
+    assert!(!tail.skip_missing().unwrap());
     let mut ids = Vec::new();
     let mut read = |tail: &mut LogReader, current| {
         loop {
@@ -218,8 +218,8 @@ fn a_file_of_an_earlier_log_that_cannot_be_removed_is_not_read() {
     write_event(&mut log, 1);
     finish(&log);
     drop(log);
-    let mut history = LogReader::new(dir.path().to_owned(), Position::default());
-    history.skip_removed().unwrap();
+    let mut history = LogReader::new(dir.path().to_owned(), Position::default(), None);
+    history.skip_missing().unwrap();
     assert_eq!(history.position().segment, 2, "nor by the history");
     assert_eq!(continues(dir.path()).1.0.len(), 1);
 }
