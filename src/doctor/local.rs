@@ -102,8 +102,8 @@ fn state_dir(path: &Path) -> Finding {
 fn unwritable(path: &Path, error: &io::Error) -> Finding {
     let shown = path.display();
     Finding::fail(format!(
-        "state_dir {shown} cannot be written ({error}); give it to the user of the service (chown, \
-         StateDirectory= under systemd), or name another in state_dir"
+        "state_dir {shown} cannot be written ({error}); give it and everything in it to the user \
+         of the service (chown -R, StateDirectory= under systemd), or name another in state_dir"
     ))
     .about("state_dir")
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use crate::net::{NO_HANDLES_REMEDY, no_handles_left};
 
-const OTHER_REMEDY: &str = "give the directory to the user of the service, free space on its \
-                            disk, or set another state_dir";
+const OTHER_REMEDY: &str = "give the directory and everything in it to the user of the service \
+                            (chown -R USER DIR), free space on its disk, or set another state_dir";
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +89,7 @@ mod tests {
             (24, "LimitNOFILE="),
             (11, "TasksMax="),
             (12, "LimitAS="),
-            (13, "give the directory to"),
+            (13, "chown -R USER DIR"),
             (17, "move it away"),
             (20, "move it away"),
             (21, "move it away"),

@@ -63,11 +63,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// With what caused it. The causes of SQLite's own error repeat its text.
+    /// With what caused it, or what to do. The causes of SQLite's own error repeat its text.
     pub fn with_cause(&self) -> String {
-        match std::error::Error::source(self) {
-            Some(cause) => format!("{self}: {cause}"),
-            None => self.to_string(),
+        match (self, std::error::Error::source(self)) {
+            (Self::File(error @ StoreError::Io { .. }), _) => format!("{self}; {}", error.remedy()),
+            (_, Some(cause)) => format!("{self}: {cause}"),
+            (_, None) => self.to_string(),
         }
     }
 
@@ -90,4 +91,19 @@ pub(crate) fn is_damage(error: &(dyn std::error::Error + 'static)) -> bool {
         let code = cause.downcast_ref().and_then(rusqlite::Error::sqlite_error_code);
         matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_database_that_may_not_be_opened_has_the_remedy_of_the_directory() {
+        let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let error = Error::from(StoreError::io("opening", Path::new("/state/history.db"))(denied));
+        let text = error.with_cause();
+        assert!(text.contains("/state/history.db") && text.contains("chown -R USER DIR"), "{text}");
+    }
 }
