@@ -15,7 +15,7 @@ use crate::certificate::Certificate;
 use crate::config::{Loaded, Setting};
 use crate::http::{self, FileContents};
 use crate::net::{file_problem, shown_path};
-use crate::store::StateDir;
+use crate::store::{self, StateDir};
 
 pub(crate) async fn examine(loaded: &Loaded) -> Vec<Finding> {
     let config = &loaded.config;
@@ -85,6 +85,10 @@ fn state_dir(path: &Path) -> Finding {
     };
     if let Err(error) = try_to_write(place) {
         return unwritable(path, &error);
+    }
+    if let Err(error) = store::check_files(path) {
+        let text = format!("state_dir {shown} cannot be used: {error}; {}", error.remedy());
+        return Finding::fail(text).about("state_dir");
     }
     let user = fs::metadata("/proc/self").map(|process| process.uid()).ok();
     match (&metadata, user) {

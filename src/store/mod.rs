@@ -17,11 +17,15 @@ mod state_dir;
 mod tests;
 mod waiting;
 
-use std::path::PathBuf;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use crate::config::HistoryConfig;
 use crate::ids::Moment;
 use history::Reader;
+use log::{HEAD, segment_numbers, segment_path};
+use state_dir::{LOCK, LOG};
 
 pub use error::StoreError;
 pub(crate) use history_writer::HistoryStatus;
@@ -99,6 +103,27 @@ pub(crate) fn start(settings: &StoreSettings, now: Moment) -> Result<StartedStor
         content.next_id = content.next_id.max(now.millis().unsigned_abs() * 1_000);
     }
     Ok(StartedStore { dir, recorder, content, recovery })
+}
+
+/// Opens the files of a state directory, those that are there, for reading and writing. Changes
+/// nothing.
+///
+/// # Errors
+/// When one cannot be opened.
+pub(crate) fn check_files(state_dir: &Path) -> Result<(), StoreError> {
+    let log = state_dir.join(LOG);
+    let segments = if log.exists() { segment_numbers(&log)? } else { Vec::new() };
+    let segments = segments.into_iter().map(|number| segment_path(&log, number));
+    let others = [state_dir.join(LOCK), log.join(HEAD), state_dir.join(history::FILE_NAME)];
+    for path in others.into_iter().chain(segments) {
+        match fs::File::options().read(true).write(true).open(&path) {
+            Err(cause) if cause.kind() != ErrorKind::NotFound => {
+                return Err(StoreError::io("opening", &path)(cause));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Discards the log, if it was to continue.

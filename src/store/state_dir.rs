@@ -16,9 +16,9 @@ use super::StoreError;
 /// Only the service can read its files.
 const MODE: u32 = 0o700;
 /// The file that is locked.
-const LOCK: &str = "lock";
+pub(crate) const LOCK: &str = "lock";
 /// The log's folder.
-const LOG: &str = "log";
+pub(crate) const LOG: &str = "log";
 /// The files of a build made before version 2.
 const EARLIER_FILES: [&str; 2] = ["head", "end"];
 const EARLIER_PREFIX: &str = "log-";

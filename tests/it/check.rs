@@ -351,6 +351,23 @@ async fn a_state_directory_that_cannot_be_had_fails_and_nothing_is_made() {
     below_a_file.check().await.fails(&["is no directory", "name another"], "state_dir");
 }
 
+/// A link to itself, since root may open everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_the_state_directory_that_cannot_be_opened_is_named() {
+    let broker = Mosquitto::start("").await;
+    let gateway = simulator(1).await;
+    let site = Site::plain(broker.port).gateway(&gateway, "");
+    let state_dir = site.dir.path().join("state");
+    std::fs::create_dir_all(state_dir.join("log")).unwrap();
+    site.check().await.is_fine();
+    for name in ["history.db", "log/head", "log/segment-0000000007"] {
+        let path = state_dir.join(name);
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        site.check().await.fails(&["cannot be used", name, "chown -R"], "state_dir");
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_this_machine_does_not_have_is_named_as_such_by_check_and_run() {
     let (broker, gateway) = (Mosquitto::start("").await, simulator(1).await);

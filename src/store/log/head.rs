@@ -14,7 +14,7 @@ use super::frame::{FORMAT, json_frame, split_frame};
 use super::segment::{remove, set_aside};
 use crate::store::StoreError;
 
-const NAME: &str = "head";
+pub(crate) const NAME: &str = "head";
 
 /// The content of the head.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

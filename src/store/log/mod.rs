@@ -30,7 +30,7 @@ use segment::{LogTail, Segment, remove, remove_replaced, remove_segments};
 use worker::Worker;
 
 pub(crate) use frame::frames;
-pub(crate) use head::LogHead;
+pub(crate) use head::{LogHead, NAME as HEAD};
 pub use record::Event;
 pub(crate) use record::{Key, LogBatch, Record, decode, encode, records};
 pub(crate) use recover::LogContent;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::frame::{BrokenFrame, FORMAT, FRAME_HEAD_LEN, frames, split_frame};
@@ -71,8 +72,11 @@ impl Recovered {
             if before.replace(number).is_some_and(|before| before + 1 != number) {
                 scan.missing_before(dir, number)?;
             }
-            // Where it cannot be read, there may be a folder in its place.
-            let bytes = fs::read(&path).unwrap_or_default();
+            let bytes = match fs::read(&path) {
+                // A folder is in its place.
+                Err(cause) if cause.kind() == ErrorKind::IsADirectory => Vec::new(),
+                read => read.map_err(StoreError::io("reading", &path))?,
+            };
             let end = scan.segment(number, &bytes);
             let rest = &bytes[end..];
             if end > 0 && (rest.is_empty() || Some(number) == last && may_be_cut(rest)) {

@@ -1,5 +1,6 @@
 //! Logs that were damaged, removed or replaced, and disks that hang.
 
+use std::os::unix::fs::symlink;
 use std::sync::mpsc::SyncSender;
 
 use super::*;
@@ -27,6 +28,23 @@ fn a_missing_segment_ends_the_chain() {
         assert_eq!(left.0.len(), events);
     }
     continues(dir.path());
+}
+
+/// Aim: what cannot be read now is not taken for damaged. Method: a link to itself, since the user
+/// of the test may be root, who has all permissions.
+#[test]
+fn a_segment_that_cannot_be_read_ends_the_start_and_stays() {
+    let (dir, segment) = killed();
+    let away = dir.path().join("away");
+    std::fs::rename(&segment, &away).unwrap();
+    symlink(&segment, &segment).unwrap();
+    let error = Log::open(dir.path(), false).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("reading {} failed", segment.display())), "{error}");
+    std::fs::rename(&away, &segment).unwrap();
+    assert_eq!(continues(dir.path()).1.0.len(), 3);
+    std::fs::remove_file(&segment).unwrap();
+    std::fs::create_dir(&segment).unwrap();
+    assert!(ends(dir.path()).0.contains("damaged"), "a folder in its place");
 }
 
 fn needs_its_second_segment(dir: &Path) {
