@@ -61,8 +61,8 @@ impl StoreError {
                  systemd, ulimit -u and -v)"
             }
             ErrorKind::AlreadyExists | ErrorKind::NotADirectory | ErrorKind::IsADirectory => {
-                "a file is where a folder has to be, or a folder where a file has to be: move it \
-                 away, or set another state_dir"
+                "a file is where a folder has to be, or something else where a file has to be: \
+                 move it away, or set another state_dir"
             }
             _ => OTHER_REMEDY,
         }

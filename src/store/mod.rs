@@ -25,7 +25,7 @@ use crate::config::HistoryConfig;
 use crate::ids::Moment;
 use history::Reader;
 use log::{HEAD, segment_numbers, segment_path};
-use state_dir::{LOCK, LOG};
+use state_dir::{LOCK, LOG, expect_regular};
 
 pub use error::StoreError;
 pub(crate) use history_writer::HistoryStatus;
@@ -116,7 +116,8 @@ pub(crate) fn check_files(state_dir: &Path) -> Result<(), StoreError> {
     let segments = segments.into_iter().map(|number| segment_path(&log, number));
     let others = [state_dir.join(LOCK), log.join(HEAD), state_dir.join(history::FILE_NAME)];
     for path in others.into_iter().chain(segments) {
-        match fs::File::options().read(true).write(true).open(&path) {
+        let open = |()| fs::File::options().read(true).write(true).open(&path);
+        match expect_regular(&path).and_then(open) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => {
                 return Err(StoreError::io("opening", &path)(cause));
             }

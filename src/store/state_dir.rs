@@ -56,12 +56,10 @@ impl StateDir {
     pub(crate) fn lock(path: &Path) -> Result<Self, StoreError> {
         create_dir(path)?;
         let lock_path = path.join(LOCK);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&lock_path)
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = expect_regular(&lock_path)
+            .and_then(|()| options.open(&lock_path))
             .map_err(StoreError::io("opening", &lock_path))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -146,7 +144,8 @@ impl StateDir {
 
     /// The process that uses a directory, if one does. Changes nothing.
     pub(crate) fn holder(path: &Path) -> Option<String> {
-        let lock = File::open(path.join(LOCK)).ok()?;
+        let lock_path = path.join(LOCK);
+        let lock = expect_regular(&lock_path).and_then(|()| File::open(lock_path)).ok()?;
         matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| holder(lock))
     }
 }
@@ -200,6 +199,14 @@ fn write_to(dir: &Path) -> io::Result<()> {
 pub(crate) fn create_dir(path: &Path) -> Result<(), StoreError> {
     let created = DirBuilder::new().recursive(true).mode(MODE).create(path);
     created.map_err(StoreError::io("creating", path))
+}
+
+/// Fails for a named pipe or a device, which opening or reading would wait for.
+pub(crate) fn expect_regular(path: &Path) -> io::Result<()> {
+    let is_special = |it: fs::Metadata| !it.is_file() && !it.is_dir();
+    let special = fs::metadata(path).is_ok_and(is_special);
+    let error = || io::Error::new(ErrorKind::AlreadyExists, "it is no regular file");
+    if special { Err(error()) } else { Ok(()) }
 }
 
 /// Fails if the file at this path is not this open one any more, or is shorter than this.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -15,15 +16,18 @@ const KEEP: Duration = Duration::from_secs(365 * 86_400);
 const NOW: Moment = Moment::from_millis(1_790_000_000_000);
 const DAY_MS: i64 = 86_400_000;
 
-fn started(state_dir: &Path, now: Moment) -> StartedStore {
-    let settings = StoreSettings {
+fn settings(state_dir: &Path) -> StoreSettings {
+    StoreSettings {
         state_dir: state_dir.to_owned(),
         always_sync: false,
         limits: OutboxLimits { max_events: 1_000, max_bytes: 1 << 20 },
         history: HistoryConfig { keep: KEEP, max_bytes: 1 << 30, keep_availability: KEEP },
         history_reader: Reader::new(state_dir.join(history::FILE_NAME)),
-    };
-    start(&settings, now).unwrap()
+    }
+}
+
+fn started(state_dir: &Path, now: Moment) -> StartedStore {
+    start(&settings(state_dir), now).unwrap()
 }
 
 /// A process that records this many events and stops; `begins`: it has to begin this chain.
@@ -128,4 +132,29 @@ fn a_newest_segment_that_is_missing_ends_the_chain() {
     let recovery = started(dir.path(), NOW.plus(2 * DAY_MS)).recovery;
     let Recovery::NewChain { reason: Some(reason), .. } = recovery else { panic!("{recovery:?}") };
     assert!(reason.contains("was cut"), "{reason}");
+}
+
+/// Aim: no start waits for a writer of the pipe.
+#[test]
+fn a_named_pipe_in_place_of_a_file_is_refused() {
+    let pipe = |path: &Path| {
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    };
+    for name in ["lock", "log/head", "log/segment-0000000001"] {
+        let dir = tempfile::tempdir().unwrap();
+        run(dir.path(), Some("aaaa"), 1, NOW);
+        let path = dir.path().join(name);
+        fs::remove_file(&path).unwrap();
+        pipe(&path);
+        for error in
+            [start(&settings(dir.path()), NOW).unwrap_err(), check_files(dir.path()).unwrap_err()]
+        {
+            assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
+            assert!(error.remedy().contains("move it away"), "{error}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    pipe(&dir.path().join(history::FILE_NAME));
+    let fault = started(dir.path(), NOW).recorder.status().fault.clone().unwrap();
+    assert!(fault.contains("no regular file"), "{fault}");
 }

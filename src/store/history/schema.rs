@@ -14,6 +14,7 @@ use super::error::Error;
 use super::spans;
 use crate::ids::Moment;
 use crate::store::error::StoreError;
+use crate::store::state_dir::expect_regular;
 use crate::task;
 
 /// `application_id` of the file: `GSDK` in ASCII.
@@ -111,11 +112,8 @@ fn immutable(path: &Path) -> OsString {
 /// Opens the database; creates it where there is none, `replaced_at` where one was set aside.
 pub(crate) fn open(path: &Path, replaced_at: Option<Moment>) -> Result<Connection, Error> {
     // SQLite would create it with the default mode; the files beside it take over its mode.
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
+    expect_regular(path)
+        .and_then(|()| OpenOptions::new().append(true).create(true).mode(0o600).open(path))
         .map_err(StoreError::io("opening", path))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;

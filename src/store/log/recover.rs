@@ -16,6 +16,7 @@ use super::segment::{
     Opening, Position, remove, remove_replaced, segment_numbers, segment_path, set_aside,
 };
 use crate::payload::Subject;
+use crate::store::state_dir::expect_regular;
 use crate::store::{Event, StoreError};
 
 /// What an earlier process has stored.
@@ -60,7 +61,9 @@ impl Recovered {
         numbers.retain(|&number| number >= first);
         // Segments that were created ahead of their use.
         while let Some(path) = numbers.last().map(|&last| segment_path(dir, last))
-            && fs::read(&path).is_ok_and(|bytes| holds_no_batch(&bytes, may_be_cut))
+            && expect_regular(&path)
+                .and_then(|()| fs::read(&path))
+                .is_ok_and(|bytes| holds_no_batch(&bytes, may_be_cut))
         {
             remove(&path)?;
             numbers.pop();
@@ -72,7 +75,7 @@ impl Recovered {
             if before.replace(number).is_some_and(|before| before + 1 != number) {
                 scan.missing_before(dir, number)?;
             }
-            let bytes = match fs::read(&path) {
+            let bytes = match expect_regular(&path).and_then(|()| fs::read(&path)) {
                 // A folder is in its place.
                 Err(cause) if cause.kind() == ErrorKind::IsADirectory => Vec::new(),
                 read => read.map_err(StoreError::io("reading", &path))?,
