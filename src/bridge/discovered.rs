@@ -218,7 +218,7 @@ impl DiscoveredGateways {
         if is_new || !ids.is_empty() {
             tracing::info!(gateway = %name, devices = ids.len(), "gateway forgotten");
         }
-        state.persistence.observations.gateways(&state.directory);
+        state.persistence.observations.gateways(&state.directory, state.clock.now());
         state.metrics.forget_gateway(name.as_str());
         let content = &mut state.publisher.content;
         content.gateway_forgotten(gateway, &entry);
@@ -250,7 +250,7 @@ impl DiscoveredGateways {
             StoredGateway { name: name.clone(), absent_ms: 0, is_forgotten: false },
         );
         state.persistence.set(Key::Gateway(name), Some(&[]));
-        state.persistence.observations.gateways(&state.directory);
+        state.persistence.observations.gateways(&state.directory, state.clock.now());
         state.publisher.content.gateway_added(gateway);
     }
 }

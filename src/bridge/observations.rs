@@ -18,8 +18,9 @@ pub(crate) struct Observations {
 
 impl Observations {
     /// Names all gateways, at the start and when one was added or forgotten.
-    pub(crate) fn gateways(&mut self, directory: &Directory) {
-        self.pending.push(Observation::Gateways(directory.gateways.values().cloned().collect()));
+    pub(crate) fn gateways(&mut self, directory: &Directory, at: Moment) {
+        let entries = directory.gateways.values().cloned().collect();
+        self.pending.push(Observation::Gateways { entries, at });
     }
 
     /// All since the last call.

@@ -114,7 +114,7 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         list_requests: Vec::new(),
         connections: Vec::new(),
     };
-    state.persistence.observations.gateways(&state.directory);
+    state.persistence.observations.gateways(&state.directory, state.clock.now());
     restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
     let dispatcher = CommandDispatcher::new(config, history);
     let alarm = Box::pin(sleep(Duration::ZERO));

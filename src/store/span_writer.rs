@@ -156,7 +156,7 @@ impl Backlog {
                 }
                 Observation::GatewayOnline { gateway, .. }
                 | Observation::GatewayLost { gateway, .. } => (Some(gateway.clone()), None, 0),
-                Observation::Gateways(_) | Observation::ClockSet { .. } => (None, None, index),
+                Observation::Gateways { .. } | Observation::ClockSet { .. } => (None, None, index),
             })
         });
         self.observations.reverse();

@@ -155,7 +155,8 @@ impl Bridge {
             let (name, address, devices) = (name(gateway), String::new(), Arc::default());
             GatewayEntry { name, address, master: None, area: None, devices }
         };
-        self.tracker.apply(Observation::Gateways((0..GATEWAYS).map(entry).collect()));
+        let (entries, at) = ((0..GATEWAYS).map(entry).collect(), Moment::from_millis(at));
+        self.tracker.apply(Observation::Gateways { entries, at });
     }
 
     fn door(&mut self, truth: &Truth, gateway: usize, device: usize, at: i64) {

@@ -170,7 +170,8 @@ impl GatewaySpans {
             UnobservedReason::NotConfigured => is_observed || self.open.is_some(),
             _ => is_observed,
         });
-        if self.open.map(|(reason, _)| reason) != wanted {
+        let mut changed = self.open.map(|(reason, _)| reason) != wanted;
+        if changed {
             if let Some((reason, from)) = self.open.take() {
                 rows.push(self.unobserved(reason, from, Some(at)));
             }
@@ -181,9 +182,11 @@ impl GatewaySpans {
         }
         for (&device_id, device) in &mut self.devices {
             let wanted = device.wanted(is_observed, self.loss.is_none());
-            device.update(&self.name, device_id, wanted, (at, at), rows);
+            changed |= device.update(&self.name, device_id, wanted, (at, at), rows).is_some();
         }
-        (self.since, self.newest) = (at, at);
+        if changed {
+            (self.since, self.newest) = (at, at);
+        }
     }
 
     fn unobserved(&self, reason: UnobservedReason, from: Moment, to: Option<Moment>) -> Row {

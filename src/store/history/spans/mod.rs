@@ -69,7 +69,12 @@ pub struct ObservedDevice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
     /// The gateways that there are.
-    Gateways(Vec<GatewayEntry>),
+    Gateways {
+        /// All of them.
+        entries: Vec<GatewayEntry>,
+        /// Since when.
+        at: Moment,
+    },
     /// A device changed.
     Device {
         /// Its gateway.

@@ -33,8 +33,11 @@ impl Fixture {
     fn start(&mut self, gateways: &[&str]) {
         self.tracker = Tracker::new();
         self.attach();
-        let entries = gateways.iter().map(|name| entry(name)).collect();
-        self.apply(Observation::Gateways(entries));
+        self.gateways(gateways.iter().map(|name| entry(name)).collect());
+    }
+
+    fn gateways(&mut self, entries: Vec<GatewayEntry>) {
+        self.apply(Observation::Gateways { entries, at: at(self.now) });
     }
 
     fn attach(&mut self) {
@@ -302,12 +305,19 @@ fn a_gateway_that_is_added_later_begins_then() {
     fixture.device(1, SpanState::Connected);
     fixture.online();
     fixture.advance(10_000);
-    fixture.apply(Observation::Gateways(vec![entry("lobby"), entry("annex")]));
+    // Nothing was written since.
+    fixture.now += 20_000;
+    fixture.gateways(vec![entry("lobby"), entry("annex")]);
+    // The last sign of life of the other one was before that.
+    fixture.lost(5_000);
     fixture.advance(5_000);
-    assert_eq!(fixture.unobserved(), [row("annex bridge_stopped", 10_000, None)]);
+    let expected =
+        [row("lobby gateway_lost", 25_000, None), row("annex bridge_stopped", 30_000, None)];
+    assert_eq!(fixture.unobserved(), expected);
     let gateways = fixture.rows("SELECT gateway, first_seen_at, NULL FROM gateways");
-    assert_eq!(gateways, [row("annex", 10_000, None), row("lobby", 0, None)]);
-    assert_eq!(fixture.spans(), [row("1 connected", 0, None)]);
+    assert_eq!(gateways, [row("annex", 30_000, None), row("lobby", 0, None)]);
+    assert_eq!(fixture.spans(), [row("1 connected", 0, 25_000)]);
+    assert_eq!(fixture.broken(), None);
 }
 
 #[test]
@@ -420,7 +430,7 @@ fn an_absent_device_keeps_its_name() {
     let mut named = entry("lobby");
     let device = DeviceEntry { name: Some("Gate".to_owned()), ..DeviceEntry::default() };
     named.devices = Arc::new([(DeviceId::new(1).unwrap(), device)].into());
-    fixture.apply(Observation::Gateways(vec![named]));
+    fixture.gateways(vec![named]);
     assert_eq!(names(&mut fixture), ["Gate"]);
     fixture.start(&["lobby"]);
     fixture.typed(1, SpanState::Absent);

@@ -117,7 +117,7 @@ impl Tracker {
         };
         let clamp = |at: Moment| if is_observed { at.max(start) } else { start };
         match observation {
-            Observation::Gateways(entries) => {
+            Observation::Gateways { entries, at } => {
                 let removed = self
                     .gateways
                     .iter_mut()
@@ -127,7 +127,7 @@ impl Tracker {
                     let name = entry.name.clone();
                     self.gateway(&name).configure(entry);
                 }
-                self.update_all(if is_observed { self.newest } else { start }, is_observed);
+                self.update_all(clamp(at), is_observed);
             }
             Observation::Device { gateway, device } => {
                 let ObservedDevice { until, from, .. } = device;
