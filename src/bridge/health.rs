@@ -80,10 +80,10 @@ fn files_missing(state: &State, broker: &Broker, web: &Web) -> Option<String> {
 /// Why the bridge is not ready; empty when it is.
 fn not_ready(state: &State, broker: &Broker) -> Vec<String> {
     let mut reasons = Vec::new();
-    let waiting = state.directory.gateways.iter();
-    let waiting = waiting.filter(|(gateway, _)| !state.fleet.gateway_is_decided(**gateway));
+    let waiting = state.fleet.gateways().filter(|(_, gateway)| !gateway.link().is_decided());
+    let waiting = waiting.filter_map(|(index, _)| state.directory.gateway(index));
     let waiting: Vec<String> = waiting
-        .map(|(_, entry)| format!("gateway {}: its list has not been read yet", entry.name))
+        .map(|entry| format!("gateway {}: its list has not been read yet", entry.name))
         .collect();
     if let Some(fault) = broker.session.fault() {
         reasons.push(format!("the broker is not connected: {fault}"));

@@ -96,13 +96,14 @@ impl Observations {
                 name(*gateway).map(|gateway| Observation::GatewayOnline { gateway, from: now })
             }
             Output::GatewayEvent(gateway, GatewayEvent::Unreachable) => {
-                let until = fleet.observed_until(*gateway);
+                let until = fleet.gateway(*gateway).and_then(|it| it.link().observed_until());
                 lost(*gateway, until.map_or(now, |until| clock.wall(until)))
             }
             // The link broke before the list was read.
             Output::GatewayChanged(gateway)
                 if self.interrupted.contains(gateway)
-                    && fleet.gateway(*gateway).is_some_and(|it| it.state == LinkState::Lost) =>
+                    && fleet.gateway(*gateway).map(|it| it.link().state())
+                        == Some(LinkState::Lost) =>
             {
                 self.interrupted.remove(gateway);
                 lost(*gateway, now)

@@ -251,7 +251,7 @@ impl Persistence {
             self.dir = StateDir::lock(&self.settings.state_dir)?;
             self.dir.set_aside_log()?;
         }
-        let devices = fleet.gateways().filter_map(|gateway| {
+        let devices = fleet.gateways().filter_map(|(gateway, _)| {
             let name = &directory.gateway(gateway)?.name;
             Some(fleet.all_remembered(gateway).map(move |(id, device)| {
                 let value = encode(&(device, fleet.details(gateway, id)));

@@ -182,11 +182,9 @@ impl StaleTopics {
     /// devices are known. The store keeps gateways until all their topics are cleared.
     pub(crate) fn clear(&mut self, state: &mut State) {
         if !self.is_wanted && !self.found.is_empty() {
-            for gateway in state.fleet.gateways().collect::<Vec<_>>() {
-                let entry = state.directory.gateway(gateway);
-                let Some(entry) = entry.filter(|_| state.fleet.gateway_is_live(gateway)) else {
-                    continue;
-                };
+            let live = state.fleet.gateways().filter(|(_, gateway)| gateway.link().is_live());
+            for gateway in live.map(|(index, _)| index).collect::<Vec<_>>() {
+                let Some(entry) = state.directory.gateway(gateway) else { continue };
                 let name = entry.name.clone();
                 let mut found = self.found.remove(&name).unwrap_or_default();
                 found.retain(|&id| state.fleet.device(gateway, id).is_none());

@@ -60,8 +60,9 @@ impl State {
         let seconds = until.elapsed().as_secs();
         tracing::warn!(seconds, "the bridge did not run; reading every device list again");
         let until = self.clock.steady_clock().at(until.into_std());
-        for gateway in self.fleet.gateways().collect::<Vec<_>>() {
-            let was_live = self.fleet.gateway_is_live(gateway);
+        let gateways =
+            self.fleet.gateways().map(|(index, gateway)| (index, gateway.link().is_live()));
+        for (gateway, was_live) in gateways.collect::<Vec<_>>() {
             self.change(gateway, |gateway, now, out| gateway.interrupt(now, until, out));
             if was_live && !self.fleet.gateway_is_live(gateway) {
                 let until = self.clock.wall(until);
@@ -255,10 +256,9 @@ impl State {
 
     /// Forgets all devices of a gateway, and stores that; returns them.
     pub(crate) fn forget_devices(&mut self, gateway: GatewayIndex) -> BTreeSet<DeviceId> {
-        let ids = self.fleet.device_ids(gateway).collect();
-        self.change(gateway, |gateway, _, out| gateway.forget_all(out));
+        let ids = self.change(gateway, |gateway, _, out| gateway.forget_all(out));
         self.persistence.add_touched(&self.fleet, &self.directory);
-        ids
+        ids.unwrap_or_default()
     }
 
     pub(crate) fn set_chain(&mut self, chain: String) {

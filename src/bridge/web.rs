@@ -110,12 +110,12 @@ fn masters(state: &State) -> Vec<MasterMeasures> {
 }
 
 fn measures(state: &State, gateway: GatewayIndex) -> Option<GatewayMeasures> {
-    let gateway_state = state.fleet.gateway(gateway)?;
+    let of_core = state.fleet.gateway(gateway)?;
     Some(GatewayMeasures {
         index: gateway,
         entry: state.directory.gateway(gateway)?.clone(),
-        state: gateway_state,
-        counts: state.fleet.counts(gateway)?.clone(),
+        state: of_core.state(),
+        counts: of_core.counts().clone(),
         facts: state.facts.get(gateway.0)?.clone(),
     })
 }

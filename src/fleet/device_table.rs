@@ -175,8 +175,8 @@ impl DeviceTable {
     }
 
     /// Forgets all devices, also those that are expected; returns them.
-    pub(crate) fn forget_all(&mut self) -> Vec<DeviceId> {
-        let ids: Vec<DeviceId> = self.devices.keys().copied().collect();
+    pub(crate) fn forget_all(&mut self) -> BTreeSet<DeviceId> {
+        let ids: BTreeSet<DeviceId> = self.devices.keys().copied().collect();
         ids.iter().for_each(|&id| self.remove(id));
         self.kept.clear();
         ids

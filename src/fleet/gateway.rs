@@ -301,12 +301,13 @@ impl Gateway {
         expected
     }
 
-    /// Forgets the gateway with all its devices, also those that are expected.
-    pub(crate) fn forget_all(&mut self, out: &mut Vec<Output>) {
-        let ids = self.devices.forget_all().into_iter();
-        out.extend(ids.map(|device_id| Output::Forgotten { gateway: self.index, device_id }));
+    /// Forgets the gateway with all its devices, also those that are expected; returns them.
+    pub(crate) fn forget_all(&mut self, out: &mut Vec<Output>) -> BTreeSet<DeviceId> {
+        let ids = self.devices.forget_all();
+        out.extend(ids.iter().map(|&id| Output::Forgotten { gateway: self.index, device_id: id }));
         self.counts.strangers += self.unknown_devices.discard_all();
         self.link.forget();
+        ids
     }
 
     /// The forgotten gateway exists again.

@@ -42,7 +42,6 @@ pub use status::{Mode, Status};
 pub use uptime::Observed;
 
 use crate::ids::{DeviceId, Moment, SteadyClock};
-use device::Device;
 use event::StatusReport;
 
 /// Every gateway with every device. Methods ignore an index that was never returned.
@@ -78,10 +77,6 @@ impl Fleet {
         self.gateways.get_mut(gateway.0)
     }
 
-    fn get(&self, gateway: GatewayIndex) -> Option<&Gateway> {
-        self.gateways.get(gateway.0)
-    }
-
     /// Restores a device of an earlier process, before the gateway's first event. The differences
     /// that its first list shows continue the event chain.
     pub fn restore(
@@ -98,14 +93,14 @@ impl Fleet {
 
     /// What is persisted of a device; `None` if it never had topics.
     pub fn remembered(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<Remembered> {
-        self.get(gateway)?.devices().remembered(device_id)
+        self.gateway(gateway)?.devices().remembered(device_id)
     }
 
     pub fn all_remembered(
         &self,
         gateway: GatewayIndex,
     ) -> impl Iterator<Item = (DeviceId, Remembered)> {
-        self.get(gateway).into_iter().flat_map(|gateway| gateway.devices().all_remembered())
+        self.gateway(gateway).into_iter().flat_map(|gateway| gateway.devices().all_remembered())
     }
 
     /// Starts a new event chain: every device's next event has number 1 and, as `previous`, the
@@ -186,64 +181,45 @@ impl Fleet {
     }
 
     /// The gateways that are not forgotten, in the order they were added.
-    pub fn gateways(&self) -> impl Iterator<Item = GatewayIndex> {
+    pub(crate) fn gateways(&self) -> impl Iterator<Item = (GatewayIndex, &Gateway)> {
         let gateways = (0..).map(GatewayIndex).zip(&self.gateways);
-        gateways.filter(|(_, gateway)| !gateway.link().is_forgotten()).map(|(index, _)| index)
+        gateways.filter(|(_, gateway)| !gateway.link().is_forgotten())
     }
 
-    pub fn gateway(&self, gateway: GatewayIndex) -> Option<GatewayState> {
-        self.get(gateway).map(Gateway::state)
+    /// A gateway, also a forgotten one.
+    pub(crate) fn gateway(&self, gateway: GatewayIndex) -> Option<&Gateway> {
+        self.gateways.get(gateway.0)
     }
 
     /// Whether the states of a gateway's devices are known.
     pub fn gateway_is_live(&self, gateway: GatewayIndex) -> bool {
-        self.get(gateway).is_some_and(|gateway| gateway.view().is_live)
-    }
-
-    /// Up to when the devices of a lost gateway were observed; `None` if it is not lost.
-    pub fn observed_until(&self, gateway: GatewayIndex) -> Option<Moment> {
-        self.get(gateway)?.link().observed_until()
-    }
-
-    /// Whether a gateway's list was read, or its loss established, since the start.
-    pub fn gateway_is_decided(&self, gateway: GatewayIndex) -> bool {
-        self.get(gateway).is_some_and(|gateway| gateway.link().is_decided())
-    }
-
-    pub fn counts(&self, gateway: GatewayIndex) -> Option<&GatewayCounts> {
-        self.get(gateway).map(Gateway::counts)
+        self.gateway(gateway).is_some_and(|gateway| gateway.view().is_live)
     }
 
     /// A device's state; `None` if it has no topics.
     pub fn device(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<DeviceState> {
-        let gateway = self.get(gateway)?;
+        let gateway = self.gateway(gateway)?;
         Some(gateway.devices().get(device_id)?.state(gateway.view().is_live))
     }
 
     /// Whether a device is connected; `None` if that is unknown.
     pub fn connected(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<bool> {
-        let gateway = self.get(gateway).filter(|gateway| gateway.view().is_live)?;
+        let gateway = self.gateway(gateway).filter(|gateway| gateway.view().is_live)?;
         gateway.devices().get(device_id)?.connected()
     }
 
     /// The details of a device.
     pub fn details(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<&DeviceDetails> {
-        self.get(gateway)?.devices().get(device_id)?.details()
+        self.gateway(gateway)?.devices().get(device_id)?.details()
     }
 
     /// The states of a gateway's devices, in the order of their IDs.
     pub fn devices(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceState> {
-        let states = self.get(gateway).map(|gateway| {
+        let states = self.gateway(gateway).map(|gateway| {
             let is_live = gateway.view().is_live;
             gateway.devices().iter().map(move |device| device.state(is_live))
         });
         states.into_iter().flatten()
-    }
-
-    /// The IDs of a gateway's devices, in order.
-    pub fn device_ids(&self, gateway: GatewayIndex) -> impl Iterator<Item = DeviceId> {
-        let gateway = self.get(gateway).into_iter();
-        gateway.flat_map(|gateway| gateway.devices().iter().map(Device::id))
     }
 
     /// The measures of those of a gateway's devices whose IDs are in `ids`, in order, as observed

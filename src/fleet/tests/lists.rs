@@ -36,7 +36,7 @@ fn an_audit_is_believed_only_when_a_second_look_agrees_and_the_stream_was_silent
     assert!(test.asked_for_list());
     test.list(vec![row(7, Disconnected, true)]);
     assert_eq!(test.events()[0].source, Source::Audit);
-    assert_eq!(test.fleet.counts(test.gateway).unwrap().corrections, 1);
+    assert_eq!(test.gateway().counts().corrections, 1);
 
     test.pass(AUDIT_MS);
     test.list(vec![row(7, TlsConnected, true)]);
@@ -45,7 +45,7 @@ fn an_audit_is_believed_only_when_a_second_look_agrees_and_the_stream_was_silent
     test.pass(2_000);
     test.list(vec![row(7, TlsConnected, true)]);
     assert!(test.events().is_empty(), "the list had overtaken the stream");
-    assert_eq!(test.fleet.counts(test.gateway).unwrap().corrections, 1);
+    assert_eq!(test.gateway().counts().corrections, 1);
 }
 
 #[test]
@@ -180,14 +180,14 @@ fn an_unknown_device_is_counted_and_reported_at_most_once_a_second() {
     assert_eq!(lists, 1);
     test.list(vec![]);
     assert_eq!(test.gateway_events().len(), 1);
-    assert_eq!(test.fleet.device_ids(test.gateway).count(), 0);
-    assert_eq!(test.fleet.counts(test.gateway).unwrap().strangers, 500);
+    assert_eq!(test.ids().len(), 0);
+    assert_eq!(test.gateway().counts().strangers, 500);
 }
 
 #[test]
 fn a_refused_device_that_keeps_dialing_causes_an_event_and_a_list_a_minute() {
     let mut test = TestFleet::online(vec![]);
-    let strangers = |test: &TestFleet| test.fleet.counts(test.gateway).unwrap().strangers;
+    let strangers = |test: &TestFleet| test.gateway().counts().strangers;
     for minute in 1..=2 {
         test.pass(5_000);
         // Each of the three is reported, one for each list.
@@ -271,7 +271,7 @@ fn held_statuses_of_an_unknown_device_become_events_also_after_a_new_link() {
         assert!(events.iter().all(|event| event.received_at == began));
         assert_eq!(test.device(9).since, Some(began));
         assert_eq!(test.measures(9).observed.observed_ms, observed_ms, "not while it was lost");
-        assert_eq!(test.fleet.counts(test.gateway).unwrap().strangers, 1);
+        assert_eq!(test.gateway().counts().strangers, 1);
         test.status(9, Disconnected);
         let lasted = (gap_ms < UNKNOWN_MS).then_some(observed_ms);
         assert_eq!(test.events()[0].duration_ms, lasted);
@@ -303,7 +303,7 @@ fn seconds_run_only_while_a_device_is_expected() {
     test.list(vec![]);
     assert_eq!((test.device(1).managed, test.device(1).expected), (false, false));
     assert_eq!((test.device(2).managed, test.device(2).expected), (false, true));
-    let counted = test.fleet.gateway(test.gateway).unwrap();
+    let counted = test.gateway().state();
     assert_eq!((counted.devices(), counted.disconnected), (1, 1));
     test.pass(5_000);
     let observed_ms = |test: &mut TestFleet, number| test.measures(number).observed.observed_ms;
@@ -394,5 +394,5 @@ fn absence_survives_a_restart_and_counts_only_while_lists_are_read() {
     assert_eq!(absent_ms(&test, 1), FORGET_MS - 1);
     test.pass(1);
     test.list(vec![]);
-    assert_eq!(test.fleet.device_ids(test.gateway).count(), 0);
+    assert_eq!(test.ids().len(), 0);
 }

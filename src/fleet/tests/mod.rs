@@ -7,6 +7,7 @@ mod rules;
 
 use std::time::Instant;
 
+use super::device::Device;
 use super::*;
 
 /// A core with one gateway, fed by hand.
@@ -135,6 +136,14 @@ impl TestFleet {
         let requested = self.out.contains(&Output::RequestList(self.gateway));
         self.out.clear();
         requested
+    }
+
+    pub(crate) fn gateway(&self) -> &Gateway {
+        self.fleet.gateway(self.gateway).unwrap()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<DeviceId> {
+        self.gateway().devices().iter().map(Device::id).collect()
     }
 
     pub(crate) fn device(&self, number: u32) -> DeviceState {

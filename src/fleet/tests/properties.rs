@@ -221,7 +221,7 @@ impl World {
     }
 
     fn check_states(&mut self) {
-        let live = self.test.fleet.gateway(self.test.gateway).unwrap().live;
+        let live = self.test.gateway().state().live;
         let all: Vec<_> = self.test.fleet.measures(self.test.gateway, .., self.test.now).collect();
         for measures in all {
             let seconds = measures.observed;
@@ -290,13 +290,13 @@ proptest! {
             world.apply(op);
         }
         world.come_to_rest();
-        let counts = world.test.fleet.counts(world.test.gateway).unwrap().clone();
+        let counts = world.test.gateway().counts().clone();
         prop_assert_eq!(
             world.sent_to_core,
             world.events + counts.repeated + counts.strangers,
             "every status is an event, a repeat or a stranger's"
         );
-        for device_id in world.test.fleet.device_ids(world.test.gateway) {
+        for device_id in world.test.ids() {
             let device = world.test.device(device_id.get());
             let truth = world.truth.get(&device_id.get()).copied();
             prop_assert_eq!(device.managed, truth.is_some());

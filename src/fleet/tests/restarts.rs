@@ -14,7 +14,7 @@ fn left() -> Vec<(u32, Remembered)> {
     test.status(2, Status::TryToConnect);
     test.status(2, Status::TcpCannotConnect);
     test.status(2, Status::TryToConnect);
-    let ids: Vec<_> = test.fleet.device_ids(test.gateway).collect();
+    let ids = test.ids();
     let remembered = |id| test.fleet.remembered(test.gateway, id).unwrap();
     ids.into_iter().map(|id| (id.get(), remembered(id))).collect()
 }
@@ -87,9 +87,9 @@ fn a_gateway_forgotten_before_a_restart_counts_as_lost_once_it_exists_again() {
     let recalled_at = test.now;
     test.change(|gateway, now, _| gateway.recall(now));
     assert_eq!(test.fleet.gateways().count(), 1);
-    assert!(test.fleet.gateway_is_decided(test.gateway));
-    assert_eq!(test.fleet.observed_until(test.gateway), Some(recalled_at));
-    let state = test.fleet.gateway(test.gateway).unwrap();
+    assert!(test.gateway().link().is_decided());
+    assert_eq!(test.gateway().link().observed_until(), Some(recalled_at));
+    let state = test.gateway().state();
     assert_eq!((state.state, state.since), (LinkState::Lost, recalled_at));
     test.input(LinkEvent::LinkUp);
     test.out.clear();

@@ -58,7 +58,7 @@ fn published_times_follow_the_wall_clock_and_durations_do_not() {
     const HOUR_MS: i64 = 3_600_000;
     let mut test = TestFleet::online(vec![row(7, TcpConnected, true), row(8, TcpConnected, true)]);
     test.status(7, Disconnected);
-    let (since, skew) = (test.device(7).since, test.fleet.gateway(test.gateway).unwrap());
+    let (since, skew) = (test.device(7).since, test.gateway().state());
     test.events();
     for ahead_ms in [HOUR_MS, -HOUR_MS] {
         test.fleet.set_wall_offset(ahead_ms);
@@ -71,7 +71,7 @@ fn published_times_follow_the_wall_clock_and_durations_do_not() {
         assert_eq!((events[1].received_at, events[1].duration_ms), (shown, Some(5_000)));
         let device = test.device(7);
         assert_eq!((device.since, device.updated_at), (Some(shown), shown));
-        let gateway = test.fleet.gateway(test.gateway).unwrap();
+        let gateway = test.gateway().state();
         assert_eq!(gateway.clock_skew_ms, skew.clock_skew_ms.map(|skew| skew - ahead_ms));
     }
     assert_eq!(test.device(8).since, since, "what was shown before stays");
@@ -87,7 +87,7 @@ fn a_gateway_that_is_added_after_the_clock_was_set_begins_at_the_wall_time() {
     let mut test = TestFleet::new(&[]);
     test.fleet.set_wall_offset(5_000);
     let added = test.fleet.add_gateway(test.now, SETTINGS, &[id(7)]);
-    assert_eq!(test.fleet.gateway(added).unwrap().since, test.now.plus(5_000));
+    assert_eq!(test.fleet.gateway(added).unwrap().state().since, test.now.plus(5_000));
     assert_eq!(test.fleet.device(added, id(7)).unwrap().updated_at, test.now.plus(5_000));
 }
 
@@ -102,7 +102,7 @@ fn an_absent_device_makes_two_events_not_thousands() {
     }
     assert_eq!(types(&test.events()), ["disconnected", "connecting", "connect_failed"]);
     assert_eq!(test.measures(7).counts.connect_failures, 1_000);
-    assert_eq!(test.fleet.counts(test.gateway).unwrap().repeated, 1_998);
+    assert_eq!(test.gateway().counts().repeated, 1_998);
     test.status(7, TlsConnected);
     test.status(7, TryToConnect);
     assert_eq!(types(&test.events()), ["connected", "disconnected"], "reported again");
@@ -176,9 +176,9 @@ fn a_frozen_gateway_is_lost_when_noticed_and_its_seconds_stop_at_its_last_sign()
 #[test]
 fn a_gateway_never_heard_is_lost_once_unknown_after_has_passed() {
     let mut test = TestFleet::new(&[7]);
-    assert!(!test.fleet.gateway_is_decided(test.gateway));
+    assert!(!test.gateway().link().is_decided());
     test.pass(UNKNOWN_MS);
-    assert!(test.fleet.gateway_is_decided(test.gateway));
+    assert!(test.gateway().link().is_decided());
     assert_eq!(test.gateway_events(), [GatewayEvent::Unreachable]);
     assert_eq!((test.device(7).connected, test.device(7).last_known), (None, None));
 }
@@ -187,7 +187,7 @@ fn a_gateway_never_heard_is_lost_once_unknown_after_has_passed() {
 fn a_gateway_that_its_master_does_not_have_is_not_waited_for() {
     let mut test = TestFleet::new(&[7]);
     test.input(LinkEvent::Absent);
-    assert!(test.fleet.gateway_is_decided(test.gateway));
+    assert!(test.gateway().link().is_decided());
     assert_eq!(test.gateway_events(), [GatewayEvent::Unreachable]);
     test.input(LinkEvent::Absent);
     assert_eq!(test.gateway_events(), []);
@@ -224,7 +224,7 @@ fn an_unknown_status_is_kept_and_connected_is_unknown() {
 #[test]
 fn one_event_dated_an_hour_ahead_does_not_move_the_skew() {
     let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
-    let skew = |test: &TestFleet| test.fleet.gateway(test.gateway).unwrap().clock_skew_ms.unwrap();
+    let skew = |test: &TestFleet| test.gateway().state().clock_skew_ms.unwrap();
     let mut event = |ahead_ms: i64| {
         test.status_dated(7, Disconnected, test.now.plus(ahead_ms));
         let skew = skew(&test);
@@ -251,7 +251,7 @@ fn a_clock_that_was_corrected_has_no_estimate_from_before_for_longer_than_a_day(
         test.status_dated(7, status, test.now.plus(-120_000));
         test.pass(10_000);
     }
-    let skew = |test: &TestFleet| test.fleet.gateway(test.gateway).unwrap().clock_skew_ms;
+    let skew = |test: &TestFleet| test.gateway().state().clock_skew_ms;
     assert!((skew(&test).unwrap() + 120_000).abs() < 600);
     // No status comes for a day: only lists.
     test.pass(86_400_000);
@@ -269,7 +269,7 @@ fn the_skew_is_estimated_from_the_best_of_late_and_whole_seconds() {
     let mut test = TestFleet::online(vec![row(7, TlsConnected, true)]);
     test.status_dated(7, Disconnected, Moment::from_millis(0));
     test.status_dated(7, TlsConnected, Moment::from_millis(0));
-    assert_eq!(test.fleet.gateway(test.gateway).unwrap().clock_skew_ms, None, "no timestamp");
+    assert_eq!(test.gateway().state().clock_skew_ms, None, "no timestamp");
     for step in 0..50 {
         let true_gateway_clock = test.now.millis() + 3_600_000 - 40;
         let timestamp = Moment::from_millis(true_gateway_clock / 1000 * 1000);
@@ -277,7 +277,7 @@ fn the_skew_is_estimated_from_the_best_of_late_and_whole_seconds() {
         test.status_dated(7, status, timestamp);
         test.pass(137);
     }
-    let skew = test.fleet.gateway(test.gateway).unwrap().clock_skew_ms.unwrap();
+    let skew = test.gateway().state().clock_skew_ms.unwrap();
     assert!((skew - 3_600_000).abs() < 600, "{skew}");
 }
 

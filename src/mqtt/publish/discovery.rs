@@ -81,7 +81,7 @@ impl DiscoveryPublisher {
 
     fn all_due(&mut self, fleet: &Fleet) {
         if self.is_enabled {
-            let gateways = fleet.gateways().map(Described::Gateway);
+            let gateways = fleet.gateways().map(|(index, _)| Described::Gateway(index));
             let devices = self.shapes.keys().map(|&(gateway, id)| Described::Device(gateway, id));
             let all: Vec<Described> = gateways.chain(devices).chain([Described::Bridge]).collect();
             all.into_iter().for_each(|subject| self.set_due(subject));

@@ -129,7 +129,8 @@ impl Publisher {
     pub(crate) fn shut_down(&mut self, fleet: &Fleet) {
         if self.is_connected() {
             let with_gateways = !self.is_checking();
-            self.content.states.shut_down(fleet.gateways().filter(|_| with_gateways));
+            let gateways = fleet.gateways().map(|(index, _)| index);
+            self.content.states.shut_down(gateways.filter(|_| with_gateways));
             self.phase = Phase::ShuttingDown;
         }
     }
@@ -285,7 +286,7 @@ impl Publisher {
     fn full_publish_is_complete(&mut self, fleet: &Fleet) -> bool {
         let Phase::FullPublish { device_states, end } = &mut self.phase else { return false };
         let states = &self.content.states;
-        if device_states.is_none() && fleet.gateways().all(|it| fleet.gateway_is_decided(it)) {
+        if device_states.is_none() && fleet.gateways().all(|(_, it)| it.link().is_decided()) {
             *device_states = Some(states.position());
         }
         if end.is_none() && device_states.is_some_and(|position| states.are_sent_up_to(position)) {

@@ -60,14 +60,14 @@ impl States {
 
     /// As [`States::all_changed`], but the bridge's info only if it is not published yet.
     pub(crate) fn start_full_publish(&mut self, fleet: &Fleet) {
-        for gateway in fleet.gateways() {
-            if fleet.gateway_is_decided(gateway) {
-                for device_id in fleet.device_ids(gateway) {
-                    self.devices.insert((gateway, device_id));
+        for (index, gateway) in fleet.gateways() {
+            if gateway.link().is_decided() {
+                for device in gateway.devices().iter() {
+                    self.devices.insert((index, device.id()));
                 }
             }
-            self.gateway_changed(gateway);
-            self.infos.again(InfoOf::Gateway(gateway));
+            self.gateway_changed(index);
+            self.infos.again(InfoOf::Gateway(index));
         }
         self.infos.masters_again();
         if !self.infos.is_published(&InfoOf::Bridge) {
@@ -218,7 +218,7 @@ impl States {
         Some(match of {
             InfoOf::Gateway(gateway) => {
                 let entry = directory.gateway(*gateway)?;
-                let (state, link) = (fleet.gateway(*gateway)?, links.get(gateway.0)?);
+                let (state, link) = (fleet.gateway(*gateway)?.state(), links.get(gateway.0)?);
                 let info = GatewayInfo::new(&directory.info, entry, &state, link);
                 (self.topics.gateway_info(&entry.name), to_bytes(&info))
             }
