@@ -190,9 +190,10 @@ impl Persistence {
         while let Some((gateway, device_id)) = self.touched.pop_first() {
             let Some(entry) = directory.gateway(gateway) else { continue };
             let key = Key::Device(entry.name.clone(), device_id);
-            match fleet.remembered(gateway, device_id) {
+            let gateway = fleet.gateway(gateway);
+            match gateway.and_then(|it| it.devices().remembered(device_id)) {
                 Some(device) => {
-                    let value = encode(&(device, fleet.details(gateway, device_id)));
+                    let value = encode(&device);
                     if !matches!(&self.log, LogState::Open(log) if log.has(&key, &value)) {
                         changes.put(key, &value);
                     }
@@ -251,12 +252,10 @@ impl Persistence {
             self.dir = StateDir::lock(&self.settings.state_dir)?;
             self.dir.set_aside_log()?;
         }
-        let devices = fleet.gateways().filter_map(|(gateway, _)| {
-            let name = &directory.gateway(gateway)?.name;
-            Some(fleet.all_remembered(gateway).map(move |(id, device)| {
-                let value = encode(&(device, fleet.details(gateway, id)));
-                (Key::Device(name.clone(), id), value)
-            }))
+        let devices = fleet.gateways().filter_map(|(index, gateway)| {
+            let name = &directory.gateway(index)?.name;
+            let devices = gateway.devices().all_remembered();
+            Some(devices.map(|(id, device)| (Key::Device(name.clone(), id), encode(&device))))
         });
         let values = self.values.clone().into_iter().chain(devices.flatten());
         let values = values.map(|(key, value)| Record::Put(key, value.into()));

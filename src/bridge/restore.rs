@@ -6,7 +6,7 @@ use super::event_queue::{LossCause, UnreportedLoss};
 use super::gateways::Gateways;
 use super::retained::StaleTopics;
 use super::state::State;
-use crate::fleet::{DeviceDetails, Remembered};
+use crate::fleet::Remembered;
 use crate::ids::{DeviceId, GatewayName};
 use crate::payload::{BridgeEventKind, GatewayEntry, MasterRef};
 use crate::store::{Key, LogContent, Recovery, StoreError, decode, encode};
@@ -103,10 +103,7 @@ impl Restore<'_> {
     fn value(&mut self, key: &Key, value: &[u8]) -> Option<()> {
         let State { persistence, publisher, directory, .. } = &mut *self.state;
         match key {
-            Key::Device(name, id) => {
-                let (device, details) = decode(value)?;
-                self.device(name, *id, device, details);
-            }
+            Key::Device(name, id) => self.device(name, *id, decode(value)?),
             Key::Gateway(name) => {
                 if self.state.directory.find(name).is_none() {
                     self.unconfigured.entry(name.clone()).or_default();
@@ -170,16 +167,10 @@ impl Restore<'_> {
         }
     }
 
-    fn device(
-        &mut self,
-        name: &GatewayName,
-        id: DeviceId,
-        device: Remembered,
-        details: Option<DeviceDetails>,
-    ) {
-        let gateway = self.state.directory.find(name);
-        let State { clock, fleet, persistence, .. } = &mut *self.state;
-        match gateway {
+    fn device(&mut self, name: &GatewayName, id: DeviceId, mut device: Remembered) {
+        device.details = device.details.filter(|_| self.gateways.reads_details());
+        let State { clock, fleet, persistence, directory, .. } = &mut *self.state;
+        match directory.find(name) {
             Some(gateway) if self.continues => fleet.restore(clock.now(), gateway, id, device),
             // Its place in the chain means nothing in another one, nor to an unconfigured gateway.
             Some(_) | None if device.forgotten => {}
@@ -189,16 +180,9 @@ impl Restore<'_> {
             }
             None => {
                 let changes = persistence.events.outbox_mut().changes();
-                let forgotten = encode(&(device.forget(), None::<DeviceDetails>));
-                changes.put(Key::Device(name.clone(), id), &forgotten);
+                changes.put(Key::Device(name.clone(), id), &encode(&device.forget()));
                 self.unconfigured.entry(name.clone()).or_default().push(id);
             }
-        }
-        let details = details.filter(|_| self.gateways.reads_details());
-        if let (Some(gateway), Some(details)) = (gateway, details) {
-            // Nothing is published yet.
-            let out = &mut Vec::new();
-            fleet.change(gateway, |gateway| gateway.set_details(clock.now(), id, details, out));
         }
     }
 }

@@ -53,27 +53,23 @@ impl Device {
     }
 
     /// Restores what an earlier process knew; nothing of it has been observed since.
-    pub(crate) fn restore(&mut self, remembered: &Remembered) {
-        let Remembered { seq, status, known, reported_retries, managed, info, absent_ms, .. } =
-            *remembered;
+    pub(crate) fn restore(&mut self, remembered: Remembered) {
+        let Remembered { seq, status, known, reported_retries, managed, absent_ms, .. } =
+            remembered;
         self.seq = seq;
         self.connection = ConnectionState::restore(status, known, reported_retries);
         self.presence.restore(managed, absent_ms);
-        self.info = info;
+        (self.info, self.details) = (remembered.info, remembered.details);
     }
 
     /// Sets its details; returns whether that changed its state.
     pub(crate) fn set_details(&mut self, details: DeviceDetails, wall_time: Moment) -> bool {
-        let details = Some(Arc::new(details.or(self.details())));
+        let details = Some(Arc::new(details.or(self.details.as_deref())));
         if self.details == details {
             return false;
         }
         (self.details, self.updated_at) = (details, wall_time);
         true
-    }
-
-    pub(crate) fn details(&self) -> Option<&DeviceDetails> {
-        self.details.as_deref()
     }
 
     pub(crate) fn remember(&self) -> Remembered {
@@ -86,6 +82,7 @@ impl Device {
             info: self.info,
             absent_ms: self.presence.absent_ms(),
             forgotten: false,
+            details: self.details.clone(),
         }
     }
 

@@ -94,7 +94,7 @@ impl DeviceTable {
             let presence = Presence::undeclared(self.kept.contains(&device_id));
             let mut device = Box::new(Device::new(device_id, wall_time, presence));
             if let Some(tombstone) = self.tombstones.remove(&device_id) {
-                device.restore(&tombstone);
+                device.restore(tombstone);
             }
             device
         });
@@ -111,18 +111,18 @@ impl DeviceTable {
             self.tombstones.insert(device_id, remembered);
             return;
         }
-        self.get_or_add(device_id, wall_time).0.restore(&remembered);
+        self.get_or_add(device_id, wall_time).0.restore(remembered);
     }
 
     /// What is persisted of a device; `None` if it never had topics.
     pub(crate) fn remembered(&self, device_id: DeviceId) -> Option<Remembered> {
         let device = self.get(device_id).map(Device::remember);
-        device.or_else(|| self.tombstones.get(&device_id).copied())
+        device.or_else(|| self.tombstones.get(&device_id).cloned())
     }
 
     pub(crate) fn all_remembered(&self) -> impl Iterator<Item = (DeviceId, Remembered)> {
         let devices = self.iter().map(|device| (device.id(), device.remember()));
-        devices.chain(self.tombstones.iter().map(|(id, tombstone)| (*id, *tombstone)))
+        devices.chain(self.tombstones.iter().map(|(id, tombstone)| (*id, tombstone.clone())))
     }
 
     /// Starts a new event chain, in which forgotten devices have no place.

@@ -91,18 +91,6 @@ impl Fleet {
         }
     }
 
-    /// What is persisted of a device; `None` if it never had topics.
-    pub fn remembered(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<Remembered> {
-        self.gateway(gateway)?.devices().remembered(device_id)
-    }
-
-    pub fn all_remembered(
-        &self,
-        gateway: GatewayIndex,
-    ) -> impl Iterator<Item = (DeviceId, Remembered)> {
-        self.gateway(gateway).into_iter().flat_map(|gateway| gateway.devices().all_remembered())
-    }
-
     /// Starts a new event chain: every device's next event has number 1 and, as `previous`, the
     /// last known status. `unpublished` events become its first.
     pub fn new_chain<'a>(&mut self, unpublished: impl IntoIterator<Item = &'a mut DeviceEvent>) {
@@ -206,11 +194,6 @@ impl Fleet {
     pub fn connected(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<bool> {
         let gateway = self.gateway(gateway).filter(|gateway| gateway.view().is_live)?;
         gateway.devices().get(device_id)?.connected()
-    }
-
-    /// The details of a device.
-    pub fn details(&self, gateway: GatewayIndex, device_id: DeviceId) -> Option<&DeviceDetails> {
-        self.gateway(gateway)?.devices().get(device_id)?.details()
     }
 
     /// The states of a gateway's devices, in the order of their IDs.

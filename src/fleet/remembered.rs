@@ -1,6 +1,8 @@
 //! What is stored of a device: its place in the event chain, the last known value of `connected`
 //! with the retries reported since, and its details.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::listed::DeviceInfo;
@@ -19,8 +21,8 @@ pub struct Known {
     pub status: Status,
 }
 
-/// What is persisted of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What is persisted of a device: the log has these fields in this order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
     /// The last event's number; 0 before the first.
     pub seq: u64,
@@ -39,6 +41,8 @@ pub struct Remembered {
     pub absent_ms: i64,
     /// Whether only its last `seq` is kept, in case it is listed again.
     pub forgotten: bool,
+    /// Its details, if they were read.
+    pub details: Option<Arc<DeviceDetails>>,
 }
 
 impl Remembered {
@@ -54,6 +58,7 @@ impl Remembered {
             info: None,
             absent_ms: 0,
             forgotten: true,
+            details: None,
         }
     }
 }

@@ -367,7 +367,7 @@ fn a_forgotten_device_that_is_connected_again_is_connected_at_once() {
 }
 
 fn absent_ms(test: &TestFleet, number: u32) -> i64 {
-    test.fleet.remembered(test.gateway, id(number)).unwrap().absent_ms
+    test.gateway().devices().remembered(id(number)).unwrap().absent_ms
 }
 
 #[test]
@@ -377,7 +377,7 @@ fn absence_survives_a_restart_and_counts_only_while_lists_are_read() {
     test.list(vec![]);
     test.pass(FORGET_MS / 2);
     test.list(vec![]);
-    let remembered = test.fleet.remembered(test.gateway, id(1)).unwrap();
+    let remembered = test.gateway().devices().remembered(id(1)).unwrap();
     assert_eq!(remembered.absent_ms, FORGET_MS / 2);
     let mut test = TestFleet::new(&[]);
     test.fleet.restore(test.now, test.gateway, id(1), remembered);

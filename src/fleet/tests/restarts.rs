@@ -14,9 +14,7 @@ fn left() -> Vec<(u32, Remembered)> {
     test.status(2, Status::TryToConnect);
     test.status(2, Status::TcpCannotConnect);
     test.status(2, Status::TryToConnect);
-    let ids = test.ids();
-    let remembered = |id| test.fleet.remembered(test.gateway, id).unwrap();
-    ids.into_iter().map(|id| (id.get(), remembered(id))).collect()
+    test.gateway().devices().all_remembered().map(|(id, device)| (id.get(), device)).collect()
 }
 
 fn restored() -> TestFleet {

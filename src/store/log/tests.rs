@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::frame::{frames, json_frame};
 use super::*;
-use crate::fleet::{DeviceInfo, DeviceType, Known, Mode, Remembered, Status};
+use crate::fleet::{DeviceDetails, DeviceInfo, DeviceType, Known, Mode, Remembered, Status};
 use crate::ids::{DeviceId, GatewayName, Moment};
 use crate::payload::Subject;
 use crate::store::{Event, StateDir};
@@ -49,6 +49,11 @@ fn device(seq: u64) -> Remembered {
             ssl: false,
             auto_reconnect: true,
         }),
+        details: Some(Arc::new(DeviceDetails {
+            model: Some("X-Station 2".to_owned()),
+            firmware: Some("1.2.0".to_owned()),
+            mac: None,
+        })),
     }
 }
 
@@ -387,4 +392,18 @@ fn cost_of_a_commit_and_of_a_start() {
     let began = std::time::Instant::now();
     let (content, _) = open(dir.path());
     println!("a start with {} last states: {:?}", content.values.len(), began.elapsed());
+}
+
+#[test]
+fn what_is_stored_of_a_device_keeps_its_form() {
+    let stored = [
+        &[3, 1, 128, 4, 1, 0, 128, 176, 131, 197, 152, 104, 1, 128, 4, 2, 8, 128, 4, 1, 1, 26, 1],
+        &[192, 168, 0, 104, 150, 160, 6, 0, 0, 1, 0, 0, 1, 1, 11][..],
+        b"X-Station 2",
+        &[1, 5],
+        b"1.2.0",
+        &[0],
+    ];
+    assert_eq!(encode(&device(3)), stored.concat());
+    assert_eq!(decode::<Remembered>(&stored.concat()), Some(device(3)));
 }
