@@ -186,7 +186,8 @@ impl Bridge {
             !bridge.dispatcher.is_running() && (is_drained || !bridge.broker.session.is_connected())
         })
         .await;
-        self.state.publisher.shut_down(&self.state.fleet);
+        let State { clock, fleet, publisher, .. } = &mut self.state;
+        publisher.shut_down(clock.now(), fleet);
         self.state.persist();
         self.broker.session.publish(&mut self.state);
         self.iterate_until(GOODBYE_DEADLINE, |bridge| bridge.state.publisher.is_shut_down()).await;

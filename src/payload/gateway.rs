@@ -100,6 +100,13 @@ impl<'a> GatewayInfo<'a> {
             accept_filter: facts.accept_filter,
         }
     }
+
+    /// The info after a clean stop `at` this time, until a process has connected.
+    #[must_use]
+    pub fn stopped(self, at: Moment) -> Self {
+        let state = LinkState::Connecting.name();
+        Self { state, since: at, connected: None, clock_skew_s: None, ..self }
+    }
 }
 
 /// What an event of a gateway contains besides the fields of [`super::EventPayload`].
@@ -169,6 +176,13 @@ impl<'a> MasterInfo<'a> {
             token_expires_at: facts.token_expires_at,
             clock_skew_s: facts.clock_skew_ms.map(|skew| (skew + 500).div_euclid(1000)),
         }
+    }
+
+    /// The info after a clean stop `at` this time, until a process has connected.
+    #[must_use]
+    pub fn stopped(self, at: Moment) -> Self {
+        let state = LinkState::Connecting.name();
+        Self { state, since: at, gateways_online: 0, clock_skew_s: None, ..self }
     }
 }
 

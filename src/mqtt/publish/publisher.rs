@@ -31,7 +31,7 @@ enum Phase {
         end: Option<u64>,
     },
     Online,
-    /// Only `offline`: of the gateways, then of the bridge.
+    /// Only `offline`, and infos that agree with it: of the gateways, then of the bridge.
     ShuttingDown,
 }
 
@@ -123,14 +123,12 @@ impl Publisher {
         rejected
     }
 
-    /// A clean stop: from now on only `offline` is published, of the gateways and of the bridge.
-    /// Where another instance may be online it is of the bridge alone: that instance publishes its
-    /// `online` again, but not its gateways'.
-    pub(crate) fn shut_down(&mut self, fleet: &Fleet) {
+    /// A clean stop `at` this time of the wall clock: from now on only `offline` is published, of
+    /// the gateways, with their infos, and of the bridge. Where another instance may be online it
+    /// is of the bridge alone: that instance publishes its `online` again, but not its gateways'.
+    pub(crate) fn shut_down(&mut self, at: Moment, fleet: &Fleet) {
         if self.is_connected() {
-            let with_gateways = !self.is_checking();
-            let gateways = fleet.gateways().map(|(index, _)| index);
-            self.content.states.shut_down(gateways.filter(|_| with_gateways));
+            self.content.states.shut_down(at, (!self.is_checking()).then_some(fleet));
             self.phase = Phase::ShuttingDown;
         }
     }
@@ -265,7 +263,7 @@ impl Publisher {
         match self.phase {
             Phase::Disconnected => return None,
             Phase::CheckingDuplicates => return self.content.states.next_info(now, view, true),
-            Phase::ShuttingDown => return self.content.states.next_of_shutdown(view),
+            Phase::ShuttingDown => return self.content.states.next_of_shutdown(now, view),
             Phase::FullPublish { .. } => {
                 if self.full_publish_is_complete(view.fleet) {
                     self.phase = Phase::Online;

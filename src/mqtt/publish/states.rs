@@ -25,6 +25,8 @@ pub(crate) struct States {
     bridge_state: Option<&'static str>,
     /// The bridge's state that was sent last.
     sent_bridge_state: &'static str,
+    /// When the links ended, at a clean stop.
+    stopped_at: Option<Moment>,
 }
 
 impl States {
@@ -36,6 +38,7 @@ impl States {
             infos: Infos::default(),
             bridge_state: None,
             sent_bridge_state: "offline",
+            stopped_at: None,
         }
     }
 
@@ -113,9 +116,14 @@ impl States {
         self.bridge_state.is_none()
     }
 
-    /// From now on `offline` is published, of these gateways and of the bridge.
-    pub(crate) fn shut_down(&mut self, gateways: impl Iterator<Item = GatewayIndex>) {
-        self.gateways = gateways.map(|gateway| (gateway, 0)).collect();
+    /// From now on `offline` is published, of the bridge and of the gateways of this fleet, with
+    /// infos that agree with it. The links ended `at`, by the wall clock.
+    pub(crate) fn shut_down(&mut self, at: Moment, fleet: Option<&Fleet>) {
+        self.gateways.clear();
+        self.stopped_at = fleet.map(|_| at);
+        let gateways = fleet.into_iter().flat_map(Fleet::gateways);
+        gateways.for_each(|(gateway, _)| self.gateway_changed(gateway));
+        self.infos.masters_again();
         self.set_offline();
     }
 
@@ -164,15 +172,17 @@ impl States {
         self.gateway_state(gateway, "online", view)
     }
 
-    /// `offline` of the gateways, then of the bridge.
-    pub(crate) fn next_of_shutdown(&mut self, view: &View) -> Option<Outgoing> {
+    /// `offline` of the gateways, then their infos, and last of the bridge.
+    pub(crate) fn next_of_shutdown(&mut self, now: Moment, view: &View) -> Option<Outgoing> {
         while let Some((&gateway, _)) = self.gateways.first_key_value() {
             let state = self.gateway_state(gateway, "offline", view);
             if state.is_some() {
                 return state;
             }
         }
-        self.next_bridge_state()
+        let with_infos = self.stopped_at.is_some() && !self.bridge_state_is_sent();
+        let info = if with_infos { self.next_info(now, view, false) } else { None };
+        info.or_else(|| self.next_bridge_state())
     }
 
     fn gateway_state(
@@ -220,6 +230,7 @@ impl States {
                 let entry = directory.gateway(*gateway)?;
                 let (state, link) = (fleet.gateway(*gateway)?.state(), links.get(gateway.0)?);
                 let info = GatewayInfo::new(&directory.info, entry, &state, link);
+                let info = if let Some(at) = self.stopped_at { info.stopped(at) } else { info };
                 (self.topics.gateway_info(&entry.name), to_bytes(&info))
             }
             InfoOf::Master(name) => {
@@ -228,6 +239,7 @@ impl States {
                 let is_online = |(gateway, _): &_| fleet.gateway_is_live(*gateway);
                 let online = directory.behind(name).filter(is_online).count();
                 let info = MasterInfo::new(&directory.info, name, facts, gateways, online);
+                let info = if let Some(at) = self.stopped_at { info.stopped(at) } else { info };
                 (self.topics.master_info(name), to_bytes(&info))
             }
             InfoOf::Bridge => (self.topics.bridge_info(), to_bytes(&directory.info)),

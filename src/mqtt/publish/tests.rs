@@ -197,7 +197,7 @@ fn a_shutdown_during_the_check_for_duplicates_publishes_nothing_of_the_gateways(
     let mut setup = Setup::new();
     setup.publisher.content.gateway_changed(GatewayIndex(0));
     setup.publisher.connected(20, &setup.fleet);
-    setup.publisher.shut_down(&setup.fleet);
+    setup.publisher.shut_down(setup.now, &setup.fleet);
     assert_eq!(
         setup.published(),
         ["gsdk/bridge/state offline"],
@@ -254,10 +254,11 @@ fn a_late_last_will_is_answered_with_online_unless_shutting_down() {
     let mut setup = Setup::online(vec![]);
     setup.publisher.publish_online_again();
     assert_eq!(setup.published(), ["gsdk/bridge/state online"]);
-    setup.publisher.shut_down(&setup.fleet);
+    setup.publisher.shut_down(setup.now, &setup.fleet);
     assert!(!setup.publisher.is_shut_down());
     setup.publisher.publish_online_again();
-    assert_eq!(setup.published(), ["gsdk/lobby/state offline", "gsdk/bridge/state offline"]);
+    let last = ["gsdk/lobby/state offline", "gsdk/lobby/info ...", "gsdk/bridge/state offline"];
+    assert_eq!(setup.published(), last);
     assert!(setup.publisher.is_shut_down());
 }
 
@@ -270,7 +271,7 @@ fn nothing_is_due_while_nothing_can_be_sent() {
     assert_eq!(setup.publisher.wake_at(), None, "the window is full, and the infos have to wait");
     setup.ack(sent.token, true);
     assert!(setup.publisher.wake_at().is_some());
-    setup.publisher.shut_down(&setup.fleet);
+    setup.publisher.shut_down(setup.now, &setup.fleet);
     assert_eq!(setup.publisher.wake_at(), None, "no infos");
 }
 

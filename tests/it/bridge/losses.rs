@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use gsdk2mqtt::simulator::{Fault, GrpcCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::harness::bridge::Setup;
@@ -137,6 +137,13 @@ async fn a_clean_stop_publishes_offline_and_ends_with_0() {
     watcher.see_text("gsdk/bridge/state", "offline").await;
     let place = |topic| watcher.place(topic, "offline").unwrap();
     assert!(place("gsdk/lobby/state") < place("gsdk/bridge/state"));
+    let info = &retained(broker.port)["gsdk/lobby/info"];
+    let info: Value = serde_json::from_str(info).unwrap();
+    assert_eq!((&info["state"], &info["devices"]), (&json!("connecting"), &json!(3)), "{info}");
+    let unknown = ["connected", "clock_skew_s", "last_error"].map(|field| &info[field]);
+    assert!(unknown.into_iter().all(Value::is_null), "{info}");
+    let last = watcher.all().pop().unwrap();
+    assert_eq!((&*last.topic, &*last.payload), ("gsdk/bridge/state", "offline"));
     assert!(!log.contains("WARN") && !log.contains("ERROR"), "a healthy run: {log}");
 }
 

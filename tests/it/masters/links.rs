@@ -242,6 +242,24 @@ async fn a_master_that_lists_no_gateway_removes_none_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn after_a_clean_stop_the_infos_agree_with_offline() {
+    let campus = Campus::named(1).await;
+    campus.bridge.is_ready().await;
+    let (status, log) = campus.bridge.stop().await;
+    assert_eq!(status.code(), Some(0), "{log}");
+    let kept = retained(campus.broker.port);
+    let info = |topic: &str| -> Value { serde_json::from_str(&kept[topic]).unwrap() };
+    let master = info("gsdk/bridge/master/campus/info");
+    assert_eq!((&master["state"], &master["gateways"]), (&"connecting".into(), &3.into()));
+    assert_eq!((&master["gateways_online"], &master["last_error"]), (&0.into(), &Value::Null));
+    for (name, _) in NAMED {
+        assert_eq!(kept[&format!("gsdk/{name}/state")], "offline");
+        let info = info(&format!("gsdk/{name}/info"));
+        assert_eq!((&info["state"], &info["connected"]), (&"connecting".into(), &Value::Null));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_wrong_list_of_gateways_loses_none() {
     let keys = "unknown_after = \"8s\"\naudit_interval = \"5s\"";
     let campus = Campus::named_with(2, keys).await;
