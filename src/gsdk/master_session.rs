@@ -184,8 +184,9 @@ impl MasterSession {
             let listed = self.connected.get(id.as_ref());
             let status = listed.map_or(AtMaster::NotListed, |&it| AtMaster::listed(it));
             let is_lost = self.gateways.set_status(&mut self.routes, index, status_seq, status)?;
-            // A list may be wrong once: the next one brings the gateway back in time.
-            self.check.want(is_lost);
+            if is_lost {
+                self.check.lost();
+            }
         }
         // A status can only be of a gateway that is connected.
         let is_connected = |it: &ListedGateway| match self.routes.gateway(&it.id) {

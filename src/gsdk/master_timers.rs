@@ -15,6 +15,8 @@ use crate::net::FailureLog;
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// The least time between them, whatever makes one necessary.
 const CHECK_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// The waits double from [`CHECK_INTERVAL_MIN`] so many times, until [`CHECK_INTERVAL`].
+const DOUBLINGS_MAX: u32 = 6;
 /// Before a failed renewal of the token is tried again.
 const RENEWAL_RETRY: Duration = Duration::from_secs(10);
 
@@ -25,12 +27,15 @@ pub(crate) struct Check {
     last: Instant,
     /// How many have failed since one succeeded.
     failures: u32,
+    /// How many were made since one showed that a gateway is lost.
+    since_loss: u32,
 }
 
 impl Check {
     /// As after a comparison.
     pub(crate) fn new() -> Self {
-        Self { is_running: false, is_wanted: false, last: Instant::now(), failures: 0 }
+        let (last, since_loss) = (Instant::now(), DOUBLINGS_MAX);
+        Self { is_running: false, is_wanted: false, last, failures: 0, since_loss }
     }
 
     /// Has the next one done soon, if `is_wanted`.
@@ -38,8 +43,15 @@ impl Check {
         self.is_wanted |= is_wanted;
     }
 
+    /// A gateway is lost. A list may be wrong for a while: a later one brings the gateway back
+    /// before it is reported as lost, or soon after.
+    pub(crate) const fn lost(&mut self) {
+        self.since_loss = 0;
+    }
+
     pub(crate) fn start(&mut self) {
-        *self = Self { is_running: true, failures: self.failures, ..Self::new() };
+        let since_loss = self.since_loss.saturating_add(1);
+        *self = Self { is_running: true, failures: self.failures, since_loss, ..Self::new() };
     }
 
     pub(crate) const fn end(&mut self, is_read: bool) {
@@ -47,12 +59,15 @@ impl Check {
         self.failures = if is_read { 0 } else { self.failures.saturating_add(1) };
     }
 
-    /// When the next one is due: after failures soon, but less and less often.
+    /// When the next one is due: after failures or a loss soon, but less and less often.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let wait = match self.failures {
-            0 if !self.is_wanted => CHECK_INTERVAL,
-            failures => CHECK_INTERVAL_MIN.saturating_mul(1 << failures.min(6)).min(CHECK_INTERVAL),
+        let doublings = match self.failures {
+            0 if self.is_wanted => 0,
+            0 => self.since_loss,
+            failures => failures,
         };
+        let wait = CHECK_INTERVAL_MIN.saturating_mul(1 << doublings.min(DOUBLINGS_MAX));
+        let wait = wait.min(CHECK_INTERVAL);
         (!self.is_running).then(|| self.last + wait)
     }
 }
@@ -114,5 +129,24 @@ impl Renewal {
         }
         self.due = token.renew_at();
         Some(expires_at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_loss_the_comparisons_are_soon_and_then_less_and_less_often() {
+        let mut check = Check::new();
+        let wait = |check: &mut Check| {
+            let wait = check.due().unwrap() - Instant::now();
+            check.start();
+            check.end(true);
+            wait.as_secs()
+        };
+        assert_eq!(wait(&mut check), 60);
+        check.lost();
+        assert_eq!([(); 8].map(|()| wait(&mut check)), [1, 2, 4, 8, 16, 32, 60, 60]);
     }
 }

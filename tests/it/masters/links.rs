@@ -259,6 +259,28 @@ async fn after_a_clean_stop_the_infos_agree_with_offline() {
     }
 }
 
+/// Aim: what two lists lack is not taken as removed while a later one has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_that_is_listed_again_before_it_counts_as_lost_is_never_removed() {
+    let keys = "unknown_after = \"8s\"\naudit_interval = \"1h\"";
+    let campus = Campus::named_with(2, keys).await;
+    campus.bridge.is_ready().await;
+    campus.watcher.clear();
+    campus.master.list("gateway2", false);
+    let compared = campus.master.calls("GetList");
+    // The answer, not found, makes the bridge compare.
+    campus.ask("south", "accept_filter/get", "{}").await;
+    eventually("two lists", || (campus.master.calls("GetList") > compared + 1).then_some(())).await;
+    let is_missed = |info: &Value| info["last_error"]["code"] == "gateway_not_listed";
+    campus.see("gsdk/south/info", "an error", is_missed).await;
+    campus.watcher.clear();
+    campus.master.list("gateway2", true);
+    let is_back = |info: &Value| info["state"] == "online" && info["last_error"].is_null();
+    campus.see("gsdk/south/info", "back", is_back).await;
+    let lost = |seen: &Seen| seen.topic == "gsdk/south/state" && seen.payload == "offline";
+    assert!(campus.watcher.find(lost).is_none());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_wrong_list_of_gateways_loses_none() {
     let keys = "unknown_after = \"8s\"\naudit_interval = \"5s\"";
