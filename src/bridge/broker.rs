@@ -18,6 +18,7 @@ use crate::mqtt::{
     RetainHandling, SessionEvent,
 };
 use crate::net::{CountedFailure, FailureLog};
+use crate::payload::BridgeEventKind;
 
 /// The payload with which Home Assistant announces its start.
 const BIRTH: &[u8] = b"online";
@@ -242,6 +243,12 @@ impl Broker {
     /// Publishes everything, once it is known that no other instance of this bridge is connected.
     fn end_check(&mut self, state: &mut State, now: Instant) {
         if self.duplicates.take_passed(now) {
+            if let Some(from) = self.duplicates.take_ended_chain() {
+                let to = state.directory.info.chain.clone();
+                let reason = "the state directory was empty at the start".to_owned();
+                let from = Some(from);
+                state.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
+            }
             if self.own_state.is_outdated() {
                 state.publisher.content.states.set_offline();
             }

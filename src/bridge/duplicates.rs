@@ -37,6 +37,7 @@ struct InfoIdentity {
     instance_id: String,
     /// `None` of a build that does not say it.
     established: Option<bool>,
+    chain: Option<String>,
 }
 
 /// What to do about an `info` on the bridge's own topic.
@@ -54,6 +55,11 @@ pub(crate) enum InfoAction {
 #[derive(Debug)]
 pub(crate) struct DuplicateDetector {
     instance_id: String,
+    /// Whether this process began a chain without a sign of an earlier one, and no check has been
+    /// passed since.
+    is_new_chain: bool,
+    /// The chain of the retained `info` of another instance.
+    retained_chain: Option<String>,
     /// A check has been passed in this process, with the own `info` received.
     is_checked: bool,
     /// A session of this process has settled.
@@ -99,6 +105,8 @@ impl DuplicateDetector {
     pub(crate) fn new(instance_id: String) -> Self {
         Self {
             instance_id,
+            is_new_chain: false,
+            retained_chain: None,
             is_checked: false,
             is_established: false,
             is_published: false,
@@ -112,6 +120,18 @@ impl DuplicateDetector {
     /// Whether a session of this process has settled: after a takeover it comes back at once.
     pub(crate) const fn is_established(&self) -> bool {
         self.is_established
+    }
+
+    /// The process began a chain, and `state_dir` had no sign of an earlier one.
+    pub(crate) const fn set_new_chain(&mut self) {
+        self.is_new_chain = true;
+    }
+
+    /// The chain that ended without a report, as this process began one, once no other instance is
+    /// alive that may continue it.
+    pub(crate) fn take_ended_chain(&mut self) -> Option<String> {
+        let is_due = self.is_checked && std::mem::take(&mut self.is_new_chain);
+        self.retained_chain.take_if(|_| is_due)
     }
 
     /// A session begins.
@@ -154,10 +174,13 @@ impl DuplicateDetector {
 
     /// An `info` was received, `retained` from before or live.
     pub(crate) fn received(&mut self, now: Instant, retained: bool, info: &[u8]) -> InfoAction {
-        let publisher: Option<InfoIdentity> = serde_json::from_slice(info).ok();
+        let mut publisher: Option<InfoIdentity> = serde_json::from_slice(info).ok();
         if publisher.as_ref().is_some_and(|it| it.instance_id == self.instance_id) {
             self.is_published = true;
             return if retained { InfoAction::Ignore } else { InfoAction::Own };
+        }
+        if retained {
+            self.retained_chain = publisher.as_mut().and_then(|it| it.chain.take());
         }
         match publisher {
             Some(other) if retained => self.other_retained(now, other),
@@ -328,6 +351,27 @@ mod tests {
         connect(&mut detector, now);
         let later = now + ANSWER_WAIT * 2;
         assert_eq!(detector.received(later, false, &info("x")), InfoAction::StepBack);
+    }
+
+    #[test]
+    fn an_ended_chain_is_shown_once_and_never_beside_the_instance_that_continues_it() {
+        let (mut detector, now) = (DuplicateDetector::new("us".to_owned()), Instant::now());
+        detector.set_new_chain();
+        let other = br#"{"instance_id":"x","chain":"k7f3"}"#;
+        detector.connected(now);
+        detector.received(now, true, other);
+        assert_eq!(detector.received(now, false, other), InfoAction::StepBack);
+        detector.step_back();
+        assert_eq!(detector.take_ended_chain(), None);
+        // It has ended, and is connected no more.
+        detector.connected(now);
+        detector.received(now, true, other);
+        detector.received(now, false, &info("us"));
+        detector.retained_read(now);
+        assert!(detector.take_passed(now + ANSWER_WAIT));
+        assert_eq!(detector.take_ended_chain().as_deref(), Some("k7f3"));
+        detector.received(now, true, other);
+        assert_eq!(detector.take_ended_chain(), None);
     }
 
     #[test]

@@ -38,8 +38,9 @@ pub(crate) fn restore(
         }
         Recovery::NewChain { from, reason } => {
             restore.content(content);
+            let to = state.directory.info.chain.clone();
+            tracing::info!(chain = to, "new chain");
             if let Some(reason) = reason {
-                let to = state.directory.info.chain.clone();
                 state.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
             }
             state.begin_log()

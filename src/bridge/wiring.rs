@@ -29,8 +29,8 @@ use crate::ids::{DeviceId, GatewayName, Moment, random_id};
 use crate::metrics::Metrics;
 use crate::mqtt::Publisher;
 use crate::payload::{BridgeInfo, Directory, LinkFacts, MasterFacts, OutboxInfo};
-use crate::store::StoreError;
 use crate::store::history::Reader;
+use crate::store::{Recovery, StoreError};
 use crate::task::Heartbeat;
 
 const COMMIT: &str = env!("BUILD_COMMIT");
@@ -115,6 +115,9 @@ pub fn start(config: &Config, listeners: Listeners, web: &Handle) -> Result<Brid
         connections: Vec::new(),
     };
     state.persistence.observations.gateways(&state.directory, state.clock.now());
+    if matches!(recovery, Recovery::NewChain { reason: None, .. }) {
+        broker.duplicates.set_new_chain();
+    }
     restore(&mut state, &mut gateways, &mut broker.stale_topics, content, recovery)?;
     let dispatcher = CommandDispatcher::new(config, history);
     let alarm = Box::pin(sleep(Duration::ZERO));

@@ -10,7 +10,7 @@ use super::{by_device, check_all, measured, reads, ready, within};
 use crate::harness::bridge::{Bridge, Setup};
 use crate::harness::mosquitto::Mosquitto;
 use crate::harness::proxy::{Mode, Proxy};
-use crate::harness::watcher::{Seen, Watcher, check_chain};
+use crate::harness::watcher::{Seen, Watcher, check_chain, retained};
 use gsdk2mqtt::simulator::{Simulator, Storm};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -211,6 +211,34 @@ async fn a_missing_oldest_segment_ends_the_chain_and_its_events_are_reported_as_
     assert!(lost["count"].as_u64() > Some(5_000), "{lost}");
     reads(&bridge, "gsdk_outbox_events", 0.0, PATIENCE, "until the others are reported").await;
     check_ids(&watcher);
+}
+
+/// Aim: the loss of the whole directory is reported. Method: it is moved away while the bridge is
+/// stopped; the broker retains the chain that ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_is_empty_at_the_start_is_reported_where_the_broker_retains_a_chain() {
+    let broker = Mosquitto::start("").await;
+    let watcher = Watcher::start(broker.port).await;
+    let simulator = crate::harness::simulator(3).await;
+    let mut bridge = Setup::new(broker.port, "").gateway("lobby", &simulator, "").start();
+    ready(&bridge, PATIENCE, "empty directory: the first start").await;
+    let info = |broker: &Mosquitto| -> Value {
+        serde_json::from_str(&retained(broker.port)["gsdk/bridge/info"]).unwrap()
+    };
+    let before = info(&broker)["chain"].clone();
+    assert!(reported(&watcher, "chain_reset").is_empty(), "there was none before");
+    assert!(bridge.log().contains("new chain"), "{}", bridge.log());
+    bridge.terminate().await;
+    std::fs::rename(bridge.state_dir(), bridge.state_dir().with_extension("old")).unwrap();
+    bridge.restart();
+    let reset = event(&watcher, "chain_reset").await;
+    assert_eq!(reset["reason"], "the state directory was empty at the start");
+    assert_eq!((&reset["from"], &reset["to"]), (&before, &info(&broker)["chain"]), "{reset}");
+    // Once: not at another connection, nor at the next start.
+    bridge.terminate().await;
+    bridge.restart();
+    ready(&bridge, PATIENCE, "empty directory: the third start").await;
+    assert_eq!(reported(&watcher, "chain_reset").len(), 1);
 }
 
 /// Aim: the loss of the log is reported with the events that waited in it. Method: its folder is
