@@ -20,7 +20,7 @@ use crate::net::Peer;
 pub(crate) struct LinkOutput {
     pub(crate) gateway: GatewayIndex,
     pub(crate) reports: GatewaySink,
-    /// Those of all gateways behind the same master.
+    /// Its own; behind a master, those of all of its gateways.
     pub(crate) list_requests: Arc<ListRequests>,
     /// For calls beside the stream, while the link is up.
     client: watch::Sender<Option<GatewayClient>>,

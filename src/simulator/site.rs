@@ -44,9 +44,9 @@ const KINDS: [Type; 10] = [
 pub enum DialMode {
     /// The gateway dials the device.
     #[default]
-    ServerToDevice,
+    ServerToDevice = 0,
     /// The device dials the gateway.
-    DeviceToServer,
+    DeviceToServer = 1,
 }
 
 impl DialMode {
