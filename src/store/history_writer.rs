@@ -311,8 +311,10 @@ fn write_batch(
     let mut changes = Vec::new();
     while written < BATCH_CHANGES_MIN {
         changes.clear();
+        let before = log_reader.position();
         if log_reader.read(current, &mut changes)? {
-            batch.commit(log_reader.position(), log_reader.chain())?;
+            // The gap moves the position: without it, what was skipped would be skipped in silence.
+            batch.commit(before, log_reader.chain())?;
             database.mark_gap(now, log_reader.position(), true)?;
             batch = database.batch()?;
         } else if changes.is_empty() {

@@ -154,7 +154,10 @@ fn a_named_pipe_in_place_of_a_file_is_refused() {
         }
     }
     let dir = tempfile::tempdir().unwrap();
-    pipe(&dir.path().join(history::FILE_NAME));
+    run(dir.path(), Some("aaaa"), 1, NOW);
+    let database = dir.path().join(history::FILE_NAME);
+    fs::remove_file(&database).unwrap();
+    pipe(&database);
     let fault = started(dir.path(), NOW).recorder.status().fault.clone().unwrap();
     assert!(fault.contains("no regular file"), "{fault}");
 }

@@ -289,7 +289,7 @@ fn last_id(connection: &Connection) -> Result<u64, Error> {
 
 /// Whether nothing of the database is left at this path.
 pub(crate) fn is_removed_or_empty(path: &Path) -> bool {
-    fs::metadata(path).map_or(true, |metadata| metadata.len() == 0)
+    fs::metadata(path).map_or(true, |metadata| metadata.is_file() && metadata.len() == 0)
 }
 
 /// Device and inode of the database and the files beside it. They are not opened for it: closing

@@ -73,6 +73,7 @@ CREATE TABLE progress ( -- one row
 
 /// Opens the database for reading, which gives way to events.
 pub(crate) fn open_to_read(path: &Path) -> Result<Connection, Error> {
+    expect_regular(path).map_err(StoreError::io("opening", path))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(READ_TIMEOUT)?;

@@ -116,6 +116,11 @@ fn damaged_bytes_at_the_end_of_a_segment_are_a_gap_since_the_newest_event() {
     let mut log = Log::create(&next, false, "k7f3", 100, 1, std::iter::empty()).unwrap();
     write_delivered(&mut log, 100, NOW.plus(1_000));
     fs::copy(segment_path(&next, 2), segment_path(&log_dir, 2)).unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON gaps BEGIN SELECT raise(ABORT, 'full'); END";
+    Connection::open(&database).unwrap().execute_batch(full).unwrap();
+    writer.try_record(LogEnd::Segment(2), NOW.plus(1_500), &mut status);
+    assert!(status.fault.is_some(), "a gap that cannot be written is written later");
+    Connection::open(&database).unwrap().execute_batch("DROP TRIGGER full").unwrap();
     writer.try_record(LogEnd::Segment(2), NOW.plus(2_000), &mut status);
     assert_eq!((&status.fault, status.last_id), (&None, 99 + EVENTS_A_BATCH));
     assert_eq!(status.totals.events, 2 * EVENTS_A_BATCH);

@@ -69,11 +69,11 @@ impl Recovered {
             numbers.pop();
         }
         let (oldest, last) = (numbers.first().copied(), numbers.last().copied());
-        let mut before = None;
+        let (mut before, mut damaged) = (None, Vec::new());
         for number in numbers {
             let path = segment_path(dir, number);
             if before.replace(number).is_some_and(|before| before + 1 != number) {
-                scan.missing_before(dir, number)?;
+                scan.missing_before(dir, number);
             }
             let bytes = match expect_regular(&path).and_then(|()| fs::read(&path)) {
                 // A folder is in its place.
@@ -85,8 +85,8 @@ impl Recovered {
             if end > 0 && (rest.is_empty() || Some(number) == last && may_be_cut(rest)) {
                 scan.content.end = Position { segment: number, offset: end as u64 };
             } else {
-                scan.damaged(dir, format!("{} is damaged at byte {end}", path.display()))?;
-                set_aside(&path)?;
+                scan.damaged(format!("{} is damaged at byte {end}", path.display()));
+                damaged.push(path);
             }
         }
         // It is of this log's files alone, and of none that an earlier build has written.
@@ -94,7 +94,15 @@ impl Recovered {
         let stored = stored.and_then(|value| decode::<u32>(&value));
         if let Some(oldest) = oldest.filter(|&oldest| stored.is_some_and(|stored| oldest > stored))
         {
-            scan.missing_before(dir, oldest)?;
+            scan.missing_before(dir, oldest);
+        }
+        // Nothing is changed where a segment cannot be read. The proof goes first: a start that is
+        // killed from here on may not take the rest for everything.
+        if scan.unproven.is_some() {
+            LogHead::remove(dir)?;
+        }
+        for path in damaged {
+            set_aside(&path)?;
         }
         let why = restarted.or_else(|| scan.contradiction());
         scan.unproven = scan.unproven.or(why.map(str::to_owned));
@@ -105,9 +113,9 @@ impl Recovered {
     }
 
     /// The segment before this one is missing.
-    fn missing_before(&mut self, dir: &Path, number: u32) -> Result<(), StoreError> {
+    fn missing_before(&mut self, dir: &Path, number: u32) {
         let path = segment_path(dir, number);
-        self.damaged(dir, format!("the segment before {} is missing", path.display()))
+        self.damaged(format!("the segment before {} is missing", path.display()));
     }
 
     /// Why head and segments do not belong together, if they do not.
@@ -127,11 +135,9 @@ impl Recovered {
         }
     }
 
-    /// The chain cannot continue. First the proof is removed: a start that is killed from here on
-    /// may not take the rest for everything.
-    fn damaged(&mut self, dir: &Path, what: String) -> Result<(), StoreError> {
+    /// The chain cannot continue.
+    fn damaged(&mut self, what: String) {
         self.unproven.get_or_insert(what);
-        LogHead::remove(dir)
     }
 
     /// Reads a segment; returns how far it is whole.

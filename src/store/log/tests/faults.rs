@@ -47,6 +47,20 @@ fn a_segment_that_cannot_be_read_ends_the_start_and_stays() {
     assert!(ends(dir.path()).0.contains("damaged"), "a folder in its place");
 }
 
+/// Aim: a start that fails changes nothing of what it could read.
+#[test]
+fn a_damaged_segment_before_one_that_cannot_be_read_stays() {
+    let dir = killed_in_segments();
+    let [damaged, away] = [1, 2].map(|number| segment_path(dir.path(), number));
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    std::fs::remove_file(&away).unwrap();
+    symlink(&away, &away).unwrap();
+    Log::open(dir.path(), false).unwrap_err();
+    assert!(damaged.exists() && LogHead::read(dir.path()).unwrap().is_some());
+}
+
 fn needs_its_second_segment(dir: &Path) {
     continues(copied(dir).path());
     std::fs::remove_file(segment_path(dir, 2)).unwrap();
