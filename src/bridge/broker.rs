@@ -100,7 +100,6 @@ impl Broker {
     fn connected(&mut self, state: &mut State, now: Instant, connected: Connected) {
         self.session.connected(state, connected);
         self.duplicates.connected(now);
-        state.directory.info.established = self.duplicates.is_established();
         let topics = state.publisher.topics();
         let own = topics.own().into_iter();
         let mut filters: Filters =
@@ -202,9 +201,7 @@ impl Broker {
 
     fn info_received(&mut self, state: &mut State, now: Instant, message: &Message) {
         match self.duplicates.received(now, message.retain, &message.payload) {
-            InfoAction::Own => {
-                self.end_scan(state, now, true);
-            }
+            InfoAction::Own => self.end_scan(state, now, true),
             InfoAction::Ignore => {}
             InfoAction::StepBack => {
                 let Some(reason) = self.duplicates.fault(now) else { return };
@@ -243,10 +240,9 @@ impl Broker {
     /// Publishes everything, once it is known that no other instance of this bridge is connected.
     fn end_check(&mut self, state: &mut State, now: Instant) {
         if self.duplicates.take_passed(now) {
-            if let Some(from) = self.duplicates.take_ended_chain() {
+            if let from @ Some(_) = self.duplicates.take_ended_chain() {
                 let to = state.directory.info.chain.clone();
                 let reason = "the state directory was empty at the start".to_owned();
-                let from = Some(from);
                 state.bridge_event(&BridgeEventKind::ChainReset { from, to, reason });
             }
             if self.own_state.is_outdated() {
@@ -304,9 +300,10 @@ impl Broker {
             }
             state.publisher.content.infos().again(InfoOf::Bridge);
         }
-        if self.duplicates.settle(now) {
+        let is_settled = self.duplicates.settle(now);
+        state.directory.info.established = self.duplicates.is_established();
+        if is_settled {
             state.publisher.content.set_settled();
-            state.directory.info.established = self.duplicates.is_established();
             state.publisher.content.infos().changed(InfoOf::Bridge);
         }
         self.session.wake(now);

@@ -16,8 +16,8 @@ const ANSWER_INTERVAL: Duration = Duration::from_secs(1);
 /// A session that lasted this long is settled: the process is established. Stale topics may be
 /// cleared once no other instance has been seen for this long.
 const SETTLED_AFTER: Duration = Duration::from_secs(60);
-/// The time until a newcomer tries again, doubled at each further attempt. By then the session of
-/// the process that stayed is settled, even if it had to connect once more.
+/// The time until a newcomer tries again, doubled at each further attempt. By then the process that
+/// stayed is established, unless its broker was slow to accept it again.
 const RETRY_FIRST: Duration = Duration::from_secs(SETTLED_AFTER.as_secs() + 5);
 const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
 /// The share of a wait by which it is lengthened at random: two newcomers do not meet again.
