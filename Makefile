@@ -11,7 +11,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 IMAGE ?= gsdk2mqtt
 HOST = $(shell rustc --print host-tuple)
-# Four at a time, the longest first; the output of each is shown when it ends.
+# The longest first.
 PYTHON_TESTS := tests/deploy/test_alerts.py tests/dashboards/test_dashboards.py \
   tests/simulator/test_client.py tests/demo/test_clients.py tests/schema/test_schema.py \
   tests/deploy/test_image.py tests/deploy/test_release.py tests/deploy/test_chart.py \
@@ -76,15 +76,15 @@ lint: tools
 lint-deploy: tools
 	sh tests/deploy/lint.sh
 
-# Sixteen at a time: most tests wait, a dozen of them for more than a minute.
+# Sixteen at a time: most tests wait, a dozen of them for more than a minute. Then four suites at a
+# time; the output of each is shown when it ends.
 test: lint
 	RUST_TEST_THREADS=16 cargo test --locked
-	@if [ "$$(id -u)" = 0 ]; then $(MAKE) --no-print-directory test-root; \
-	else echo "not root: the tests of make test-root were not run"; fi
 	sh tests/deploy/first_steps.sh target/debug/gsdk2mqtt
-	@printf '%s\n' $(PYTHON_TESTS) | xargs -P 4 -I SCRIPT sh -c \
-	  'output=$$(target/tools/venv/bin/python SCRIPT 2>&1); code=$$?; \
-	  printf "== SCRIPT\n%s\n" "$$output"; exit $$code'
+	@{ if [ "$$(id -u)" = 0 ]; then echo "make --no-print-directory test-root"; \
+	  else echo "echo not root: the tests of make test-root were not run"; fi; \
+	  printf 'target/tools/venv/bin/python %s\n' $(PYTHON_TESTS); } | xargs -P 4 -I SUITE sh -c \
+	  'output=$$(SUITE 2>&1); code=$$?; printf "== SUITE\n%s\n" "$$output"; exit $$code'
 	DEMO_PROFILE=dev ./dev demo --for 1s
 
 # One line a check. Each is a test of `make test` too, there with fewer cases.
