@@ -21,7 +21,7 @@ struct Spy {
 
 impl Spy {
     fn start(port: u16, user: &str) -> Self {
-        let mut child = client("mosquitto_sub", port, user)
+        let mut child = client(Command::new("mosquitto_sub"), port, user)
             .args(["-t", "#", "-F", "%t"])
             .stdout(Stdio::piped())
             .spawn()
@@ -51,8 +51,7 @@ impl Drop for Spy {
     }
 }
 
-fn client(program: &str, port: u16, user: &str) -> Command {
-    let mut command = bounded(program);
+fn client(mut command: Command, port: u16, user: &str) -> Command {
     command.args(["-V", "5", "-q", "1", "-p", &port.to_string()]);
     if !user.is_empty() {
         command.args(["-u", user]);
@@ -62,7 +61,8 @@ fn client(program: &str, port: u16, user: &str) -> Command {
 
 /// The broker's error for a message; empty if it accepts the message.
 fn refusal(port: u16, user: &str, topic: &str) -> String {
-    let out = client("mosquitto_pub", port, user).args(["-t", topic, "-m", "{}"]).output().unwrap();
+    let mut client = client(bounded("mosquitto_pub"), port, user);
+    let out = client.args(["-t", topic, "-m", "{}"]).output().unwrap();
     String::from_utf8_lossy(&out.stderr).into_owned()
 }
 
