@@ -3,7 +3,8 @@
 
 use super::device::Device;
 use super::device_table::DeviceTable;
-use super::event::{DeviceEvent, GatewayEvent, Output, Source, StatusReport};
+use super::event::{DeviceEvent, GatewayEvent, Source, StatusReport};
+use super::io::Output;
 use super::link::ViewContext;
 use super::list_check::{Comparison, ListContext};
 use super::listed::Listed;

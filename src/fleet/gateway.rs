@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use super::changes::Changes;
-use super::device::Device;
 use super::device_table::DeviceTable;
-use super::event::{GatewayEvent, GatewayIndex, GatewaySettings, Output, StatusReport};
+use super::event::{GatewayEvent, GatewayIndex, StatusReport};
+use super::io::{GatewaySettings, Output};
 use super::link::{LinkTracker, ViewContext};
 use super::list_check::ListContext;
 use super::list_schedule::ListSchedule;
@@ -176,7 +176,7 @@ impl Gateway {
             self.mark_online(now, out);
         }
         self.forget(&self.devices.absent_too_long(), out);
-        let is_suspect = self.devices.iter().any(Device::is_suspect);
+        let is_suspect = self.devices.iter().any(|device| device.is_suspect());
         self.lists.finish(now, self.view().wall_time(now), is_suspect, has_changed);
         self.request_list_if_due(now, out);
     }

@@ -10,6 +10,7 @@ mod device;
 mod device_table;
 mod event;
 mod gateway;
+mod io;
 mod link;
 mod list_check;
 mod list_schedule;
@@ -27,11 +28,9 @@ mod uptime;
 
 use std::ops::RangeBounds;
 
-pub use event::{
-    ChangedItems, DeviceEvent, EventType, GatewayEvent, GatewayIndex, GatewaySettings, LinkEvent,
-    Output, Source, StreamedStatus,
-};
+pub use event::{ChangedItems, DeviceEvent, EventType, GatewayEvent, GatewayIndex, Source};
 pub(crate) use gateway::Gateway;
+pub use io::{GatewaySettings, LinkEvent, Output, StreamedStatus};
 pub(crate) use list_check::SECOND_LOOK_MS;
 pub use listed::{DeviceInfo, DeviceType, Listed};
 pub use provisioned::{AcceptFilter, Effect, Slaves, Target};
