@@ -35,7 +35,7 @@ pub(crate) struct DetailsRead {
 pub(crate) struct DetailsReader {
     index: GatewayIndex,
     access: GatewayAccess,
-    pub(crate) schedule: Schedule,
+    schedule: Schedule,
     is_reading: bool,
     results: mpsc::Sender<DetailsRead>,
 }
@@ -48,6 +48,22 @@ impl DetailsReader {
     ) -> Self {
         let schedule = Schedule::new(Instant::now());
         Self { index, access, schedule, is_reading: false, results }
+    }
+
+    /// A gateway that has restarted may have the call.
+    pub(crate) fn link_up(&mut self, now: Instant) {
+        self.schedule.link_up(now);
+    }
+
+    /// A device was connected or disconnected, or its state is no longer known: then the connection
+    /// may be the same as before.
+    pub(crate) fn connection_changed(
+        &mut self,
+        now: Instant,
+        device_id: DeviceId,
+        connected: Option<bool>,
+    ) {
+        self.schedule.connection_changed(now, device_id, connected);
     }
 
     /// When the next device may be read.
@@ -94,7 +110,7 @@ impl DetailsReader {
 
 /// Which device is read next, and when.
 #[derive(Debug)]
-pub(crate) struct Schedule {
+struct Schedule {
     /// Connected devices that have to be read, each not before this instant. Those that have waited
     /// longest come first.
     queue: BTreeSet<(Instant, DeviceId)>,
@@ -111,19 +127,13 @@ impl Schedule {
         Self { queue: BTreeSet::new(), connected: BTreeMap::new(), next_at: now }
     }
 
-    /// A gateway that has restarted may have the call.
-    pub(crate) fn link_up(&mut self, now: Instant) {
+    /// As [`DetailsReader::link_up`].
+    fn link_up(&mut self, now: Instant) {
         self.next_at = self.next_at.min(now);
     }
 
-    /// A device was connected or disconnected, or its state is no longer known: then the connection
-    /// may be the same as before.
-    pub(crate) fn connection_changed(
-        &mut self,
-        now: Instant,
-        device_id: DeviceId,
-        connected: Option<bool>,
-    ) {
+    /// As [`DetailsReader::connection_changed`].
+    fn connection_changed(&mut self, now: Instant, device_id: DeviceId, connected: Option<bool>) {
         match connected {
             Some(true) if !self.connected.contains_key(&device_id) => {
                 self.connected.insert(device_id, None);

@@ -235,7 +235,7 @@ impl Gateways {
                 {
                     provisioner.link_up();
                     if let Some(reader) = details {
-                        reader.schedule.link_up(Instant::now());
+                        reader.link_up(Instant::now());
                     }
                 }
                 state.step(gateway, LinkEvent::LinkUp);
@@ -310,7 +310,7 @@ impl Gateways {
     pub(crate) fn wake(&mut self, state: &mut State, now: Instant) {
         for (gateway, device_id, connected) in state.connections.drain(..) {
             if let Some(reader) = self.details(gateway) {
-                reader.schedule.connection_changed(now, device_id, connected);
+                reader.connection_changed(now, device_id, connected);
             }
         }
         self.masters.wake(state, now);
