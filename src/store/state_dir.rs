@@ -209,6 +209,11 @@ pub(crate) fn expect_regular(path: &Path) -> io::Result<()> {
     if special { Err(error()) } else { Ok(()) }
 }
 
+/// Reads a file, unless that would wait.
+pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
+    expect_regular(path).and_then(|()| fs::read(path))
+}
+
 /// Fails if the file at this path is not this open one any more, or is shorter than this.
 pub(crate) fn check_in_place(file: &File, path: &Path, len: u64) -> Result<(), StoreError> {
     let check = || {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::frame::{FORMAT, json_frame, split_frame};
 use super::segment::{remove, set_aside};
 use crate::store::StoreError;
-use crate::store::state_dir::expect_regular;
+use crate::store::state_dir::read_regular;
 
 pub(crate) const NAME: &str = "head";
 
@@ -41,7 +41,7 @@ impl LogHead {
     /// Reads it. A damaged one is set aside and counts as missing.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>, StoreError> {
         let path = dir.join(NAME);
-        let bytes = match expect_regular(&path).and_then(|()| fs::read(&path)) {
+        let bytes = match read_regular(&path) {
             // Emptied where it could not be removed.
             Ok(bytes) if bytes.is_empty() => return Ok(None),
             Ok(bytes) => bytes,

@@ -4,7 +4,6 @@
 //! chain begins.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -16,7 +15,7 @@ use super::segment::{
     Opening, Position, remove, remove_replaced, segment_numbers, segment_path, set_aside,
 };
 use crate::payload::Subject;
-use crate::store::state_dir::expect_regular;
+use crate::store::state_dir::read_regular;
 use crate::store::{Event, StoreError};
 
 /// What an earlier process has stored.
@@ -61,9 +60,7 @@ impl Recovered {
         numbers.retain(|&number| number >= first);
         // Segments that were created ahead of their use.
         while let Some(path) = numbers.last().map(|&last| segment_path(dir, last))
-            && expect_regular(&path)
-                .and_then(|()| fs::read(&path))
-                .is_ok_and(|bytes| holds_no_batch(&bytes, may_be_cut))
+            && read_regular(&path).is_ok_and(|bytes| holds_no_batch(&bytes, may_be_cut))
         {
             remove(&path)?;
             numbers.pop();
@@ -75,7 +72,7 @@ impl Recovered {
             if before.replace(number).is_some_and(|before| before + 1 != number) {
                 scan.missing_before(dir, number);
             }
-            let bytes = match expect_regular(&path).and_then(|()| fs::read(&path)) {
+            let bytes = match read_regular(&path) {
                 // A folder is in its place.
                 Err(cause) if cause.kind() == ErrorKind::IsADirectory => Vec::new(),
                 read => read.map_err(StoreError::io("reading", &path))?,
