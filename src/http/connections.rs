@@ -127,7 +127,7 @@ impl Endpoint {
     }
 }
 
-/// Makes room for another connection beyond the limit.
+/// Closes the oldest connection if another one would be too many.
 fn evict(oldest_first: &mut VecDeque<JoinHandle<()>>) {
     oldest_first.retain(|task| !task.is_finished());
     if oldest_first.len() >= EXCESS_MAX

@@ -13,8 +13,8 @@ const WRAPPED_WIDTH_MIN: u16 = 10;
 /// The space between two columns.
 const GAP: u16 = 2;
 
-/// A column of a command's rows: the field of a row, the head, and what happens where there is no
-/// room.
+/// A column of a command's rows: the field of a row, the head, and what happens where the terminal
+/// is too narrow.
 struct TableColumn(&'static str, &'static str, Fit);
 
 enum Fit {
@@ -84,9 +84,9 @@ pub(crate) fn format(
         _ => ("steps", STEPS),
     };
     let named = |mut row: Value| {
-        if row.get("name").is_none() {
-            let id = row.get("device_id").and_then(Value::as_u64);
-            row["name"] = id.and_then(&name_of).into();
+        let id = row.get("device_id").and_then(Value::as_u64);
+        if let Some(fields) = row.as_object_mut() {
+            fields.entry("name").or_insert_with(|| id.and_then(&name_of).into());
         }
         row
     };
@@ -164,7 +164,7 @@ fn list(columns: &[TableColumn], rows: &[Value], terminal: Terminal) -> String {
     rows.iter().map(fields).collect::<Vec<String>>().join("\n")
 }
 
-fn lines(columns: &[&TableColumn], rows: &[Value], room: Option<u16>) -> Vec<String> {
+fn lines(columns: &[&TableColumn], rows: &[Value], width: Option<u16>) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(columns.iter().map(|TableColumn(_, head, _)| head));
@@ -183,8 +183,8 @@ fn lines(columns: &[&TableColumn], rows: &[Value], room: Option<u16>) -> Vec<Str
             _ => ColumnConstraint::ContentWidth,
         });
     }
-    if let Some(room) = room {
-        table.set_width(room);
+    if let Some(width) = width {
+        table.set_width(width);
     }
     table.lines().collect()
 }
